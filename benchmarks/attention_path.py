@@ -1,0 +1,145 @@
+"""How should the attention path of a KANet be scaled and normalised?
+
+    python benchmarks/attention_path.py --data cifar10 --seeds 0
+
+trains one small KANet per variant for two epochs on CIFAR-10 (JPEG), all else
+equal, and appends a row each to `benchmarks/attention_path.csv`. A row that
+is already there is not run again. `cifar10` holds `train/` and `test/`, a
+folder per class.
+"""
+
+import argparse
+import csv
+import platform
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import kanets
+
+BATCH, EPOCHS, PEAK_RATE = 128, 2, 0.2
+OUTPUT = Path(__file__).with_suffix(".csv")
+
+
+def chain(*makers):
+    """A callable that makes layers and runs them one after the other."""
+    return lambda: keras.Sequential([make() for make in makers])
+
+
+def kao(**arguments):
+    return lambda: kanets.layers.KroneckerAttention(mode="qkv", **arguments)
+
+
+norm = keras.layers.BatchNormalization
+
+
+def relu6():
+    return keras.layers.Activation("relu6")
+
+
+# name: (attention, scale, normalised)
+VARIANTS = {
+    "no attention path": (None, None, False),
+    "literal": ("kao_qkv", None, False),
+    "1/sqrt(C)": ("kao_qkv", "rsqrt", False),
+    "norm": ("kao_qkv", None, True),
+    "1/sqrt(C), norm": ("kao_qkv", "rsqrt", True),
+    "1/sqrt(C), norm, relu6": (
+        chain(kao(scale="rsqrt"), norm, relu6),
+        None,
+        False,
+    ),
+    "norm before, 1/sqrt(C)": (chain(norm, kao(scale="rsqrt")), None, False),
+    "norm before, literal, norm": (chain(norm, kao()), None, True),
+    "norm before, 1/sqrt(C), norm": (
+        chain(norm, kao(scale="rsqrt")),
+        None,
+        True,
+    ),
+    "1/sqrt(D), norm, 4 heads": (kao(scale="rsqrt", num_heads=4), None, True),
+    "1/sqrt(C), norm, qkv maps": (
+        kao(scale="rsqrt", projections="qkv"),
+        None,
+        True,
+    ),
+    "1/sqrt(C), norm, kv": ("kao_kv", "rsqrt", True),
+    "1/sqrt(C), norm, dense": ("dense", "rsqrt", True),
+}
+
+
+def read(folder):
+    batches = kanets.data.load_test(folder, batch_size=1000)
+    parts = [batches[index] for index in range(len(batches))]
+    images, labels = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def run(variant, seed, train, test):
+    attention, scale, normalised = VARIANTS[variant]
+    keras.utils.set_random_seed(seed)
+    model = kanets.KANet(
+        (32, 32, 3),
+        alpha=0.5,
+        classes=10,
+        strides=(2, 1, 2, 2, 1),
+        attention=attention,
+        attention_scale=scale,
+        attention_norm=normalised,
+    )
+    steps = EPOCHS * -(-len(train[0]) // BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=PEAK_RATE, warmup_steps=steps // 10
+    )
+    model.compile(
+        keras.optimizers.SGD(rate, momentum=0.9),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    start = time.time()
+    history = model.fit(
+        *train, batch_size=BATCH, epochs=EPOCHS, verbose=0
+    ).history
+    seconds = time.time() - start
+    _, accuracy = model.evaluate(*test, batch_size=500, verbose=0)
+    return {
+        "variant": variant,
+        "seed": seed,
+        "test_accuracy": round(float(accuracy), 4),
+        "train_loss_epoch1": round(history["loss"][0], 4),
+        "train_loss_epoch2": round(history["loss"][1], 4),
+        "parameters": model.count_params(),
+        "seconds": round(seconds),
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "machine": platform.machine(),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    arguments = parser.parse_args()
+    done = set()
+    if OUTPUT.exists():
+        with OUTPUT.open(newline="") as file:
+            done = {(r["variant"], r["seed"]) for r in csv.DictReader(file)}
+    train, test = read(arguments.data / "train"), read(arguments.data / "test")
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
+            if (variant, str(seed)) in done:
+                continue
+            row = run(variant, seed, train, test)
+            print(row, flush=True)
+            with OUTPUT.open("a", newline="") as file:
+                writer = csv.DictWriter(file, row)
+                if file.tell() == 0:
+                    writer.writeheader()
+                writer.writerow(row)
+
+
+if __name__ == "__main__":
+    main()

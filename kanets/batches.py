@@ -1,0 +1,231 @@
+"""Batches of pictures for `fit()`: in order, seeded, without TensorFlow."""
+
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from kanets.pictures import PictureError, fit_picture, read_picture
+
+_LISTED = 20
+
+
+class BadPicturesError(ValueError):
+    """Pictures that cannot be read, all in one report.
+
+    Attributes:
+        pictures: list of `(path, reason)`.
+    """
+
+    def __init__(self, pictures):
+        self.pictures = list(pictures)
+        lines = [f"  {path}: {why}" for path, why in self.pictures[:_LISTED]]
+        if len(self.pictures) > _LISTED:
+            lines.append(f"  ... and {len(self.pictures) - _LISTED} more")
+        super().__init__(
+            "Every picture must be readable (`on_error='skip'` leaves the "
+            f"others out). Received: {len(self.pictures)} bad picture(s):\n"
+            + "\n".join(lines)
+        )
+
+
+class ArrayPictures:
+    """Pictures held in memory: `(n, H, W, 1 or 3)`, uint8 or float32."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+        self.image_size = tuple(pixels.shape[1:3])
+
+    def take(self, rows):
+        pixels = self.pixels[rows].astype(np.float32)
+        return pixels if pixels.shape[-1] == 3 else np.repeat(pixels, 3, -1)
+
+
+class FilePictures:
+    """Pictures decoded and resized each time they are asked for."""
+
+    def __init__(self, paths, image_size):
+        self.paths = paths
+        self.image_size = image_size
+
+    def take(self, rows):
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(self._read, rows)))
+
+    def _read(self, row):
+        try:
+            image = read_picture(self.paths[row])
+        except PictureError as e:  # It was readable when checked.
+            raise BadPicturesError([(self.paths[row], str(e))]) from e
+        return fit_picture(image, self.image_size).astype(np.float32)
+
+
+class Batches(keras.utils.PyDataset):
+    """Labelled pictures in batches; made by `kanets.data.load`.
+
+    Batch `i` is `(images, labels)`: float32 `(B, h, w, 3)` in 0..255 and
+    int32 `(B,)`; the last one may be smaller. The order of a shuffled set is
+    a function of `seed` and `epoch` alone.
+
+    `epoch` counts whole passes: it advances when `fit()` ends an epoch in
+    which every batch was asked for, so the look Keras takes at a batch or two
+    before training does not count (on sets of one or two batches it does).
+    To pin the order of a resumed run, set `epoch` at the start of each epoch,
+    and pass `shuffle=False` to `fit()`: its default draws the order of a
+    `PyDataset`'s batches from Python's global generator. Keep `workers=1` on
+    JAX: with more, Keras 3.15 serves batches it fetched for a first look
+    again in the first epoch after `compile()`.
+
+    Args:
+        pictures: object with `image_size` and `take(rows)`.
+        labels: integer array `(n,)`, the label of every row of `pictures`.
+        rows: integer array, the rows that belong to this set.
+        batch_size: int, pictures per batch.
+        class_names: list of str; label `i` means `class_names[i]`.
+        shuffle: bool, a new order every epoch. Default False.
+        seed: non-negative int. Default 0.
+        skipped: list of `(path, reason)`, pictures of the source left out.
+        **kwargs: `workers` and `max_queue_size` of `keras.utils.PyDataset`.
+
+    Attributes:
+        class_names, image_size, skipped, num_pictures, epoch: see above.
+    """
+
+    def __init__(
+        self,
+        pictures,
+        labels,
+        rows,
+        *,
+        batch_size,
+        class_names,
+        shuffle=False,
+        seed=0,
+        skipped=(),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.pictures = pictures
+        self.labels = np.asarray(labels, np.int32)
+        self.rows = np.asarray(rows)
+        self.batch_size = batch_size
+        self.class_names = list(class_names)
+        self.image_size = pictures.image_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.skipped = list(skipped)
+        self.num_pictures = len(self.rows)
+        self.epoch = 0
+        self._asked = 0
+        self._order = None
+        self._transforms = ()
+        self._lock = threading.Lock()
+
+    def __len__(self):
+        return -(-self.num_pictures // self.batch_size)
+
+    def __getitem__(self, index):
+        batch = self._batch(index)
+        with self._lock:
+            self._asked += 1
+        return batch
+
+    def __iter__(self):
+        for index in range(len(self)):
+            yield self._batch(index)
+
+    def on_epoch_end(self):
+        if self._asked >= len(self):
+            self.epoch += 1
+        self._asked = 0
+
+    def order(self, epoch):
+        """Returns the rows in the order of one epoch.
+
+        Args:
+            epoch: int, counted from 0.
+
+        Returns:
+            Integer array `(num_pictures,)`.
+        """
+        if not self.shuffle:
+            return self.rows
+        known = self._order
+        if known is None or known[0] != epoch:
+            rng = np.random.default_rng([self.seed, 0, epoch])
+            known = self._order = epoch, rng.permutation(self.rows)
+        return known[1]
+
+    def _batch(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(
+                f"A batch index must be in [0, {len(self)}). "
+                f"Received: index={index}"
+            )
+        epoch, start = self.epoch, index * self.batch_size
+        rows = self.order(epoch)[start : start + self.batch_size]
+        batch = self.pictures.take(rows), self.labels[rows]
+        if self._transforms:
+            with self._lock:
+                for number, transform in enumerate(self._transforms):
+                    key = [self.seed, 2, epoch, index, number]
+                    batch = _transformed(transform, batch, key)
+        return batch
+
+
+def augmented(batches, transform):
+    """Applies a layer or a function to every batch.
+
+    Args:
+        batches: `Batches` or a `tf.data.Dataset` of `(images, labels)`.
+        transform: a Keras layer, called on the images with `training=True`,
+            or a callable `(images, labels) -> (images, labels)`. For
+            `Batches`, one with a method `reseed(seed)` is reseeded before
+            each batch with an int that depends on the set's seed, the epoch
+            and the batch alone, which makes a resumed run repeatable. Keras
+            layers have no such method, and keep a generator of their own.
+
+    Returns:
+        New batches of the same kind with the same attributes; `batches`
+        itself is unchanged.
+
+    Raises:
+        TypeError: `transform` is not callable.
+    """
+    if not callable(transform):
+        raise TypeError(
+            "`transform` must be a Keras layer or a callable. "
+            f"Received: transform={transform!r}"
+        )
+    if isinstance(batches, Batches):
+        new = copy.copy(batches)
+        new._transforms = (*batches._transforms, transform)
+        new._lock = threading.Lock()
+        new._asked = 0
+        return new
+    import tensorflow as tf
+
+    new = batches.map(
+        lambda images, labels: _applied(transform, images, labels),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    ).prefetch(tf.data.AUTOTUNE)
+    for name in ("class_names", "image_size", "num_pictures", "skipped"):
+        setattr(new, name, getattr(batches, name, None))
+    return new
+
+
+def _transformed(transform, batch, key):
+    reseed = getattr(transform, "reseed", None)
+    if reseed is not None:
+        reseed(int(np.random.SeedSequence(key).generate_state(1)[0] >> 1))
+    images, labels = _applied(transform, *batch)
+    images = keras.ops.convert_to_numpy(images).astype(np.float32, copy=False)
+    return images, keras.ops.convert_to_numpy(labels)
+
+
+def _applied(transform, images, labels):
+    if isinstance(transform, keras.layers.Layer):
+        return transform(images, training=True), labels
+    return transform(images, labels)

@@ -1,0 +1,115 @@
+"""Keeps a run's folder: the log, the best model, the state to resume from."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import h5py
+import keras
+
+from kanets import zoo
+
+STATE = "last.weights.h5"
+LOG = "log.csv"
+BEST = "best"
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """After every epoch: `last.weights.h5`, `log.csv`, and `best/`.
+
+    `last.weights.h5` holds weights, optimizer and the progress of the
+    run. It is replaced in one step, so that a run killed at
+    any moment finds a whole one. The log is written from the same progress
+    and cannot disagree with it.
+
+    Args:
+        directory: the run's folder.
+        class_names: labels, saved with the best model.
+        monitor: name of the metric whose highest value is the best model.
+        average: a `keras.callbacks.SwapEMAWeights` if the model that is
+            validated and kept is the moving average of the weights.
+        batches: the training set; its `epoch`, if it has one, is set so that
+            a resumed run sees the order it would have seen.
+    """
+
+    def __init__(self, directory, class_names, monitor, average, batches):
+        super().__init__()
+        self.directory = Path(directory)
+        self.class_names = class_names
+        self.monitor = monitor
+        self.average = average
+        self.batches = batches
+        self.rows, self.best = read_progress(directory)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if hasattr(self.batches, "epoch"):
+            self.batches.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        rate = self.model.optimizer.learning_rate
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
+        self.rows.append({"epoch": epoch + 1, **row})
+        value = row.get(self.monitor, float(epoch))
+        improved = self.best is None or value > self.best
+        if improved:
+            self.best = value
+            # Before the state: a kill in between repeats this epoch.
+            self._save_best()
+        self._save_state()
+        write_log(self.directory, self.rows)
+
+    def _save_best(self):
+        if self.average is not None:
+            self.average.on_test_begin()
+        try:
+            zoo.save_model(self.model, self.directory / BEST, self.class_names)
+        finally:
+            if self.average is not None:
+                self.average.on_test_end()
+
+    def _save_state(self):
+        path = self.directory / STATE
+        fresh = path.with_name(f".{path.name}")
+        self.model.save_weights(fresh, overwrite=True)
+        with h5py.File(fresh, "a") as file:
+            file["progress"] = json.dumps(
+                {"rows": self.rows, "best": self.best}
+            )
+        os.replace(fresh, path)
+
+
+def read_progress(directory):
+    """Rows of the log and the best value so far of a run, maybe none.
+
+    Raises:
+        ValueError: the state file is damaged.
+    """
+    path = Path(directory) / STATE
+    if not path.exists():
+        return [], None
+    try:
+        with h5py.File(path, "r") as file:
+            progress = json.loads(file["progress"][()])
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            "The state of this run cannot be read; remove the file to start "
+            f"again. Received: {str(path)!r} ({error})"
+        ) from error
+    return progress["rows"], progress["best"]
+
+
+def write_log(directory, rows):
+    """Writes `log.csv`, whole or not at all."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    path = Path(directory) / LOG
+    fresh = path.with_name(f".{LOG}")
+    with fresh.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {k: f"{v:.6g}" if k != "epoch" else v for k, v in row.items()}
+            )
+    os.replace(fresh, path)

@@ -1,0 +1,416 @@
+"""Pictures from a folder, arrays or TensorFlow Datasets, ready for `fit()`.
+
+```python
+train, validation = kanets.data.load("photos/", image_size=(160, 160))
+model.fit(train, validation_data=validation, shuffle=False)
+```
+
+Folders and arrays need neither TensorFlow nor TensorFlow Datasets and run on
+any Keras backend. Everything that can be wrong with the data is said before
+training starts, in one error. Pictures are read and resized by the two rules
+of `kanets.pictures`.
+"""
+
+import math
+import numbers
+import os
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from kanets import arrays, folders, tfds_batches
+from kanets.batches import BadPicturesError, Batches, augmented
+
+__all__ = [
+    "BadPicturesError",
+    "Batches",
+    "augmented",
+    "load",
+    "load_test",
+    "unpack_sample",
+]
+
+SAMPLE = Path(__file__).parent / "sample" / "cifar10_jpeg_sample.zip"
+
+
+def load(
+    source,
+    *,
+    image_size=None,
+    batch_size=32,
+    validation=0.1,
+    seed=0,
+    on_error="stop",
+    class_names=None,
+):
+    """Loads a training and a validation set.
+
+    Args:
+        source: one of
+
+            - a folder of class folders, `photos/<class>/*.jpg`; or one with
+              `train/` and `val/`, `validation/` or `test/` (the first that
+              exists), each a folder of class folders. Pictures lie directly
+              in their class folder; names that start with a dot are ignored.
+            - arrays `(images, labels)`, or a dict with `"train"` and
+              optionally `"validation"`, each such a pair. `images` is
+              `(N, H, W)`, `(N, H, W, 1)` or `(N, H, W, 3)`, uint8 or float in
+              0..255; `labels` holds integers, `(N,)` or `(N, 1)`.
+            - a TFDS name, `"tfds:cifar10"`; the prefix may be left out where
+              no file of that name exists.
+        image_size: `(height, width)`; None keeps the size of the pictures,
+            which must then all have one.
+        batch_size: int, pictures per batch.
+        validation: float in [0, 1), the fraction of each class held out when
+            the source has no validation set of its own (TFDS without one:
+            the last part of `train`); 0 for none.
+        seed: non-negative int, of the split and the order.
+        on_error: `"stop"` reports unreadable pictures in an error, `"skip"`
+            leaves them out, warns and lists them in `skipped`.
+        class_names: list of str, the order of the labels. Default: the sorted
+            folder names, `"0"`, `"1"`, ... for arrays, TFDS's own.
+
+    Returns:
+        `(train, validation)`: `Batches`, or `tf.data.Dataset`s for TFDS, with
+        the attributes `class_names`, `image_size`, `num_pictures` and
+        `skipped` (of the whole source). Validation is None for
+        `validation=0` and a source without a validation set.
+
+    Raises:
+        BadPicturesError: pictures cannot be read; all are named.
+        ValueError: any other fault of the arguments or the data.
+    """
+    image_size = _checked(image_size, batch_size, seed, on_error, class_names)
+    _check_validation(validation)
+    kind, source = _classify(source)
+    if kind == "tfds":
+        return _load_tfds(
+            source, image_size, batch_size, validation, seed, class_names
+        )
+    if kind == "folder":
+        read = _read_folder(source, image_size, on_error, class_names)
+    else:
+        read = arrays.read_arrays(source, image_size, class_names)
+    pictures, labels, rows, held, class_names, skipped = read
+    if held is None and validation:
+        rows, held = _split(labels, rows, validation, seed, class_names)
+    _check_training(labels[rows], class_names)
+    if held is not None and not len(held):
+        raise ValueError(
+            "A validation set must have a picture that can be read. "
+            f"Received: none, {len(skipped)} skipped"
+        )
+    shared = dict(
+        batch_size=batch_size, class_names=class_names, skipped=skipped
+    )
+    train = Batches(pictures, labels, rows, shuffle=True, seed=seed, **shared)
+    if held is None:
+        return train, None
+    return train, Batches(pictures, labels, held, **shared)
+
+
+def load_test(
+    source,
+    *,
+    image_size=None,
+    batch_size=32,
+    split=None,
+    class_names=None,
+    on_error="stop",
+):
+    """Loads one set in a fixed order, for evaluation.
+
+    Args:
+        source: as for `load`. Of a folder with `train/` and others, or a
+            dict, the first of test, val and validation is read.
+        image_size: as for `load`.
+        batch_size: as for `load`.
+        split: str, the subfolder, dict key or TFDS split to read instead.
+        class_names: list of str, the order of the labels, such as that of the
+            training set; classes without pictures are fine. Default: as for
+            `load`, from `train/` where there is one.
+        on_error: as for `load`.
+
+    Returns:
+        `Batches`, or a `tf.data.Dataset` for TFDS, attributes as for `load`.
+
+    Raises:
+        BadPicturesError: pictures cannot be read; all are named.
+        ValueError: any other fault, such as a class not in `class_names`.
+    """
+    image_size = _checked(image_size, batch_size, 0, on_error, class_names)
+    kind, source = _classify(source)
+    if kind == "tfds":
+        return _load_tfds_test(
+            source, image_size, batch_size, split, class_names
+        )
+    if kind == "folder":
+        root, class_names = _test_folder(source, split, class_names)
+        paths, labels = folders.list_pictures(root, class_names, complete=False)
+        pictures, rows, skipped = folders.read_pictures(
+            paths, image_size, on_error
+        )
+    else:
+        pictures, labels, class_names = arrays.read_test_arrays(
+            source, split, image_size, class_names
+        )
+        rows, skipped = np.arange(len(labels)), []
+    return Batches(
+        pictures,
+        labels,
+        rows,
+        batch_size=batch_size,
+        class_names=class_names,
+        skipped=skipped,
+    )
+
+
+def unpack_sample(directory):
+    """Unpacks the embedded sample of CIFAR-10 (JPEG), 110 pictures a class.
+
+    Args:
+        directory: path of a new or empty folder, or of an earlier unpacking,
+            which is left as it is. It gets `train/<class>/*.jpg` and
+            `val/<class>/*.jpg`, all of it or nothing.
+
+    Returns:
+        Path of the folder, a source for `load`.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    directory = Path(directory)
+    with zipfile.ZipFile(SAMPLE) as archive:
+        files = {i.filename: i.file_size for i in archive.infolist()}
+        if directory.exists() and (
+            not directory.is_dir() or any(directory.iterdir())
+        ):
+            for name, size in files.items():
+                file = directory / name
+                if not file.is_file() or file.stat().st_size != size:
+                    raise ValueError(
+                        "`directory` must be new, empty or an unpacked "
+                        f"sample. Received: directory={str(directory)!r} "
+                        f"without a whole {name!r}"
+                    )
+            return directory
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        part = tempfile.mkdtemp(prefix=".sample-", dir=directory.parent)
+        try:
+            archive.extractall(part)
+            os.chmod(part, 0o755)
+            if directory.exists():
+                directory.rmdir()
+            os.rename(part, directory)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return directory
+
+
+def _checked(image_size, batch_size, seed, on_error, class_names):
+    """Checks the arguments common to both loaders; returns `image_size`."""
+    if image_size is not None:
+        if (
+            not isinstance(image_size, tuple | list)
+            or len(image_size) != 2
+            or not all(_is_int(n) and n > 0 for n in image_size)
+        ):
+            raise ValueError(
+                "`image_size` must be (height, width), two positive ints, or "
+                f"None. Received: image_size={image_size!r}"
+            )
+        image_size = tuple(int(n) for n in image_size)
+    if not _is_int(batch_size) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be a positive int. "
+            f"Received: batch_size={batch_size!r}"
+        )
+    if not _is_int(seed) or seed < 0:
+        raise ValueError(
+            f"`seed` must be a non-negative int. Received: seed={seed!r}"
+        )
+    if on_error not in ("stop", "skip"):
+        raise ValueError(
+            "`on_error` must be 'stop' or 'skip'. "
+            f"Received: on_error={on_error!r}"
+        )
+    if class_names is not None and (
+        not isinstance(class_names, tuple | list)
+        or not all(isinstance(name, str) for name in class_names)
+        or len(set(class_names)) != len(class_names)
+        or not len(class_names)
+    ):
+        raise ValueError(
+            "`class_names` must be a list of distinct strings. "
+            f"Received: class_names={class_names!r}"
+        )
+    return image_size
+
+
+def _check_validation(validation):
+    if (
+        not isinstance(validation, numbers.Real)
+        or isinstance(validation, bool)
+        or not 0 <= validation < 1
+    ):
+        raise ValueError(
+            "`validation` must be a fraction in [0, 1). "
+            f"Received: validation={validation!r}"
+        )
+
+
+def _is_int(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _classify(source):
+    """Returns `("folder", Path)`, `("arrays", ...)` or `("tfds", name)`."""
+    if isinstance(source, dict | tuple | list):
+        return "arrays", source
+    if isinstance(source, str) and source.startswith("tfds:"):
+        return "tfds", source.removeprefix("tfds:")
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            "`source` must be a folder, arrays (images, labels) or a TFDS "
+            f"name. Received: source of type {type(source).__name__}"
+        )
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return "folder", path
+    if path.exists() or not isinstance(source, str):
+        raise ValueError(
+            "A `source` that is a path must be a folder that exists. "
+            f"Received: source={str(source)!r}"
+        )
+    return "tfds", source
+
+
+def _read_folder(root, image_size, on_error, class_names):
+    train, held = root, None
+    if folders.has_splits(root):
+        train = root / "train"
+        held = folders.find_folder(root, folders.VALIDATION_FOLDERS)
+    names = folders.list_classes(train) if class_names is None else class_names
+    paths, labels = folders.list_pictures(train, names, complete=True)
+    num_train = len(paths)
+    if held is not None:
+        more = folders.list_pictures(held, names, complete=False)
+        paths, labels = paths + more[0], labels + more[1]
+    pictures, good, skipped = folders.read_pictures(paths, image_size, on_error)
+    rows, others = good[good < num_train], good[good >= num_train]
+    return (
+        pictures,
+        np.array(labels, np.int32),
+        rows,
+        None if held is None else others,
+        list(names),
+        skipped,
+    )
+
+
+def _test_folder(root, split, class_names):
+    found = root
+    if split is not None:
+        found = folders.find_folder(root, (split,))
+    elif folders.has_splits(root):
+        found = folders.find_folder(root, folders.TEST_FOLDERS)
+    if found is None:
+        raise ValueError(
+            "A folder to evaluate on must hold the split, or one of test/, "
+            f"val/ and validation/ beside train/. Received: split={split!r}, "
+            f"source={str(root)!r}"
+        )
+    if class_names is None:
+        splits = folders.has_splits(root)
+        class_names = folders.list_classes(root / "train" if splits else found)
+    return found, class_names
+
+
+def _split(labels, rows, validation, seed, class_names):
+    """Draws the same fraction of every class, to the nearest picture."""
+    rng = np.random.default_rng([seed, 1])
+    train, held = [], []
+    for label in range(len(class_names)):
+        members = rng.permutation(rows[labels[rows] == label])
+        count = math.floor(validation * len(members) + 0.5)
+        held.append(members[:count])
+        train.append(members[count:])
+        if len(members) and count == len(members):
+            raise ValueError(
+                "Every class must keep a training picture after the split. "
+                f"Received: {count} picture(s) of class "
+                f"{class_names[label]!r}, validation={validation}"
+            )
+    train, held = np.sort(np.concatenate(train)), np.sort(np.concatenate(held))
+    if not len(held):
+        raise ValueError(
+            "The split must leave a picture to validate on (0 for no "
+            f"validation). Received: validation={validation} of {len(rows)} "
+            "pictures"
+        )
+    return train, held
+
+
+def _check_training(labels, class_names):
+    if len(class_names) < 2:
+        raise ValueError(
+            "Training needs at least two classes. Received: "
+            f"class_names={class_names}"
+        )
+    counts = np.bincount(labels, minlength=len(class_names))
+    if not counts.all():
+        missing = [n for n, c in zip(class_names, counts, strict=True) if not c]
+        raise ValueError(
+            "Every class must have a readable training picture. Received: "
+            f"none for {missing[:20]}"
+        )
+
+
+def _tfds_builder(name):
+    try:
+        return tfds_batches.find_builder(name)
+    except LookupError as e:
+        raise ValueError(
+            "`source` must be a folder that exists or a TFDS name. Received: "
+            f"source={name!r}: no such folder, and {e}"
+        ) from None
+
+
+def _load_tfds(name, image_size, batch_size, validation, seed, class_names):
+    builder = _tfds_builder(name)
+    held = tfds_batches.choose_split(builder, tfds_batches.VALIDATION_SPLITS)
+    train = "train"
+    if held is None and validation:
+        percent = round(100 * (1 - validation))
+        train, held = f"train[:{percent}%]", f"train[{percent}%:]"
+    shared = dict(
+        image_size=image_size, batch_size=batch_size, class_names=class_names
+    )
+    read = tfds_batches.load_split
+    sets = read(builder, name, train, seed=seed, **shared), None
+    if held is not None:
+        sets = sets[0], read(builder, name, held, seed=None, **shared)
+    return sets
+
+
+def _load_tfds_test(name, image_size, batch_size, split, class_names):
+    builder = _tfds_builder(name)
+    if split is None:
+        split = tfds_batches.choose_split(builder, tfds_batches.TEST_SPLITS)
+    if split is None:
+        raise ValueError(
+            "A TFDS data set without a test or validation split needs "
+            f"`split`. Received: split=None, source={name!r}"
+        )
+    return tfds_batches.load_split(
+        builder,
+        name,
+        split,
+        image_size=image_size,
+        batch_size=batch_size,
+        class_names=class_names,
+        seed=None,
+    )

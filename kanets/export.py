@@ -1,0 +1,546 @@
+"""Keras classifiers as SavedModels that TensorFlow Serving can serve.
+
+The bundle takes encoded pictures and returns class names: decoding, cropping
+and resizing, the labels and the softmax are all inside it, as TensorFlow
+operations, so neither Keras nor this package is needed where it is loaded.
+
+Pictures are read by the rules of `kanets.pictures`, which training uses. To
+resize as Pillow does, each axis is resized and rounded to whole levels, first
+columns, then rows; hardly a value then differs from Pillow's, and none by
+more than one level. A single `tf.image.resize` changes one in six.
+"""
+
+import operator
+import os
+import pathlib
+import shutil
+import uuid
+
+import numpy as np
+
+from kanets.serving_warmup import write_warmup
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_COARSE_GREY = (b"\x01\x00", b"\x02\x00", b"\x04\x00")
+_EXIF = int.from_bytes(b"Exif")
+_EXIF_WITHIN = 1 << 18  # bytes; the segment comes early and is below 1 << 16
+# A softmax undoes a log-softmax, so that counts as logits.
+_LOGITS = ("linear", "log_softmax", "logsoftmax")
+_PROBABILITIES = ("softmax", "sigmoid")
+_TRANSPARENT = ("cast", "dropout", "flatten", "identity", "reshape")
+
+
+def export_savedmodel(
+    model,
+    directory,
+    class_names=None,
+    version=None,
+    *,
+    image_size=None,
+    top_k=5,
+    from_logits=None,
+):
+    """Writes a Keras classifier as a SavedModel for TensorFlow Serving.
+
+    Both signatures return `classes` (B, k) strings and `scores` (B, k)
+    float32, best first, and `probabilities` (B, classes) float32:
+
+    - `serving_default` takes `image_bytes` (B,), JPEG or PNG files. As in
+      training, JPEG is turned upright by its EXIF orientation, transparent
+      PNG is laid on white, and greyscale, palette and CMYK become RGB.
+      16-bit samples keep their high byte.
+    - `serve_images` takes `images` (B, h, w, 3), uint8 RGB of any size.
+
+    Requests that hold anything else fail with `InvalidArgumentError`.
+
+    Args:
+        model: built Keras model, float pixels 0..255 (B, H, W, 3) to
+            (B, classes).
+        directory: folder of versions; made if missing.
+        class_names: sequence of str, one per output, without duplicates.
+            Defaults to `model.class_names`.
+        version: positive int, the folder to write inside `directory`.
+            Defaults to one more than the highest there, or 1.
+        image_size: pair of int, height and width of the model's input.
+            Needed only where the model leaves them open.
+        top_k: positive int, how many classes to return; at most all.
+        from_logits: bool, whether the outputs need a softmax. Defaults to
+            what the activation of the last layer says.
+
+    Returns:
+        `pathlib.Path` of the version folder. It appears complete or not at
+        all.
+
+    Raises:
+        RuntimeError: if Keras does not run on TensorFlow.
+        FileExistsError: if the version is there already.
+        ValueError: if an argument does not fit the model.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "Exporting needs the TensorFlow backend of Keras. Save the model "
+            "with `model.save('model.keras')`, then load and export it under "
+            "KERAS_BACKEND=tensorflow. "
+            f"Received: backend={keras.backend.backend()!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built: call it on a batch first. "
+            f"Received: model={model.name!r}, not built"
+        )
+    directory = pathlib.Path(directory)
+    version_folder = _new_version(directory, version)
+    top_k = _positive_int("top_k", top_k)
+    image_size = _resolve_image_size(model, image_size)
+    if from_logits is None:
+        from_logits = _outputs_logits(model)
+    body = _make_body(model, image_size, from_logits)
+    num_classes = body.get_concrete_function().output_shapes[-1]
+    class_names = _check_class_names(model, class_names, num_classes)
+
+    # The endpoints bring their variables along. `archive.track(model)` would
+    # store each a second time (keras-team/keras#23553).
+    archive = keras.export.ExportArchive()
+    _add_endpoints(archive, body, image_size, class_names, top_k)
+    directory.mkdir(parents=True, exist_ok=True)
+    # Servers read numbers only, so they pass over this name.
+    partial = directory / f".tmp-{version_folder.name}-{uuid.uuid4().hex}"
+    try:
+        archive.write_out(str(partial), verbose=False)
+        _write_extra(partial, directory.name, class_names, image_size)
+        _publish(partial, version_folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return version_folder
+
+
+def load_savedmodel(path):
+    """Loads an exported classifier.
+
+    Args:
+        path: a version folder, or the folder of versions, of which the
+            highest is taken.
+
+    Returns:
+        A function from a list of JPEG or PNG files, as bytes, to three NumPy
+        arrays: `classes` (B, k) str and `scores` (B, k) float32, best first,
+        and `probabilities` (B, classes) float32.
+
+    Raises:
+        FileNotFoundError: if there is no SavedModel at `path`.
+        ValueError: if the SavedModel does not take `image_bytes`.
+
+    Example:
+
+    >>> predict = load_savedmodel("savedmodels/insects")
+    >>> classes, scores, probabilities = predict([open("bee.jpg", "rb").read()])
+    """
+    import tensorflow as tf
+
+    path = pathlib.Path(path)
+    candidates = [path]
+    if path.is_dir():
+        versions = _versions(path)
+        candidates += [versions[number] for number in sorted(versions)[::-1]]
+    for folder in candidates:
+        if (folder / "saved_model.pb").is_file():
+            break
+    else:
+        raise FileNotFoundError(
+            "`path` must be an exported version or a folder of versions. "
+            f"Received: path={str(path)!r}"
+        )
+    bundle = tf.saved_model.load(str(folder))
+    serve = bundle.signatures.get("serving_default")
+    if (
+        serve is None
+        or "image_bytes" not in serve.structured_input_signature[1]
+    ):
+        raise ValueError(
+            "The SavedModel must have a signature `serving_default` that "
+            f"takes `image_bytes`. Received: path={str(folder)!r}"
+        )
+
+    def predict(pictures, bundle=bundle):  # `bundle` keeps the weights alive
+        outputs = serve(image_bytes=tf.constant(list(pictures), tf.string))
+        classes = outputs["classes"].numpy()
+        names = [name.decode() for name in classes.flat]
+        return (
+            np.array(names, str).reshape(classes.shape),
+            outputs["scores"].numpy(),
+            outputs["probabilities"].numpy(),
+        )
+
+    return predict
+
+
+def _make_body(model, image_size, from_logits, jit_compile=None):
+    """Returns the function from fitted pixels to float32 probabilities.
+
+    It holds all of the model and none of the decoding, so XLA can compile it.
+    That is not forced: on a CPU, XLA is slow at convolutions.
+    """
+    import tensorflow as tf
+
+    def body(pixels):
+        outputs = model(pixels, training=False)
+        if not isinstance(outputs, tf.Tensor) or outputs.shape.rank != 2:
+            raise ValueError(
+                "`model` must return one tensor (batch, classes). Received: "
+                f"outputs={getattr(outputs, 'shape', type(outputs).__name__)}"
+            )
+        outputs = tf.cast(outputs, tf.float32)
+        return tf.nn.softmax(outputs) if from_logits else outputs
+
+    pixels = tf.TensorSpec((None, *image_size, 3), tf.float32)
+    return tf.function(
+        body,
+        input_signature=[pixels],
+        autograph=False,
+        jit_compile=jit_compile,
+    )
+
+
+def _add_endpoints(archive, body, image_size, class_names, top_k):
+    """Adds the two signatures; only what comes before `body` differs."""
+    import tensorflow as tf
+
+    top_k = min(top_k, len(class_names))
+
+    def classify(pixels):
+        # A oneDNN convolution gives an empty batch the wrong shape.
+        probabilities = tf.cond(
+            tf.shape(pixels)[0] > 0,
+            lambda: body(pixels),
+            lambda: tf.zeros((0, len(class_names))),
+        )
+        probabilities = tf.ensure_shape(probabilities, (None, len(class_names)))
+        scores, indices = tf.math.top_k(probabilities, top_k)
+        return {
+            "classes": tf.gather(tf.constant(class_names), indices),
+            "scores": scores,
+            "probabilities": probabilities,
+        }
+
+    archive.add_endpoint(
+        "serving_default",
+        lambda image_bytes: classify(_decode(image_bytes, image_size)),
+        [tf.TensorSpec((None,), tf.string, "image_bytes")],
+    )
+    archive.add_endpoint(
+        "serve_images",
+        lambda images: classify(_fit(images, image_size)),
+        [tf.TensorSpec((None, None, None, 3), tf.uint8, "images")],
+    )
+
+
+def _decode(image_bytes, image_size):
+    """Decodes JPEG or PNG files (B,) to fitted pixels (B, H, W, 3)."""
+    import tensorflow as tf
+
+    def starts_with(encoded, magic):
+        return tf.strings.substr(encoded, 0, len(magic)) == magic
+
+    is_known = starts_with(image_bytes, _JPEG) | starts_with(image_bytes, _PNG)
+    check = tf.debugging.Assert(
+        tf.reduce_all(is_known),
+        [
+            "image_bytes must hold JPEG or PNG pictures. Received something "
+            "else at these positions of the batch:",
+            tf.where(~is_known)[:, 0],
+        ],
+    )
+
+    def decode_png(encoded):
+        # Depth and colour type. Below 8 bits of grey the operation adds an
+        # alpha of the wrong scale, so those are read without.
+        header = tf.strings.substr(encoded, 0, 26) + bytes(26)
+        header = tf.strings.substr(header, 24, 2)
+        is_coarse_grey = tf.reduce_any(header == _COARSE_GREY)
+        return tf.cond(
+            is_coarse_grey,
+            lambda: tf.io.decode_png(encoded, channels=3),
+            lambda: on_white(tf.io.decode_png(encoded, channels=4)),
+        )
+
+    def on_white(picture):
+        picture = tf.cast(picture, tf.int32)
+        pixels, alpha = picture[..., :3], picture[..., 3:]
+        blended = pixels * alpha + 255 * (255 - alpha)
+        return tf.cast((blended + 127) // 255, tf.uint8)
+
+    def decode_jpeg(encoded):
+        picture = tf.io.decode_jpeg(
+            encoded, channels=3, dct_method="INTEGER_ACCURATE"
+        )
+        return _turn_upright(picture, _exif_orientation(encoded))
+
+    def decode(encoded):
+        picture = tf.cond(
+            starts_with(encoded, _PNG),
+            lambda: decode_png(encoded),
+            lambda: decode_jpeg(encoded),
+        )
+        picture = tf.ensure_shape(picture, (None, None, 3))
+        return _fit(picture[None], image_size)[0]
+
+    with tf.control_dependencies([check]):
+        image_bytes = tf.identity(image_bytes)
+    pixels = tf.TensorSpec((*image_size, 3), tf.float32)
+    return tf.map_fn(decode, image_bytes, fn_output_signature=pixels)
+
+
+def _exif_orientation(encoded):
+    """Returns the EXIF orientation of a JPEG file, 1 where it has none.
+
+    A JPEG file is a chain of segments (0xFF, marker, length, data). The one
+    that starts with "Exif" holds a TIFF header, of either byte order, and a
+    table of 12-byte entries, of which tag 0x0112 is the orientation. Reading
+    past the end gives zeros, which end every search.
+    """
+    import tensorflow as tf
+
+    data = tf.io.decode_raw(
+        tf.strings.substr(encoded, 0, _EXIF_WITHIN), tf.uint8
+    )
+    data = tf.pad(tf.cast(data, tf.int32), [[0, 1]])
+    end = tf.size(data) - 1
+
+    def number(offset, shifts):
+        offsets = tf.expand_dims(offset, -1) + tf.range(len(shifts))
+        digits = tf.gather(data, tf.clip_by_value(offsets, 0, end))
+        return tf.reduce_sum(digits * [1 << shift for shift in shifts], -1)
+
+    def is_exif(segment):
+        is_app1 = number(segment, (8, 0)) == 0xFFE1
+        return is_app1 & (number(segment + 4, (24, 16, 8, 0)) == _EXIF)
+
+    def is_other(segment):
+        is_segment = number(segment, (0,)) == 0xFF
+        is_last = number(segment + 1, (0,)) == 0xDA  # pixels follow
+        return is_segment & ~is_last & ~is_exif(segment)
+
+    (segment,) = tf.while_loop(
+        is_other,
+        lambda segment: (segment + 2 + number(segment + 2, (8, 0)),),
+        [tf.constant(2)],
+    )
+    tiff = segment + 10
+    is_big_endian = number(tiff, (0,)) == ord("M")
+
+    def integer(offset, *shifts):
+        big, little = number(offset, shifts), number(offset, shifts[::-1])
+        return tf.where(is_big_endian, big, little)
+
+    table = tiff + integer(tiff + 4, 24, 16, 8, 0)
+    entries = table + 2 + 12 * tf.range(integer(table, 8, 0))
+    is_orientation = is_exif(segment) & (integer(entries, 8, 0) == 0x0112)
+    found = tf.boolean_mask(integer(entries + 8, 8, 0), is_orientation)
+    return tf.concat([found, [1]], axis=0)[0]
+
+
+def _turn_upright(picture, orientation):
+    """Turns a picture (h, w, 3); values outside 2..8 leave it as it is."""
+    import tensorflow as tf
+
+    def step(*mirrored):
+        return tf.where(tf.reduce_any(orientation == mirrored), -1, 1)
+
+    picture = tf.cond(
+        (orientation >= 5) & (orientation <= 8),
+        lambda: tf.transpose(picture, (1, 0, 2)),
+        lambda: picture,
+    )
+    return picture[:: step(3, 4, 7, 8), :: step(2, 3, 6, 7)]
+
+
+def _fit(pictures, image_size):
+    """Crops and resizes uint8 pictures (B, h, w, 3) to (B, H, W, 3).
+
+    The arithmetic of `kanets.pictures.center_box`, in integers. The result is
+    float32 and holds whole numbers 0..255.
+    """
+    import tensorflow as tf
+
+    height, width = image_size
+    shape = tf.shape(pictures)
+    check = tf.debugging.Assert(
+        (shape[1] > 0) & (shape[2] > 0),
+        ["pictures must have at least one pixel. Received: shape=", shape],
+    )
+    with tf.control_dependencies([check]):
+        rows, columns = shape[1], shape[2]
+    crop_rows = (2 * columns * height + width) // (2 * width)
+    crop_rows = tf.clip_by_value(crop_rows, 1, rows)
+    crop_columns = (2 * rows * width + height) // (2 * height)
+    crop_columns = tf.clip_by_value(crop_columns, 1, columns)
+    top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
+    crop = tf.cast(
+        pictures[:, top : top + crop_rows, left : left + crop_columns],
+        tf.float32,
+    )
+
+    def resize(pixels, size):
+        pixels = tf.image.resize(pixels, size, antialias=True)
+        return tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)
+
+    fitted = tf.cond(
+        (crop_rows == height) & (crop_columns == width),
+        lambda: crop,
+        lambda: resize(resize(crop, (crop_rows, width)), image_size),
+    )
+    return tf.ensure_shape(fitted, (None, height, width, 3))
+
+
+def _resolve_image_size(model, image_size):
+    """Returns height and width as ints, checked against the model's input."""
+    input_shape = getattr(model, "input_shape", (None, None, None, 3))
+    if len(input_shape) != 4 or input_shape[3] != 3:
+        raise ValueError(
+            "`model` must take pictures (batch, height, width, 3). "
+            f"Received: model.input_shape={input_shape}"
+        )
+    own_size = tuple(input_shape[1:3])
+    if image_size is None:
+        image_size = own_size
+    image_size = tuple(image_size)
+    received = (
+        f"Received: image_size={image_size}, model.input_shape={input_shape}"
+    )
+    if len(image_size) != 2 or None in image_size:
+        raise ValueError(
+            "`image_size` must be a height and a width where the model's "
+            f"input leaves them open. {received}"
+        )
+    image_size = tuple(_positive_int("image_size", n) for n in image_size)
+    for side, own_side in zip(image_size, own_size, strict=True):
+        if own_side not in (None, side):
+            raise ValueError(
+                f"`image_size` must be the model's input size. {received}"
+            )
+    return image_size
+
+
+def _outputs_logits(model):
+    """Tells from the last activation whether the outputs need a softmax."""
+    outputs = getattr(model, "outputs", None)
+    name = None
+    while outputs:
+        layer = outputs[0]._keras_history.operation
+        outputs = getattr(layer, "outputs", None)  # a model as a layer
+        if outputs:
+            continue
+        activation = getattr(layer, "activation", layer)
+        name = getattr(activation, "__name__", type(activation).__name__)
+        name = name.lower()
+        is_bare = activation is layer or type(layer).__name__ == "Activation"
+        if is_bare and name in (*_TRANSPARENT, "linear"):
+            outputs = [layer.input]
+            continue
+        if name in _PROBABILITIES:
+            return False
+        if name in _LOGITS:
+            return True
+    raise ValueError(
+        "`from_logits` must be given where the model does not end in a "
+        "softmax, sigmoid or linear activation. Received: from_logits=None, "
+        f"model={model.name!r}, which ends in {name}"
+    )
+
+
+def _check_class_names(model, class_names, num_classes):
+    """Returns the class names as a list, one unique name per output."""
+    if class_names is None:
+        class_names = getattr(model, "class_names", None)
+    if class_names is None:
+        raise ValueError(
+            "`class_names` must be given, or set as `model.class_names`. "
+            "Received: class_names=None"
+        )
+    if isinstance(class_names, str):
+        raise ValueError(
+            "`class_names` must be a sequence of names. "
+            f"Received: class_names={class_names!r}"
+        )
+    class_names = list(class_names)
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"`class_names` must name each of the {num_classes} outputs. "
+            f"Received: len(class_names)={len(class_names)}"
+        )
+    for name in class_names:
+        if not isinstance(name, str) or len(name.splitlines()) != 1:
+            raise ValueError(
+                "`class_names` must be strings of one line. "
+                f"Received: {name!r} in class_names"
+            )
+    if len(set(class_names)) != num_classes:
+        twice = sorted({n for n in class_names if class_names.count(n) > 1})
+        raise ValueError(
+            "`class_names` must not repeat a name. "
+            f"Received: {', '.join(twice)} more than once"
+        )
+    return class_names
+
+
+def _positive_int(name, value):
+    """Returns `value` as an int of at least 1; a bool is not one."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+    return number
+
+
+def _versions(directory):
+    """Maps the numbers TensorFlow Serving sees in `directory` to paths."""
+    return {
+        int(path.name): path
+        for path in directory.glob("*")
+        if path.name.isascii() and path.name.isdigit()
+    }
+
+
+def _new_version(directory, version):
+    """Returns the path of the version folder to write; it does not exist."""
+    versions = _versions(directory)
+    if version is None:
+        return directory / str(max(versions, default=0) + 1)
+    version = _positive_int("version", version)
+    if version in versions:
+        raise _exists(versions[version])
+    return directory / str(version)
+
+
+def _exists(path):
+    return FileExistsError(
+        "`version` must not exist yet: exports are never overwritten. "
+        f"Received: version={int(path.name)}, which is {str(path)!r}"
+    )
+
+
+def _write_extra(folder, model_name, class_names, image_size):
+    """Writes the labels for clients and the requests for warm-up."""
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    labels = "".join(f"{name}\n" for name in class_names)
+    (extra / "labels.txt").write_text(labels, encoding="utf-8")
+    write_warmup(extra, model_name, image_size)
+
+
+def _publish(partial, version_folder):
+    """Gives a complete export its number, in one step."""
+    try:
+        os.rename(partial, version_folder)
+    except OSError as error:
+        # A folder that is not empty cannot be replaced: another export won.
+        if version_folder.exists():
+            raise _exists(version_folder) from error
+        raise

@@ -1,0 +1,352 @@
+"""The four modules of a KANet, on MobileNetV2's inverted bottleneck.
+
+Expand by r with a 1x1 convolution, mix space with a 3x3 depthwise one of
+stride s, project with a linear 1x1 one; ReLU6 and batch normalisation; the
+input is added when s is 1 and the channels match. Gao, Wang and Ji (KDD 2020,
+section 3.5) replace part of the expansion: by the input itself ("skip") and
+by the maps of an attention operator ("attention").
+"""
+
+import keras
+
+from kanets.layers.grid_attention import DenseAttention, KroneckerAttention
+
+ATTENTIONS = {
+    "kao_qkv": (KroneckerAttention, {"mode": "qkv"}),
+    "kao_kv": (KroneckerAttention, {"mode": "kv"}),
+    "dense": (DenseAttention, {"pool_size": 1}),
+    "dense_pool": (DenseAttention, {"pool_size": 2}),
+}
+
+
+def make_attention(attention, **arguments):
+    """An attention layer from its name, or from a callable that makes one.
+
+    Args:
+        attention: a key of `ATTENTIONS`, or a callable that returns a new
+            layer (B, H, W, C) -> (B, H, W, C).
+        **arguments: for a name, arguments of the layer (`scale`, `num_heads`,
+            `name`, `dtype`, ...); a callable is called without any.
+
+    Returns:
+        A `keras.layers.Layer`.
+
+    Raises:
+        ValueError: an unknown name, or a callable that made no layer.
+    """
+    if isinstance(attention, str):
+        if attention not in ATTENTIONS:
+            raise ValueError(
+                f"attention must be one of {sorted(ATTENTIONS)} or a "
+                f"callable. Received: attention={attention!r}"
+            )
+        kind, fixed = ATTENTIONS[attention]
+        return kind(**fixed, **arguments)
+    layer = attention() if callable(attention) else attention
+    if not isinstance(layer, keras.layers.Layer):
+        raise ValueError(
+            "attention must be a name or a callable that makes a Keras "
+            f"layer. Received: attention={attention!r}"
+        )
+    return layer
+
+
+class _InvertedResidual(keras.layers.Layer):
+    """expand -> depthwise -> project, with a hook after each of the two."""
+
+    def __init__(self, filters, expansion=6, strides=1, **kwargs):
+        super().__init__(**kwargs)
+        for name, value in (("filters", filters), ("expansion", expansion)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{name} must be a positive integer. "
+                    f"Received: {name}={value!r}"
+                )
+        if strides not in (1, 2):
+            raise ValueError(
+                f"strides must be 1 or 2. Received: strides={strides!r}"
+            )
+        self.filters = filters
+        self.expansion = expansion
+        self.strides = strides
+
+    def _expanded_channels(self, channels):
+        return self.expansion * channels
+
+    def _depthwise_channels(self, channels):
+        return self.expansion * channels
+
+    def _project_channels(self, channels):
+        return self.expansion * channels
+
+    def _after_expand(self, expanded, inputs):
+        return expanded
+
+    def _after_depthwise(self, mixed, inputs, training):
+        return mixed
+
+    def build(self, input_shape):
+        if len(input_shape) != 4 or input_shape[-1] is None:
+            raise ValueError(
+                "The input must be (batch, height, width, channels) with "
+                f"known channels. Received: input_shape={tuple(input_shape)}"
+            )
+        channels = input_shape[-1]
+        expanded = self._expanded_channels(channels)
+        self.expand = None
+        if self.expansion > 1:
+            self.expand = self._conv(keras.layers.Conv2D, 1, "expand", expanded)
+            self.expand_bn = self._norm("expand_bn")
+            self.expand.build(input_shape)
+            self.expand_bn.build((*input_shape[:-1], expanded))
+        widened = (*input_shape[:-1], self._depthwise_channels(channels))
+        self.depthwise = self._conv(
+            keras.layers.DepthwiseConv2D, 3, "depthwise", strides=self.strides
+        )
+        self.depthwise_bn = self._norm("depthwise_bn")
+        self.depthwise.build(widened)
+        self.depthwise_bn.build(widened)
+        self.project = self._conv(
+            keras.layers.Conv2D, 1, "project", self.filters
+        )
+        self.project_bn = self._norm("project_bn")
+        self.project.build(
+            (*input_shape[:-1], self._project_channels(channels))
+        )
+        self.project_bn.build((*input_shape[:-1], self.filters))
+        self.has_residual = self.strides == 1 and channels == self.filters
+        self.built = True
+
+    def call(self, inputs, training=None):
+        x = inputs
+        if self.expand is not None:
+            x = self.expand_bn(self.expand(x), training=training)
+            x = keras.ops.relu6(x)
+        x = self._after_expand(x, inputs)
+        x = self.depthwise_bn(self.depthwise(x), training=training)
+        x = keras.ops.relu6(x)
+        x = self._after_depthwise(x, inputs, training)
+        x = self.project_bn(self.project(x), training=training)
+        return x + inputs if self.has_residual else x
+
+    def compute_output_shape(self, input_shape):
+        batch, *grid, _ = input_shape
+        grid = [n if n is None else -(-n // self.strides) for n in grid]
+        return (batch, *grid, self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "expansion": self.expansion,
+            "strides": self.strides,
+        }
+
+    def _conv(self, kind, kernel_size, name, filters=None, strides=1):
+        arguments = {} if filters is None else {"filters": filters}
+        return kind(
+            kernel_size=kernel_size,
+            strides=strides,
+            padding="same",
+            use_bias=False,
+            dtype=self.dtype_policy,
+            name=name,
+            **arguments,
+        )
+
+    def _norm(self, name):
+        return keras.layers.BatchNormalization(
+            dtype=self.dtype_policy, name=name
+        )
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class BaseModule(_InvertedResidual):
+    """MobileNetV2's inverted residual bottleneck.
+
+    1x1 to r·c maps -> 3x3 depthwise, stride s -> linear 1x1 to `filters`;
+    ReLU6 and batch normalisation; the input is added when s = 1 and
+    c = `filters`. With r = 1 there is no expansion.
+
+    Args:
+        filters: channels of the output.
+        expansion: r, in units of the input's channels c.
+        strides: s, 1 or 2.
+
+    Call arguments:
+        inputs: float tensor (B, H, W, c).
+
+    Returns:
+        Tensor (B, ceil(H/s), ceil(W/s), filters).
+
+    Raises:
+        ValueError: `filters` or `expansion` not a positive integer, `strides`
+            not 1 or 2, an input that is no picture of known channels.
+
+    Cost: about r·c·(c + filters/s² + 9/s²) multiply-adds a position.
+
+    References: Sandler et al., "MobileNetV2", CVPR 2018, table 1.
+    """
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class BaseSkipModule(_InvertedResidual):
+    """The bottleneck with the input as one of its r expansions.
+
+    1x1 to (r-1)·c maps, concatenated with the c of the input -> 3x3
+    depthwise, stride s -> linear 1x1; otherwise `BaseModule`.
+
+    Args:
+        filters, strides: as in `BaseModule`.
+        expansion: r, 2 or more.
+
+    Call arguments, Returns, Raises: as `BaseModule`.
+
+    References: Kronecker Attention Networks (KDD 2020), section 3.5.
+    """
+
+    def __init__(self, filters, expansion=6, strides=1, **kwargs):
+        super().__init__(filters, expansion, strides, **kwargs)
+        _require_expansion(expansion)
+
+    def _expanded_channels(self, channels):
+        return (self.expansion - 1) * channels
+
+    def _after_expand(self, expanded, inputs):
+        return keras.ops.concatenate([expanded, inputs], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class AttnModule(_InvertedResidual):
+    """The bottleneck with attention maps as one of its r expansions.
+
+    Two paths from the input, concatenated to r·c maps before the last 1x1:
+    a convolution path (1x1 to (r-1)·c, 3x3 depthwise of stride s), and an
+    attention operator that gives c maps, average-pooled by s when s > 1.
+
+    The literal form of the paper trains badly: dot products of unnormalised
+    maps saturate the softmax, and the attention maps reach the concatenation
+    at another scale than the ReLU6 path. By default the logits are therefore
+    multiplied by 1/sqrt(D) and the attention maps are batch-normalised
+    (which folds away at export); `attention_scale=None` and
+    `attention_norm=False` give the literal form. The measurements are in
+    `benchmarks/attention_path.csv`.
+
+    Args:
+        filters, strides: as in `BaseModule`.
+        expansion: r, 2 or more.
+        attention: "kao_qkv", "kao_kv", "dense", "dense_pool", a callable
+            that makes a layer (B, H, W, c) -> (B, H, W, c), such a layer, or
+            None, which leaves the path out: (r-1)·c maps reach the last 1x1.
+        attention_scale: scale of the logits of a named attention.
+        attention_norm: whether the attention maps are batch-normalised.
+
+    Call arguments, Returns: as `BaseModule`.
+
+    Raises:
+        ValueError: as `BaseModule`; an unknown attention.
+
+    References: Kronecker Attention Networks (KDD 2020), section 3.5.
+    """
+
+    adds_input = False
+
+    def __init__(
+        self,
+        filters,
+        expansion=6,
+        strides=1,
+        attention="kao_qkv",
+        attention_scale="rsqrt",
+        attention_norm=True,
+        **kwargs,
+    ):
+        super().__init__(filters, expansion, strides, **kwargs)
+        _require_expansion(expansion)
+        self.attention_scale = attention_scale
+        self.attention_norm = attention_norm
+        self._attention_name = attention if isinstance(attention, str) else None
+        self.attention = self._make_attention(attention)
+
+    def _make_attention(self, attention):
+        if not isinstance(attention, str):
+            return None if attention is None else make_attention(attention)
+        return make_attention(
+            attention,
+            scale=self.attention_scale,
+            dtype=self.dtype_policy,
+            name="attention",
+        )
+
+    def build(self, input_shape):
+        if self.attention is not None:
+            self.attention.build(input_shape)
+        if self.attention is not None and self.attention_norm:
+            self.attention_bn = self._norm("attention_bn")
+            self.attention_bn.build(input_shape)
+        super().build(input_shape)
+
+    def _expanded_channels(self, channels):
+        return (self.expansion - 1) * channels
+
+    _depthwise_channels = _expanded_channels
+
+    def _project_channels(self, channels):
+        parts = self.expansion - (self.attention is None)
+        return parts * channels
+
+    def _after_depthwise(self, mixed, inputs, training):
+        if self.attention is None:
+            return mixed
+        maps = self.attention(inputs)
+        if self.attention_norm:
+            maps = self.attention_bn(maps, training=training)
+        if self.adds_input and self.strides == 1:
+            maps = maps + inputs
+        if self.strides > 1:
+            maps = keras.ops.average_pool(
+                maps,
+                self.strides,
+                self.strides,
+                "same",
+                data_format="channels_last",
+            )
+        return keras.ops.concatenate([mixed, maps], axis=-1)
+
+    def get_config(self):
+        attention = self._attention_name
+        if attention is None and self.attention is not None:
+            attention = keras.saving.serialize_keras_object(self.attention)
+        return {
+            **super().get_config(),
+            "attention": attention,
+            "attention_scale": self.attention_scale,
+            "attention_norm": self.attention_norm,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        if isinstance(config["attention"], dict):
+            layer = keras.saving.deserialize_keras_object(config["attention"])
+            config = {**config, "attention": layer}
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class AttnSkipModule(AttnModule):
+    """`AttnModule` whose attention path adds the input when s = 1.
+
+    Args, Call arguments, Returns, Raises: as `AttnModule`.
+
+    References: Kronecker Attention Networks (KDD 2020), section 3.5.
+    """
+
+    adds_input = True
+
+
+def _require_expansion(expansion):
+    if expansion < 2:
+        raise ValueError(
+            "expansion must be 2 or more, as one of its parts is not "
+            f"computed by convolution. Received: expansion={expansion}"
+        )

@@ -1,0 +1,104 @@
+"""Layer-wise learning rates: lower layers of a pretrained net move less.
+
+Keras has one learning rate per optimizer. Here each variable has a factor of
+it, by its path, in a dict that is saved with the optimizer.
+"""
+
+import keras
+
+
+class _Layerwise:
+    """Mixin for a Keras optimizer: `factors` maps a path to a factor."""
+
+    def __init__(self, *args, factors=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.factors = dict(factors or {})
+        for path, factor in self.factors.items():
+            if not factor >= 0:
+                raise ValueError(
+                    "A learning-rate factor must not be negative. "
+                    f"Received: factors[{path!r}]={factor!r}"
+                )
+
+    def build(self, variables):
+        super().build(variables)
+        self._factor_list = [self.factors.get(v.path, 1.0) for v in variables]
+
+    def _factor(self, variable):
+        return self._factor_list[self._get_variable_index(variable)]
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = learning_rate * self._factor(variable)
+        super().update_step(gradient, variable, rate)
+
+    def _apply_weight_decay(self, variables):
+        # Keras decays by weight * decay * rate: the same factor belongs here.
+        if self.weight_decay is None:
+            return
+        for variable in variables:
+            if self._use_weight_decay(variable):
+                rate = keras.ops.cast(self.learning_rate, variable.dtype)
+                decay = self.weight_decay * self._factor(variable)
+                variable.assign(variable - variable * decay * rate)
+
+    def get_config(self):
+        return {**super().get_config(), "factors": self.factors}
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
+    """`keras.optimizers.SGD` with a learning-rate factor per variable.
+
+    Args:
+        *args, **kwargs: of `keras.optimizers.SGD`.
+        factors: dict from a variable's path to the factor of its learning
+            rate and weight decay; 1 where a path is absent.
+
+    Raises:
+        ValueError: a negative factor.
+    """
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class LayerwiseAdamW(_Layerwise, keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` with a learning-rate factor per variable.
+
+    Args:
+        *args, **kwargs: of `keras.optimizers.AdamW`.
+        factors: as in `LayerwiseSGD`.
+
+    Raises:
+        ValueError: a negative factor.
+
+    References: Clark et al., "ELECTRA", ICLR 2020, appendix A; Bao et al.,
+    "BEiT", ICLR 2022.
+    """
+
+
+def layer_decay_factors(model, decay):
+    """Learning-rate factors decay**k for the k-th layer below the head.
+
+    Args:
+        model: a functional `keras.Model`; layers with trainable weights
+            count, in the order of the graph.
+        decay: float in (0, 1].
+
+    Returns:
+        A dict from variable path to factor, for `factors=`.
+
+    Raises:
+        ValueError: `decay` outside (0, 1].
+
+    Example:
+
+        factors = layer_decay_factors(model, 0.9)
+        model.compile(LayerwiseAdamW(1e-3, factors=factors), "mse")
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must be in (0, 1]. Received: decay={decay!r}")
+    layers = [layer for layer in model.layers if layer.trainable_weights]
+    return {
+        variable.path: decay**depth
+        for depth, layer in enumerate(reversed(layers))
+        for variable in layer.trainable_weights
+    }

@@ -1,0 +1,262 @@
+"""KANet: a compact classifier whose bottlenecks attend.
+
+Gao, Wang and Ji, "Kronecker Attention Networks", KDD 2020, table 1. The body
+is MobileNetV2's (Sandler et al., CVPR 2018) with part of each expansion taken
+from the input or from a Kronecker attention operator. It differs from the
+paper in the attention path, which is scaled and normalised: see `AttnModule`.
+"""
+
+import keras
+
+from kanets.layers import (
+    AttnModule,
+    AttnSkipModule,
+    BaseModule,
+    BaseSkipModule,
+)
+
+# Module, expansion, channels, repeats, and the index of its stride in
+# `strides` where the stage may reduce the picture.
+STAGES = (
+    (BaseModule, 1, 16, 1, None),
+    (BaseSkipModule, 6, 24, 2, 1),
+    (BaseSkipModule, 6, 32, 2, 2),
+    (AttnModule, 6, 32, 1, None),
+    (BaseSkipModule, 6, 64, 1, 3),
+    (AttnSkipModule, 6, 64, 3, None),
+    (AttnSkipModule, 6, 96, 3, None),
+    (BaseSkipModule, 6, 160, 1, 4),
+    (AttnSkipModule, 6, 160, 2, None),
+    (AttnSkipModule, 6, 320, 1, None),
+)
+STEM_CHANNELS = 32
+HEAD_CHANNELS = 1280
+
+# The last layer of each level: what comes before the next stride.
+LEVELS = {
+    "level1": "stage1_block1",
+    "level2": "stage2_block2",
+    "level3": "stage4_block1",
+    "level4": "stage7_block3",
+    "level5": "stage10_block1",
+}
+
+
+def KANet(  # noqa: N802
+    input_shape=None,
+    alpha=1.0,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name="kanet",
+    *,
+    attention="kao_qkv",
+    attention_scale="rsqrt",
+    attention_norm=True,
+    strides=(2, 2, 2, 2, 2),
+    dropout_rate=0.0,
+    include_preprocessing=True,
+):
+    """A KANet image classifier, as a functional Keras model.
+
+    Small pictures want fewer early strides, or the attention has nothing
+    left to look at. `strides` are those of the stem and of the stages with
+    24, 32, 64 and 160 channels; for pictures of
+
+    ======== ================= =================== ==================
+    side     `strides`         attention maps      note
+    ======== ================= =================== ==================
+    224      (2, 2, 2, 2, 2)   28, 14, 7           the paper's
+    64-96    (2, 2, 1, 2, 2)   16-24, 8-12, 4-6
+    32       (1, 2, 1, 2, 2)   16, 8, 4            most accurate
+    32       (2, 1, 1, 2, 2)   16, 8, 4            a third of the work
+    ======== ================= =================== ==================
+
+    `feature_maps(model)` gives the last map at each of the five levels.
+
+    Args:
+        input_shape: (H, W, 3) or (None, None, 3); default (224, 224, 3).
+        alpha: width; channels are multiplied by it and rounded to a multiple
+            of 8 that is at least 90 % of the product, and the last 1280 maps
+            grow only with alpha above 1, as in MobileNetV2.
+        include_top: whether the pooled classifier is part of the model.
+        weights: None for random, or the path of a `.weights.h5` file.
+        input_tensor: a Keras tensor to build upon, instead of a new input.
+        pooling: without the top: None (a 4-D map), "avg" or "max".
+        classes: number of classes.
+        classifier_activation: of the top; None gives logits.
+        name: the model's name.
+        attention: "kao_qkv", "kao_kv", "dense", "dense_pool" (keys and values
+            averaged over 2x2), a callable that makes a layer
+            (B, H, W, C) -> (B, H, W, C), or None, which leaves the attention
+            path out (the yardstick).
+        attention_scale: scale of the logits, "rsqrt" (1/sqrt(C)), None (the
+            paper's) or a number.
+        attention_norm: whether attention maps are batch-normalised; False is
+            the paper's form.
+        strides: five numbers, 1 or 2; see above.
+        dropout_rate: before the classifier.
+        include_preprocessing: whether the model takes pixels in 0..255 and
+            maps them to -1..1 itself; without it the caller does.
+
+    Returns:
+        A `keras.Model` from pixels (B, H, W, 3) to probabilities
+        (B, classes) in float32. With `keras.mixed_precision` set, the body
+        computes in half precision and the classifier in float32.
+
+    Raises:
+        ValueError: an argument out of its range, named with its value.
+
+    Cost: at 224 px and alpha 1: 3.48 M trainable parameters and 281 M
+    multiply-adds (QKV), 288 M (KV), 365 M (dense).
+
+    Example:
+
+    >>> model = KANet((32, 32, 3), 0.25, classes=10, strides=(2, 1, 1, 2, 2))
+    >>> model.output_shape
+    (None, 10)
+
+    References: Gao, Wang and Ji, "Kronecker Attention Networks", KDD 2020,
+    table 1; code: https://github.com/divelab/KANets.
+    """
+    _check_arguments(input_shape, alpha, pooling, classes, strides)
+    inputs = _make_input(input_shape, input_tensor)
+    x = inputs
+    if include_preprocessing:
+        x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
+
+    # Stem
+    x = _conv_norm_relu6(x, _width(STEM_CHANNELS, alpha), 3, strides[0], "stem")
+
+    # Body
+    for number, stage in enumerate(STAGES, start=1):
+        module, expansion, channels, repeats, stride = stage
+        for block in range(repeats):
+            arguments = {}
+            if issubclass(module, AttnModule):
+                arguments = {
+                    "attention": attention,
+                    "attention_scale": attention_scale,
+                    "attention_norm": attention_norm,
+                }
+            first = block == 0 and stride is not None
+            x = module(
+                _width(channels, alpha),
+                expansion=expansion,
+                strides=strides[stride] if first else 1,
+                name=f"stage{number}_block{block + 1}",
+                **arguments,
+            )(x)
+
+    # Head
+    channels = _width(HEAD_CHANNELS, max(alpha, 1.0))
+    x = _conv_norm_relu6(x, channels, 1, 1, "head")
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        if dropout_rate:
+            x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
+        x = keras.layers.Dense(
+            classes,
+            activation=classifier_activation,
+            dtype="float32",
+            name="predictions",
+        )(x)
+    elif pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
+
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, x, name=name)
+    if weights is not None:
+        model.load_weights(weights)
+    return model
+
+
+def feature_maps(model):
+    """The last feature map of each level of a KANet.
+
+    Args:
+        model: a model made by `KANet`.
+
+    Returns:
+        A dict from "level1" ... "level5" to symbolic tensors (B, h, w, c),
+        finest first; `keras.Model(model.inputs, feature_maps(model))` is the
+        pyramid as a model.
+
+    Raises:
+        ValueError: `model` has no such layers.
+    """
+    try:
+        return {
+            level: model.get_layer(name).output
+            for level, name in LEVELS.items()
+        }
+    except ValueError as error:
+        raise ValueError(
+            "feature_maps needs a model made by KANet. "
+            f"Received: model={model.name!r} ({error})"
+        ) from None
+
+
+def _make_input(input_shape, input_tensor):
+    if input_tensor is None:
+        shape = (224, 224, 3) if input_shape is None else input_shape
+        return keras.Input(shape, name="pixels")
+    if not keras.backend.is_keras_tensor(input_tensor):
+        raise ValueError(
+            "input_tensor must be a Keras tensor, from keras.Input or a "
+            f"layer. Received: input_tensor={type(input_tensor).__name__}"
+        )
+    return input_tensor
+
+
+def _conv_norm_relu6(x, channels, kernel_size, strides, name):
+    x = keras.layers.Conv2D(
+        channels,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        name=f"{name}_conv",
+    )(x)
+    x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)
+    return keras.layers.Activation("relu6", name=f"{name}_relu6")(x)
+
+
+def _width(channels, alpha):
+    """A multiple of 8 near channels * alpha, never 10 % below it."""
+    scaled = channels * alpha
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def _check_arguments(input_shape, alpha, pooling, classes, strides):
+    if input_shape is not None and (
+        len(input_shape) != 3 or input_shape[-1] is None
+    ):
+        raise ValueError(
+            "input_shape must be (height, width, channels), with None for "
+            f"an open size. Received: input_shape={input_shape}"
+        )
+    if not alpha > 0:
+        raise ValueError(f"alpha must be positive. Received: alpha={alpha}")
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(
+            'pooling must be None, "avg" or "max". '
+            f"Received: pooling={pooling!r}"
+        )
+    if not isinstance(classes, int) or classes < 1:
+        raise ValueError(
+            f"classes must be a positive integer. Received: classes={classes!r}"
+        )
+    if len(strides) != 5 or any(s not in (1, 2) for s in strides):
+        raise ValueError(
+            "strides must be five numbers, 1 or 2: of the stem and of the "
+            "stages with 24, 32, 64 and 160 channels. "
+            f"Received: strides={strides}"
+        )

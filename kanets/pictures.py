@@ -1,0 +1,163 @@
+"""One picture file -> one RGB array, read the same way everywhere.
+
+Pillow and NumPy only: nothing here imports Keras or TensorFlow, so the same
+rules serve training on any backend, the command line and a serving client.
+
+Reading (`read_picture`): the first frame, turned upright by its EXIF
+orientation, as 8-bit RGB. Grey is repeated over the three channels, 16-bit
+grey is scaled (not clipped), CMYK and palettes are converted, and transparent
+pixels are laid on white.
+
+Resizing (`fit_picture`): crop the centre to the target's aspect ratio in
+whole pixels, then antialiased bilinear. `center_box` holds the arithmetic, in
+integers, so that another implementation can repeat it exactly.
+"""
+
+import os
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# Content decides, not the suffix; formats that run programs (EPS) are out.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jfif .png .bmp .gif .webp .ppm .pgm .tif .tiff".split()
+)
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image),
+}
+
+
+class PictureError(ValueError):
+    """One picture cannot be read; the message is the reason, in a few words."""
+
+
+def read_picture(path):
+    """Reads one picture file as upright 8-bit RGB.
+
+    JPEG is decoded with libjpeg's accurate integer transform, which
+    `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")` matches.
+
+    Args:
+        path: the file: a path, or an open binary file.
+
+    Returns:
+        uint8 array `(H, W, 3)`.
+
+    Raises:
+        PictureError: the file is empty, truncated, damaged, too large
+            (Pillow's decompression-bomb limit), not a picture of a known
+            format (`FORMATS`), or holds values without a stated range.
+    """
+    try:
+        if isinstance(path, str | os.PathLike) and not os.path.getsize(path):
+            raise PictureError("empty file (0 bytes)")
+        with Image.open(path, formats=FORMATS) as image:
+            image.load()
+            pixels = _rgb(image)
+            turn = _UPRIGHT.get(_orientation(image))
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError("not a picture of a known format") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+        raise PictureError(f"too large: {e}") from e
+    except Exception as e:  # Decoders raise whatever a damaged file provokes.
+        raise PictureError(f"damaged: {e or type(e).__name__}") from e
+    return np.ascontiguousarray(pixels if turn is None else turn(pixels))
+
+
+def _orientation(image):
+    """Returns the EXIF orientation; damaged EXIF counts as upright."""
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:
+        return 1
+
+
+def _rgb(image):
+    """Converts a loaded Pillow image of any mode to a uint8 RGB array."""
+    if image.mode.startswith("I"):
+        return _rgb_from_16_bit(np.asarray(image).astype(np.int64))
+    if image.mode == "F":
+        raise PictureError("floating-point pixels have no stated range")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _rgb_from_16_bit(grey):
+    """Scales 0..65535 to 0..255, to nearest, on three channels."""
+    if grey.min() < 0 or grey.max() > 65535:
+        raise PictureError("32-bit integer pixels have no stated range")
+    grey = ((grey * 255 + 32767) // 65535).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=-1)
+
+
+def center_box(height, width, image_size):
+    """Finds the largest centred box with the aspect ratio of `image_size`.
+
+    With target `(h, w)`: a picture too wide (`width * h > height * w`) keeps
+    its height and `round(height * w / h)` columns, otherwise its width and
+    `round(width * h / w)` rows; halves round up, at least 1; the odd pixel
+    left over is cut at the right or bottom.
+
+    Args:
+        height: int, rows of the picture.
+        width: int, columns of the picture.
+        image_size: `(h, w)`, the size it will be resized to.
+
+    Returns:
+        `(top, left, rows, columns)`, ints.
+    """
+    h, w = image_size
+    rows, columns = height, width
+    if width * h > height * w:
+        columns = max(1, (2 * height * w + h) // (2 * h))
+    else:
+        rows = max(1, (2 * width * h + w) // (2 * w))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+def fit_picture(image, image_size):
+    """Crops the centre to the target's shape, then resizes.
+
+    The rule of the whole package: `center_box`, then bilinear with
+    antialiasing (a triangle filter as wide as the scale when shrinking), as
+    `tf.image.resize(..., "bilinear", antialias=True)` does on the crop. 8-bit
+    pictures are rounded to 8 bits.
+
+    Args:
+        image: uint8 or float32 array `(H, W, 3)`.
+        image_size: `(h, w)`.
+
+    Returns:
+        Array `(h, w, 3)` of the same dtype; a picture that already has the
+        size is returned as it is.
+    """
+    h, w = image_size
+    if image.shape[:2] == (h, w):
+        return image
+    top, left, rows, columns = center_box(*image.shape[:2], image_size)
+    image = image[top : top + rows, left : left + columns]
+    if image.dtype == np.uint8:
+        return _bilinear(image, (w, h))
+    planes = [
+        _bilinear(image[:, :, c].astype(np.float32), (w, h)) for c in range(3)
+    ]
+    return np.stack(planes, axis=-1).astype(image.dtype)
+
+
+def _bilinear(pixels, size):
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR))

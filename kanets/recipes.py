@@ -1,0 +1,484 @@
+"""Recipes: how a model is trained, as plain data; and running one.
+
+A recipe is a `Recipe`, on disk a TOML file with its fields. `train` turns it
+into `compile()` and `fit()` and keeps everything in a run's folder; started
+again on the same folder, it continues where it was stopped.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import time
+import tomllib
+from pathlib import Path
+
+import keras
+
+from kanets import checkpoints, data, zoo
+from kanets.augment import Augmentation
+from kanets.layerwise import LayerwiseAdamW, LayerwiseSGD, layer_decay_factors
+from kanets.nets import KANet, MobileNetV2
+
+NETS = {"KANet": KANet, "MobileNetV2": MobileNetV2}
+OPTIMIZERS = {"sgd": LayerwiseSGD, "adamw": LayerwiseAdamW}
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is trained on; see `kanets.data.load`.
+
+    Attributes:
+        source: folder, or TFDS name.
+        image_size: (height, width); None if all pictures have one size.
+        validation: fraction held out, where the source has no such part.
+        on_error: "stop" at a picture that cannot be read, or "skip" it.
+    """
+
+    source: str = ""
+    image_size: tuple | None = None
+    validation: float = 0.1
+    on_error: str = "stop"
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Augmentation of training pictures; see `kanets.augment`."""
+
+    flip: bool = True
+    crop: int = 0
+    randaugment: int = 0
+    magnitude: float = 0.5
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimize:
+    """Loss and optimizer.
+
+    Attributes:
+        name: "sgd" (Nesterov, momentum 0.9) or "adamw".
+        learning_rate: the peak of a cosine schedule.
+        warmup_epochs: epochs of linear warm-up to it, fractions allowed.
+        weight_decay: decoupled: each step takes learning rate times
+            `weight_decay` of a weight, but nothing of batch norm and biases.
+        label_smoothing: in 0..1.
+        average: decay of a moving average of the weights, 0 for none; the
+            average is what is validated and kept.
+        clip: greatest norm of the whole gradient, 0 for none.
+    """
+
+    name: str = "sgd"
+    learning_rate: float = 0.1
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    average: float = 0.0
+    clip: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTune:
+    """How a pretrained model is moved to new data.
+
+    Attributes:
+        frozen_epochs: first epochs, in which only the head is trained and
+            batch norm of the frozen body runs in inference mode.
+        layer_decay: each layer below the head learns by this factor slower
+            than the one above it; 1 is all alike.
+    """
+
+    frozen_epochs: int = 0
+    layer_decay: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training run as plain data.
+
+    Attributes:
+        model: `name` ("KANet", "MobileNetV2", or a zoo name or path of a
+            model to start from) and, for the first two, their arguments.
+        epochs, batch_size, seed: integers.
+        precision: "float32", "mixed_float16" or "mixed_bfloat16".
+        jit_compile: "auto" (Keras decides), True or False.
+        data, augment, optimize, finetune: sections, see their classes.
+    """
+
+    model: dict
+    epochs: int = 10
+    batch_size: int = 128
+    seed: int = 0
+    precision: str = "float32"
+    jit_compile: bool | str = "auto"
+    data: Data = Data()
+    augment: Augment = Augment()
+    optimize: Optimize = Optimize()
+    finetune: FineTune = FineTune()
+
+    def __post_init__(self):
+        _check(self)
+
+
+_SECTIONS = {
+    "data": Data,
+    "augment": Augment,
+    "optimize": Optimize,
+    "finetune": FineTune,
+}
+
+
+def from_dict(fields):
+    """A `Recipe` from nested dicts, as TOML gives them.
+
+    Raises:
+        ValueError: an unknown field or section, a value out of range.
+    """
+    fields = dict(fields)
+    for name, section in _SECTIONS.items():
+        if name in fields:
+            values = dict(fields[name])
+            _refuse_unknown(section, values, f"[{name}] of a recipe")
+            if values.get("image_size") is not None:
+                values["image_size"] = tuple(values["image_size"])
+            fields[name] = section(**values)
+    _refuse_unknown(Recipe, fields, "a recipe")
+    if not isinstance(fields.get("model"), dict):
+        raise ValueError(
+            "A recipe needs a section [model] with a name. "
+            f"Received: model={fields.get('model')!r}"
+        )
+    return Recipe(**fields)
+
+
+def read(path):
+    """A `Recipe` from a TOML file.
+
+    Raises:
+        ValueError: the file is missing, not TOML, or not a recipe.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            fields = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(
+            f"A recipe must be a TOML file. Received: {str(path)!r} ({error})"
+        ) from error
+    return from_dict(fields)
+
+
+def to_toml(recipe):
+    """The text of a TOML file that `read` turns into the same recipe."""
+    fields = dataclasses.asdict(recipe)
+    sections = {k: v for k, v in fields.items() if isinstance(v, dict)}
+    lines = [_toml_line(k, v) for k, v in fields.items() if k not in sections]
+    for name, values in sections.items():
+        lines.append(f"\n[{name}]")
+        lines += [_toml_line(k, v) for k, v in values.items() if v is not None]
+    return "\n".join(lines) + "\n"
+
+
+def train(recipe, directory, verbose=1):
+    """Runs a recipe with `compile()` and `fit()` in a run's folder.
+
+    The folder holds `recipe.toml`, `log.csv` (a row an epoch), `best/` (the
+    model folder of the best validation accuracy), `last.weights.h5` (to
+    resume from), `tensorboard/` where TensorBoard's writer is installed, and
+    at the end `result.json`. A run that was stopped, by whatever, continues
+    from its last whole epoch when `train` is called again.
+
+    Args:
+        recipe: a `Recipe`.
+        directory: the run's folder, new or of the same recipe.
+        verbose: as in `fit()`; 0 prints nothing.
+
+    Returns:
+        A dict: the best epoch's row of the log, `parameters`, `seconds` of
+        this call and `epochs` of the run.
+
+    Raises:
+        ValueError: the folder is of another recipe (the differing fields are
+            named), or a recipe's value is refused by what it configures.
+        kanets.data.BadPicturesError: pictures that cannot be read.
+    """
+    directory = Path(directory)
+    start = time.time()
+    _claim(recipe, directory)
+    say = print if verbose else (lambda *_: None)
+    rows, _ = checkpoints.read_progress(directory)
+    done = len(rows)
+    if done >= recipe.epochs:
+        say(f"{directory} is complete: {done} of {recipe.epochs} epochs.")
+        return json.loads((directory / "result.json").read_text())
+    if done:
+        say(
+            f"Resuming {directory} after epoch {done} of {recipe.epochs}, "
+            "from its last checkpoint."
+        )
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        keras.utils.set_random_seed(recipe.seed)
+        train_set, validation_set = _load(recipe)
+        model = _build(recipe, train_set)
+        say(
+            f"{model.name}: {model.count_params():,} parameters; "
+            f"{train_set.num_pictures:,} pictures of "
+            f"{len(train_set.class_names)} classes."
+        )
+        for phase in _phases(recipe):
+            if done < phase.last_epoch:
+                _fit(
+                    model,
+                    recipe,
+                    phase,
+                    max(done, phase.first_epoch),
+                    train_set,
+                    validation_set,
+                    directory,
+                    verbose,
+                )
+    finally:
+        keras.config.set_dtype_policy(policy)
+    rows, _ = checkpoints.read_progress(directory)
+    monitor = _monitor(validation_set)
+    best = max(rows, key=lambda row: row.get(monitor, row["epoch"]))
+    result = {
+        **best,
+        "parameters": model.count_params(),
+        "epochs": len(rows),
+        "seconds": round(time.time() - start, 1),
+    }
+    (directory / "result.json").write_text(json.dumps(result, indent=1))
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    first_epoch: int
+    last_epoch: int
+    frozen: bool
+
+
+def _phases(recipe):
+    frozen = recipe.finetune.frozen_epochs
+    phases = [_Phase(0, frozen, True), _Phase(frozen, recipe.epochs, False)]
+    return [p for p in phases if p.last_epoch > p.first_epoch]
+
+
+def _fit(
+    model,
+    recipe,
+    phase,
+    initial_epoch,
+    train_set,
+    validation_set,
+    directory,
+    verbose,
+):
+    """One phase: compile, restore what there is, and `fit()`."""
+    for layer in model.layers[:-1]:
+        layer.trainable = not phase.frozen
+    steps = len(train_set)
+    epochs = phase.last_epoch - phase.first_epoch
+    model.compile(
+        optimizer=_optimizer(recipe, model, steps, epochs),
+        loss=keras.losses.CategoricalCrossentropy(
+            label_smoothing=recipe.optimize.label_smoothing
+        ),
+        metrics=["accuracy"],
+        jit_compile=recipe.jit_compile,
+    )
+    if initial_epoch:
+        # The state is of this phase, or of the end of the one before: then
+        # it holds the weights, and this phase's optimizer starts afresh.
+        resumed = initial_epoch > phase.first_epoch
+        _restore(model, directory / checkpoints.STATE, resumed)
+    average = None
+    if recipe.optimize.average:
+        average = keras.callbacks.SwapEMAWeights()
+    kept = checkpoints.Checkpoints(
+        directory,
+        train_set.class_names,
+        _monitor(validation_set),
+        average,
+        train_set,
+    )
+    callbacks = [c for c in (average, kept, _tensorboard(directory)) if c]
+    model.fit(
+        train_set,
+        validation_data=validation_set,
+        initial_epoch=initial_epoch,
+        epochs=phase.last_epoch,
+        callbacks=callbacks,
+        shuffle=False,  # the set shuffles itself, repeatably
+        verbose=verbose,
+    )
+
+
+def _restore(model, path, with_optimizer):
+    if with_optimizer:
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(path)
+    else:
+        bare = keras.Model(model.inputs, model.outputs[0])
+        bare.load_weights(path, skip_mismatch=False)
+
+
+def _optimizer(recipe, model, steps, epochs):
+    settings = recipe.optimize
+    total = max(1, steps * epochs)
+    warmup = min(round(settings.warmup_epochs * steps), total - 1)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else settings.learning_rate,
+        max(1, total - warmup),
+        warmup_target=settings.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    arguments = {"weight_decay": settings.weight_decay or None}
+    if settings.name == "sgd":
+        arguments.update(momentum=0.9, nesterov=True)
+    if settings.average:
+        arguments.update(use_ema=True, ema_momentum=settings.average)
+    if settings.clip:
+        arguments.update(global_clipnorm=settings.clip)
+    if recipe.finetune.layer_decay != 1.0:
+        arguments["factors"] = layer_decay_factors(
+            model, recipe.finetune.layer_decay
+        )
+    optimizer = OPTIMIZERS[settings.name](rate, **arguments)
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(
+            var_list=[v for v in model.variables if len(v.shape) < 2]
+        )
+    return optimizer
+
+
+def _load(recipe):
+    train_set, validation_set = data.load(
+        recipe.data.source,
+        image_size=recipe.data.image_size,
+        batch_size=recipe.batch_size,
+        validation=recipe.data.validation,
+        seed=recipe.seed,
+        on_error=recipe.data.on_error,
+    )
+    classes = len(train_set.class_names)
+    augmentation = Augmentation(
+        classes, train_set.image_size, **dataclasses.asdict(recipe.augment)
+    )
+    train_set = data.augmented(train_set, augmentation)
+    if validation_set is not None:
+        plain = Augmentation(classes, train_set.image_size, flip=False)
+        validation_set = data.augmented(validation_set, plain)
+    return train_set, validation_set
+
+
+def _build(recipe, train_set):
+    arguments = dict(recipe.model)
+    name = arguments.pop("name")
+    shape = (*train_set.image_size, 3)
+    classes = len(train_set.class_names)
+    if name in NETS:
+        return NETS[name](input_shape=shape, classes=classes, **arguments)
+    return zoo.create_model(
+        name, num_classes=classes, input_shape=shape, **arguments
+    )
+
+
+def _monitor(validation_set):
+    return "last epoch" if validation_set is None else "val_accuracy"
+
+
+def _tensorboard(directory):
+    """Keras's TensorBoard callback, which needs TensorFlow to write."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    if importlib.util.find_spec("tensorflow") is None:
+        return None
+    return keras.callbacks.TensorBoard(directory / "tensorboard")
+
+
+def _claim(recipe, directory):
+    """Writes the recipe to a new folder, or checks that it is the same."""
+    path = directory / "recipe.toml"
+    if path.exists():
+        ours, theirs = (
+            dataclasses.asdict(recipe),
+            dataclasses.asdict(read(path)),
+        )
+        differing = [name for name in ours if ours[name] != theirs[name]]
+        if differing:
+            raise ValueError(
+                "This folder holds the run of another recipe; choose a new "
+                f"folder. Received: {str(directory)!r}, where "
+                + ", ".join(
+                    f"{n} is {theirs[n]!r}, not {ours[n]!r}" for n in differing
+                )
+            )
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(".recipe.toml")
+    fresh.write_text(to_toml(recipe), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _toml_line(name, value):
+    # JSON's strings, numbers, booleans and lists are TOML's, too.
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+
+
+def _refuse_unknown(kind, values, where):
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(
+            f"The fields of {where} are {known}. Received: {unknown}"
+        )
+
+
+def _check(recipe):
+    rules = [
+        ("model", "name" in recipe.model, "a section with a name"),
+        ("epochs", _is_count(recipe.epochs), "a positive integer"),
+        ("batch_size", _is_count(recipe.batch_size), "a positive integer"),
+        ("precision", recipe.precision in PRECISIONS, f"of {PRECISIONS}"),
+        (
+            "jit_compile",
+            recipe.jit_compile in ("auto", True, False),
+            '"auto", true or false',
+        ),
+    ]
+    for name, holds, rule in rules:
+        if not holds:
+            raise ValueError(
+                f"{name} must be {rule}. "
+                f"Received: {name}={getattr(recipe, name)!r}"
+            )
+    settings, frozen = recipe.optimize, recipe.finetune.frozen_epochs
+    if settings.name not in OPTIMIZERS:
+        raise ValueError(
+            f"optimize.name must be one of {sorted(OPTIMIZERS)}. "
+            f"Received: name={settings.name!r}"
+        )
+    if not settings.learning_rate > 0:
+        raise ValueError(
+            "optimize.learning_rate must be positive. "
+            f"Received: learning_rate={settings.learning_rate!r}"
+        )
+    if not 0 <= settings.average < 1:
+        raise ValueError(
+            "optimize.average must be in [0, 1). "
+            f"Received: average={settings.average!r}"
+        )
+    if not 0 <= frozen <= recipe.epochs:
+        raise ValueError(
+            "finetune.frozen_epochs must be in 0..epochs. Received: "
+            f"frozen_epochs={frozen}, epochs={recipe.epochs}"
+        )
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,74 @@
+"""Warm-up requests for TensorFlow Serving.
+
+A server replays the records of `assets.extra/tf_serving_warmup_requests`
+before it takes traffic, so that the first client does not pay for lazy
+initialisation. Each record is a `tensorflow.serving.PredictionLog`. Only four
+nested messages are needed, so they are encoded here by hand and the package
+`tensorflow-serving-api` is not a dependency; the tests parse the result with
+it. Field numbers follow `tensorflow_serving/apis/*.proto`.
+"""
+
+WARMUP_FILE = "tf_serving_warmup_requests"
+
+_PREDICT_LOG = 6  # PredictionLog.predict_log
+_REQUEST = 1  # PredictLog.request
+_MODEL_SPEC, _INPUTS = 1, 2  # PredictRequest
+_NAME, _SIGNATURE_NAME = 1, 3  # ModelSpec
+_KEY, _VALUE = 1, 2  # an entry of a map
+
+
+def write_warmup(folder, model_name, image_size):
+    """Writes a request of one grey picture for each signature.
+
+    Args:
+        folder: `pathlib.Path`, the `assets.extra` of the SavedModel.
+        model_name: str, the name the model is served under. Servers replay
+            the requests whatever it is.
+        image_size: pair of int, height and width of the model's input. The
+            picture is twice that, so that resizing is warmed up as well.
+    """
+    import tensorflow as tf
+
+    height, width = image_size
+    shape = (2 * height, 2 * width, 3)
+    encoded = tf.io.encode_jpeg(tf.fill(shape, tf.constant(127, tf.uint8)))
+    image_bytes = tf.make_tensor_proto([encoded.numpy()])
+    # A single value stands for a whole tensor that repeats it.
+    images = tf.make_tensor_proto(127, tf.uint8, (1, *shape))
+    with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
+        for signature_name, input_name, tensor in (
+            ("serving_default", "image_bytes", image_bytes),
+            ("serve_images", "images", images),
+        ):
+            writer.write(
+                _prediction_log(model_name, signature_name, input_name, tensor)
+            )
+
+
+def _prediction_log(model_name, signature_name, input_name, tensor):
+    """Returns the bytes of a PredictionLog that holds one PredictRequest."""
+    model_spec = _field(_NAME, model_name) + _field(
+        _SIGNATURE_NAME, signature_name
+    )
+    entry = _field(_KEY, input_name) + _field(
+        _VALUE, tensor.SerializeToString()
+    )
+    request = _field(_MODEL_SPEC, model_spec) + _field(_INPUTS, entry)
+    return _field(_PREDICT_LOG, _field(_REQUEST, request))
+
+
+def _field(number, payload):
+    """Encodes a string, bytes or message as a length-delimited field."""
+    if isinstance(payload, str):
+        payload = payload.encode()
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(value):
+    """Encodes a non-negative integer, seven bits a byte, low bits first."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

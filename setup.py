@@ -1,0 +1,59 @@
+"""Packaging of kanets; tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="kanets",
+    version="0.1.0",
+    description="A Keras 3 vision model zoo built on efficient attention",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    # `models/` stands at the root of the repository, where people look for
+    # it; in a wheel it travels as `kanets/models`, where `kanets.zoo` looks.
+    packages=[
+        *find_packages(include=["kanets", "kanets.*", "ylg", "ylg.*"]),
+        "kanets.models",
+    ],
+    package_dir={"kanets.models": "models"},
+    package_data={
+        "kanets": ["sample/*"],
+        "kanets.models": ["*.md", "*/*"],
+    },
+    install_requires=[
+        "keras>=3.12",
+        "tensorflow>=2.20",
+        "tensorflow-datasets>=4.9.9",
+        "numpy>=1.26",
+        "pillow>=10.4",
+    ],
+    extras_require={
+        "jax": ["jax>=0.5"],
+        "onnx": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"],
+        "litert": ["ai-edge-litert>=2.0"],
+        "viz": ["matplotlib>=3.9", "tensorboard>=2.19"],
+        "test": [
+            "pytest>=8.3",
+            "ruff>=0.12",
+            "jax>=0.5",
+            "scipy>=1.13",
+            "matplotlib>=3.9",
+            "tensorboard>=2.19",
+            "tensorflow-serving-api>=2.19",
+        ],
+    },
+    entry_points={"console_scripts": ["kanets = kanets.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,234 @@
+"""One picture: read right whatever its mode, and resized by the one rule."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from kanets.pictures import (
+    PictureError,
+    center_box,
+    fit_picture,
+    read_picture,
+)
+
+
+def photo(height, width, seed=0):
+    """A smooth random picture: noise, enlarged."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3))
+    image = Image.fromarray(small.astype(np.uint8))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def save(path, image, **kwargs):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image.save(path, **kwargs)
+    return path
+
+
+def test_png_is_read_exactly(tmp_path):
+    image = photo(13, 29)
+    read = read_picture(save(tmp_path / "a.png", image))
+    assert read.dtype == np.uint8 and read.flags.c_contiguous
+    np.testing.assert_array_equal(read, image)
+
+
+def test_suffix_does_not_matter(tmp_path):
+    image = photo(13, 29)
+    save(tmp_path / "a.png", image).rename(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg"), image)
+
+
+def test_open_file(tmp_path):
+    data = save(tmp_path / "a.png", photo(5, 7)).read_bytes()
+    assert read_picture(io.BytesIO(data)).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("size", [(37, 61), (32, 32), (160, 91)])
+def test_jpeg_matches_tensorflow(tmp_path, size, subsampling):
+    import tensorflow as tf
+
+    path = tmp_path / "a.jpg"
+    save(path, photo(*size), quality=90, subsampling=subsampling)
+    theirs = tf.io.decode_jpeg(
+        path.read_bytes(), channels=3, dct_method="INTEGER_ACCURATE"
+    )
+    np.testing.assert_array_equal(read_picture(path), theirs)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+def test_exif_orientation(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    save(path, photo(11, 19), exif=exif)
+    with Image.open(path) as image:
+        image.load()
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_picture(path), upright)
+    assert upright.shape[:2] == ((11, 19) if orientation < 5 else (19, 11))
+
+
+def test_grey_and_palette(tmp_path):
+    grey = photo(9, 14)[..., 0]
+    read = read_picture(save(tmp_path / "g.png", grey))
+    np.testing.assert_array_equal(read, np.repeat(grey[..., None], 3, -1))
+    flat = np.zeros((6, 8, 3), np.uint8)
+    flat[:, 4:] = [200, 30, 90]
+    palette = Image.fromarray(flat).quantize(8)
+    assert palette.mode == "P"
+    np.testing.assert_array_equal(
+        read_picture(save(tmp_path / "p.png", palette)), flat
+    )
+    bits = Image.fromarray(flat[..., 0]).convert("1")
+    read = read_picture(save(tmp_path / "b.png", bits))
+    assert set(np.unique(read)) <= {0, 255}
+
+
+def test_16_bit_grey_is_scaled(tmp_path):
+    values = np.array([[0, 128, 257, 32768], [65535, 65406, 1000, 60000]])
+    read = read_picture(save(tmp_path / "a.png", values.astype(np.uint16)))
+    expected = np.round(values / 257).astype(np.uint8)
+    np.testing.assert_array_equal(read[..., 0], expected)
+    assert read.shape == (2, 4, 3) and read.max() == 255
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    rgba = np.zeros((2, 3, 4), np.uint8)
+    rgba[0] = [10, 20, 30, 255]
+    rgba[1] = [10, 20, 30, 0]
+    read = read_picture(save(tmp_path / "a.png", rgba))
+    assert (read[0] == [10, 20, 30]).all() and (read[1] == 255).all()
+    grey = Image.fromarray(np.zeros((2, 3), np.uint8))
+    read = read_picture(save(tmp_path / "t.png", grey, transparency=0))
+    assert (read == 255).all()
+    palette = Image.fromarray(rgba[..., :3]).quantize(2)
+    save(tmp_path / "p.png", palette, transparency=bytes([0, 0]))
+    assert (read_picture(tmp_path / "p.png") == 255).all()
+
+
+def test_cmyk_jpeg(tmp_path):
+    # Pillow writes CMYK inverted with an Adobe marker, as Photoshop does.
+    red = np.zeros((16, 24, 3), np.uint8)
+    red[...] = [220, 40, 30]
+    cmyk = Image.fromarray(red).convert("CMYK")
+    path = save(tmp_path / "a.jpg", cmyk, quality=95)
+    assert b"Adobe" in path.read_bytes()
+    assert np.abs(read_picture(path).astype(int) - red).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_animation_gives_its_first_frame(tmp_path, suffix):
+    colors = ([250, 0, 0], [0, 250, 0], [0, 0, 250])
+    frames = [np.full((8, 9, 3), c, np.uint8) for c in colors]
+    frames = [Image.fromarray(frame) for frame in frames]
+    path = tmp_path / f"a.{suffix}"
+    lossless = {"lossless": True} if suffix == "webp" else {}
+    save(path, frames[0], save_all=True, append_images=frames[1:], **lossless)
+    with Image.open(path) as image:
+        assert image.n_frames == 3
+    assert (read_picture(path) == colors[0]).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
+def test_truncated(tmp_path, suffix, part):
+    path = save(tmp_path / f"a.{suffix}", photo(64, 96))
+    data = path.read_bytes()
+    path.write_bytes(data[: max(3, int(len(data) * part))])
+    with pytest.raises(PictureError, match="damaged|not a picture"):
+        read_picture(path)
+
+
+def test_empty_and_foreign(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"")
+    with pytest.raises(PictureError, match=r"empty file \(0 bytes\)"):
+        read_picture(path)
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(PictureError, match="not a picture of a known format"):
+        read_picture(path)
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(PictureError, match="not a picture of a known format"):
+        read_picture(path)
+    with pytest.raises(PictureError, match="No such file"):
+        read_picture(tmp_path / "none.jpg")
+
+
+def test_bomb_is_reported(tmp_path):
+    def chunk(kind, body):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(PictureError, match="too large: .*2500000000 pixels"):
+        read_picture(path)
+
+
+def test_values_without_a_range(tmp_path):
+    save(tmp_path / "f.tif", np.ones((4, 5), np.float32))
+    with pytest.raises(PictureError, match="floating-point pixels"):
+        read_picture(tmp_path / "f.tif")
+    save(tmp_path / "i.tif", np.full((4, 5), 70_000, np.int32))
+    with pytest.raises(PictureError, match="32-bit integer pixels"):
+        read_picture(tmp_path / "i.tif")
+
+
+def test_center_box_by_hand():
+    assert center_box(100, 200, (50, 50)) == (0, 50, 100, 100)
+    assert center_box(200, 100, (50, 50)) == (50, 0, 100, 100)
+    assert center_box(10, 15, (2, 3)) == (0, 0, 10, 15)
+    assert center_box(7, 12, (1, 1)) == (0, 2, 7, 7)
+    assert center_box(1, 100, (100, 1)) == (0, 49, 1, 1)
+    # 5 * 3 / 2 = 7.5 columns: halves round up.
+    assert center_box(5, 20, (2, 3)) == (0, 6, 5, 8)
+
+
+SIZES = [
+    ((61, 97), (32, 32)),
+    ((97, 61), (13, 29)),
+    ((500, 333), (160, 160)),
+    ((20, 17), (53, 31)),
+    ((1, 40), (7, 5)),
+    ((33, 32), (32, 32)),
+]
+
+
+@pytest.mark.parametrize("size,target", SIZES)
+def test_resize_matches_tensorflow(size, target):
+    import tensorflow as tf
+
+    from kanets.tfds_batches import fit_in_graph
+
+    image = photo(*size)
+    ours = fit_picture(image, target)
+    assert ours.shape == (*target, 3) and ours.dtype == np.uint8
+    top, left, rows, columns = center_box(*size, target)
+    crop = image[top : top + rows, left : left + columns]
+    theirs = tf.image.resize(crop, target, "bilinear", antialias=True).numpy()
+    difference = np.abs(ours - theirs)
+    assert difference.mean() <= 0.5 and difference.max() <= 1.5
+    graph = fit_in_graph(tf.constant(image), target).numpy()
+    assert np.abs(graph - theirs).max() <= 0.5 + 1e-3
+    floats = fit_picture(image.astype(np.float32), target)
+    assert floats.dtype == np.float32
+    np.testing.assert_allclose(floats, theirs, atol=1e-2)
+
+
+def test_resize_keeps_a_fitting_picture():
+    image = photo(12, 17)
+    assert fit_picture(image, (12, 17)) is image
