@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kanets import data, folders, zoo
+from kanets import data, zoo
+from kanets.data import folders
+from kanets.data.pictures import SUFFIXES, fit_picture, read_picture
 from kanets.export import load_savedmodel
-from kanets.pictures import SUFFIXES, fit_picture, read_picture
 
 _CHUNK = 100  # pictures that are decoded at once
 

@@ -17,8 +17,12 @@ import keras
 
 from kanets import checkpoints, data, zoo
 from kanets.augment import Augmentation
-from kanets.layerwise import LayerwiseAdamW, LayerwiseSGD, layer_decay_factors
 from kanets.nets import KANet, MobileNetV2
+from kanets.optimizers import (
+    LayerwiseAdamW,
+    LayerwiseSGD,
+    layer_decay_factors,
+)
 
 NETS = {"KANet": KANet, "MobileNetV2": MobileNetV2}
 OPTIMIZERS = {"sgd": LayerwiseSGD, "adamw": LayerwiseAdamW}

@@ -48,8 +48,7 @@ def MobileNetV2(  # noqa: N802
     """
     if len(strides) != 5 or any(s not in (1, 2) for s in strides):
         raise ValueError(
-            "strides must be five numbers, 1 or 2. "
-            f"Received: strides={strides}"
+            f"strides must be five numbers, 1 or 2. Received: strides={strides}"
         )
     pixels = keras.Input(input_shape or (224, 224, 3), name="pixels")
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(

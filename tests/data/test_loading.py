@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kanets import data, folders
-from kanets.pictures import fit_picture, read_picture
+from kanets import data
+from kanets.data import folders, loading
+from kanets.data.pictures import fit_picture, read_picture
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLASSES = ("ant", "bee", "wasp")
 
 
@@ -649,8 +650,8 @@ def test_sample_is_whole_or_absent(tmp_path, monkeypatch):
 
 
 def test_sample_is_the_documented_file():
-    digest = hashlib.sha256(data.SAMPLE.read_bytes()).hexdigest()
-    assert digest in data.SAMPLE.with_name("README.md").read_text()
+    digest = hashlib.sha256(loading.SAMPLE.read_bytes()).hexdigest()
+    assert digest in loading.SAMPLE.with_name("README.md").read_text()
 
 
 # Without TensorFlow

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kanets.batches import ArrayPictures, BadPicturesError, FilePictures
-from kanets.pictures import SUFFIXES, PictureError, fit_picture, read_picture
+from kanets.data.batches import ArrayPictures, BadPicturesError, FilePictures
+from kanets.data.pictures import (
+    SUFFIXES,
+    PictureError,
+    fit_picture,
+    read_picture,
+)
 
 # A set that fits in this many bytes is kept decoded, as 8-bit pixels.
 MEMORY_BUDGET = 2 * 1024**3

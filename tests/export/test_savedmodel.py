@@ -17,16 +17,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras  # noqa: E402
 
-from kanets import export  # noqa: E402
+from kanets.data import graph_pictures  # noqa: E402
+from kanets.data.pictures import fit_picture, read_picture  # noqa: E402
 from kanets.export import export_savedmodel, load_savedmodel  # noqa: E402
-from kanets.pictures import fit_picture, read_picture  # noqa: E402
+from kanets.export import savedmodel as export  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
     reason="exporting needs the TensorFlow backend",
 )
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SIZE = (29, 37)
 NAMES = ["ant", "bee", "c\u00f4te", "fly", "moth", "wasp", "zebra"]
 
@@ -235,7 +236,9 @@ def decode():
     def graph(size):
         files = tf.TensorSpec((None,), tf.string)
         return tf.function(
-            lambda files: export._decode(files, size), [files], False
+            lambda files: graph_pictures.decode_pictures(files, size),
+            [files],
+            False,
         )
 
     def decode(encoded, size=None):
@@ -655,9 +658,8 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_killed_export_leaves_no_version(tmp_path, folder):
     code = f"""
-import sys, time
-sys.path.insert(0, "tests")
-from test_export import NAMES, export, make_model
+import time
+from tests.export.test_savedmodel import NAMES, export, make_model
 def hang(*_):
     print("writing", flush=True)
     time.sleep(100)

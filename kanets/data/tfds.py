@@ -4,7 +4,8 @@ TensorFlow and TensorFlow Datasets are imported by the functions, never by the
 module: `kanets.data` must load folders and arrays without them.
 """
 
-from kanets.folders import MEMORY_BUDGET
+from kanets.data.folders import MEMORY_BUDGET
+from kanets.data.graph_pictures import fit_pictures
 
 VALIDATION_SPLITS = ("validation", "test")
 TEST_SPLITS = ("test", "validation")
@@ -109,7 +110,10 @@ def load_split(
         size = tuple(shape[:2])
 
     def fit(image, label):
-        return fit_in_graph(image, size), tf.gather(table, label)
+        if image.shape[-1] == 1:
+            image = tf.image.grayscale_to_rgb(image)
+        fitted = fit_pictures(image[None], size)[0]
+        return tf.cast(fitted, tf.uint8), tf.gather(table, label)
 
     def cast(images, labels):
         return tf.cast(images, tf.float32), labels
@@ -125,35 +129,6 @@ def load_split(
     dataset.class_names, dataset.image_size = names, size
     dataset.num_pictures, dataset.skipped = count, []
     return dataset
-
-
-def fit_in_graph(image, image_size):
-    """`kanets.pictures.fit_picture` in TensorFlow, for uint8 pictures.
-
-    Args:
-        image: uint8 tensor `(H, W, 1 or 3)`.
-        image_size: `(h, w)`.
-
-    Returns:
-        uint8 tensor `(h, w, 3)`.
-    """
-    import tensorflow as tf
-
-    h, w = image_size
-    height, width = tf.unstack(tf.shape(image)[:2])
-    too_wide = width * h > height * w
-    columns = tf.maximum(1, (2 * height * w + h) // (2 * h))
-    rows = tf.maximum(1, (2 * width * h + w) // (2 * w))
-    columns = tf.where(too_wide, columns, width)
-    rows = tf.where(too_wide, height, rows)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    image = image[top : top + rows, left : left + columns]
-    image = tf.image.resize(image, image_size, "bilinear", antialias=True)
-    image = tf.cast(tf.round(tf.clip_by_value(image, 0, 255)), tf.uint8)
-    return tf.ensure_shape(
-        image if image.shape[-1] == 3 else tf.image.grayscale_to_rgb(image),
-        (h, w, 3),
-    )
 
 
 def _label_table(own, names, source):

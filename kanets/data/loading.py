@@ -8,7 +8,7 @@ model.fit(train, validation_data=validation, shuffle=False)
 Folders and arrays need neither TensorFlow nor TensorFlow Datasets and run on
 any Keras backend. Everything that can be wrong with the data is said before
 training starts, in one error. Pictures are read and resized by the two rules
-of `kanets.pictures`.
+of `kanets.data.pictures`.
 """
 
 import math
@@ -21,19 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kanets import arrays, folders, tfds_batches
-from kanets.batches import BadPicturesError, Batches, augmented
+from kanets.data import arrays, folders, tfds
+from kanets.data.batches import Batches
 
-__all__ = [
-    "BadPicturesError",
-    "Batches",
-    "augmented",
-    "load",
-    "load_test",
-    "unpack_sample",
-]
-
-SAMPLE = Path(__file__).parent / "sample" / "cifar10_jpeg_sample.zip"
+SAMPLE = Path(__file__).parent.parent / "sample" / "cifar10_jpeg_sample.zip"
 
 
 def load(
@@ -371,7 +362,7 @@ def _check_training(labels, class_names):
 
 def _tfds_builder(name):
     try:
-        return tfds_batches.find_builder(name)
+        return tfds.find_builder(name)
     except LookupError as e:
         raise ValueError(
             "`source` must be a folder that exists or a TFDS name. Received: "
@@ -381,15 +372,15 @@ def _tfds_builder(name):
 
 def _load_tfds(name, image_size, batch_size, validation, seed, class_names):
     builder = _tfds_builder(name)
-    held = tfds_batches.choose_split(builder, tfds_batches.VALIDATION_SPLITS)
+    held = tfds.choose_split(builder, tfds.VALIDATION_SPLITS)
     train = "train"
     if held is None and validation:
-        percent = round(100 * (1 - validation))
+        percent = min(max(round(100 * (1 - validation)), 1), 99)
         train, held = f"train[:{percent}%]", f"train[{percent}%:]"
     shared = dict(
         image_size=image_size, batch_size=batch_size, class_names=class_names
     )
-    read = tfds_batches.load_split
+    read = tfds.load_split
     sets = read(builder, name, train, seed=seed, **shared), None
     if held is not None:
         sets = sets[0], read(builder, name, held, seed=None, **shared)
@@ -399,13 +390,13 @@ def _load_tfds(name, image_size, batch_size, validation, seed, class_names):
 def _load_tfds_test(name, image_size, batch_size, split, class_names):
     builder = _tfds_builder(name)
     if split is None:
-        split = tfds_batches.choose_split(builder, tfds_batches.TEST_SPLITS)
+        split = tfds.choose_split(builder, tfds.TEST_SPLITS)
     if split is None:
         raise ValueError(
             "A TFDS data set without a test or validation split needs "
             f"`split`. Received: split=None, source={name!r}"
         )
-    return tfds_batches.load_split(
+    return tfds.load_split(
         builder,
         name,
         split,

@@ -1,9 +1,9 @@
 """Lookahead: against a loop in NumPy, in `fit()`, saved, and wrapped."""
 
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -258,7 +258,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
-from test_optimizers import Lookahead, assert_same, fit, keras, make_model
+from tests.optimizers.test_lookahead import Lookahead, assert_same, fit, keras, make_model
 def run(strategy):
     with strategy.scope():
         inner = keras.optimizers.AdamW(0.05)
@@ -271,12 +271,9 @@ assert_same(run(mirrored), run(tf.distribute.get_strategy()), atol=1e-5)
 
 @on_tensorflow
 def test_two_mirrored_replicas_equal_one():
-    tests = os.path.dirname(os.path.abspath(__file__))
-    paths = [tests, os.path.dirname(tests), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     run = subprocess.run(
         [sys.executable, "-c", MIRRORED],
-        env=environment,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )

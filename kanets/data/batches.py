@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from kanets.pictures import PictureError, fit_picture, read_picture
+from kanets.data.pictures import PictureError, fit_picture, read_picture
 
 _LISTED = 20
 

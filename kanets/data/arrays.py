@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kanets.batches import ArrayPictures
-from kanets.pictures import fit_picture
+from kanets.data.batches import ArrayPictures
+from kanets.data.pictures import fit_picture
 
 
 def read_arrays(source, image_size, class_names):

@@ -1,0 +1,13 @@
+"""Pictures from a folder, arrays or TensorFlow Datasets, ready for `fit()`."""
+
+from kanets.data.batches import BadPicturesError, Batches, augmented
+from kanets.data.loading import load, load_test, unpack_sample
+
+__all__ = [
+    "BadPicturesError",
+    "Batches",
+    "augmented",
+    "load",
+    "load_test",
+    "unpack_sample",
+]

@@ -1,0 +1,171 @@
+"""The reading and resizing rules of `kanets.data.pictures` as TensorFlow ops.
+
+For TensorFlow Datasets and for exported bundles, where there is no Pillow. To
+resize as Pillow does, each axis is resized and rounded to whole levels, first
+columns, then rows; hardly a value then differs from Pillow's, and none by
+more than one level. A single `tf.image.resize` changes one in six.
+"""
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_COARSE_GREY = (b"\x01\x00", b"\x02\x00", b"\x04\x00")
+_EXIF = int.from_bytes(b"Exif")
+_EXIF_WITHIN = 1 << 18  # bytes; the segment comes early and is below 1 << 16
+
+
+def decode_pictures(image_bytes, image_size):
+    """Decodes JPEG or PNG files (B,) to fitted pixels (B, H, W, 3)."""
+    import tensorflow as tf
+
+    def starts_with(encoded, magic):
+        return tf.strings.substr(encoded, 0, len(magic)) == magic
+
+    is_known = starts_with(image_bytes, _JPEG) | starts_with(image_bytes, _PNG)
+    check = tf.debugging.Assert(
+        tf.reduce_all(is_known),
+        [
+            "image_bytes must hold JPEG or PNG pictures. Received something "
+            "else at these positions of the batch:",
+            tf.where(~is_known)[:, 0],
+        ],
+    )
+
+    def decode_png(encoded):
+        # Depth and colour type. Below 8 bits of grey the operation adds an
+        # alpha of the wrong scale, so those are read without.
+        header = tf.strings.substr(encoded, 0, 26) + bytes(26)
+        header = tf.strings.substr(header, 24, 2)
+        is_coarse_grey = tf.reduce_any(header == _COARSE_GREY)
+        return tf.cond(
+            is_coarse_grey,
+            lambda: tf.io.decode_png(encoded, channels=3),
+            lambda: on_white(tf.io.decode_png(encoded, channels=4)),
+        )
+
+    def on_white(picture):
+        picture = tf.cast(picture, tf.int32)
+        pixels, alpha = picture[..., :3], picture[..., 3:]
+        blended = pixels * alpha + 255 * (255 - alpha)
+        return tf.cast((blended + 127) // 255, tf.uint8)
+
+    def decode_jpeg(encoded):
+        picture = tf.io.decode_jpeg(
+            encoded, channels=3, dct_method="INTEGER_ACCURATE"
+        )
+        return _turn_upright(picture, _exif_orientation(encoded))
+
+    def decode(encoded):
+        picture = tf.cond(
+            starts_with(encoded, _PNG),
+            lambda: decode_png(encoded),
+            lambda: decode_jpeg(encoded),
+        )
+        picture = tf.ensure_shape(picture, (None, None, 3))
+        return fit_pictures(picture[None], image_size)[0]
+
+    with tf.control_dependencies([check]):
+        image_bytes = tf.identity(image_bytes)
+    pixels = tf.TensorSpec((*image_size, 3), tf.float32)
+    return tf.map_fn(decode, image_bytes, fn_output_signature=pixels)
+
+
+def _exif_orientation(encoded):
+    """Returns the EXIF orientation of a JPEG file, 1 where it has none.
+
+    A JPEG file is a chain of segments (0xFF, marker, length, data). The one
+    that starts with "Exif" holds a TIFF header, of either byte order, and a
+    table of 12-byte entries, of which tag 0x0112 is the orientation. Reading
+    past the end gives zeros, which end every search.
+    """
+    import tensorflow as tf
+
+    data = tf.io.decode_raw(
+        tf.strings.substr(encoded, 0, _EXIF_WITHIN), tf.uint8
+    )
+    data = tf.pad(tf.cast(data, tf.int32), [[0, 1]])
+    end = tf.size(data) - 1
+
+    def number(offset, shifts):
+        offsets = tf.expand_dims(offset, -1) + tf.range(len(shifts))
+        digits = tf.gather(data, tf.clip_by_value(offsets, 0, end))
+        return tf.reduce_sum(digits * [1 << shift for shift in shifts], -1)
+
+    def is_exif(segment):
+        is_app1 = number(segment, (8, 0)) == 0xFFE1
+        return is_app1 & (number(segment + 4, (24, 16, 8, 0)) == _EXIF)
+
+    def is_other(segment):
+        is_segment = number(segment, (0,)) == 0xFF
+        is_last = number(segment + 1, (0,)) == 0xDA  # pixels follow
+        return is_segment & ~is_last & ~is_exif(segment)
+
+    (segment,) = tf.while_loop(
+        is_other,
+        lambda segment: (segment + 2 + number(segment + 2, (8, 0)),),
+        [tf.constant(2)],
+    )
+    tiff = segment + 10
+    is_big_endian = number(tiff, (0,)) == ord("M")
+
+    def integer(offset, *shifts):
+        big, little = number(offset, shifts), number(offset, shifts[::-1])
+        return tf.where(is_big_endian, big, little)
+
+    table = tiff + integer(tiff + 4, 24, 16, 8, 0)
+    entries = table + 2 + 12 * tf.range(integer(table, 8, 0))
+    is_orientation = is_exif(segment) & (integer(entries, 8, 0) == 0x0112)
+    found = tf.boolean_mask(integer(entries + 8, 8, 0), is_orientation)
+    return tf.concat([found, [1]], axis=0)[0]
+
+
+def _turn_upright(picture, orientation):
+    """Turns a picture (h, w, 3); values outside 2..8 leave it as it is."""
+    import tensorflow as tf
+
+    def step(*mirrored):
+        return tf.where(tf.reduce_any(orientation == mirrored), -1, 1)
+
+    picture = tf.cond(
+        (orientation >= 5) & (orientation <= 8),
+        lambda: tf.transpose(picture, (1, 0, 2)),
+        lambda: picture,
+    )
+    return picture[:: step(3, 4, 7, 8), :: step(2, 3, 6, 7)]
+
+
+def fit_pictures(pictures, image_size):
+    """Crops and resizes uint8 pictures (B, h, w, 3) to (B, H, W, 3).
+
+    The arithmetic of `kanets.data.pictures.center_box`, in integers. The
+    result is float32 and holds whole numbers 0..255.
+    """
+    import tensorflow as tf
+
+    height, width = image_size
+    shape = tf.shape(pictures)
+    check = tf.debugging.Assert(
+        (shape[1] > 0) & (shape[2] > 0),
+        ["pictures must have at least one pixel. Received: shape=", shape],
+    )
+    with tf.control_dependencies([check]):
+        rows, columns = shape[1], shape[2]
+    crop_rows = (2 * columns * height + width) // (2 * width)
+    crop_rows = tf.clip_by_value(crop_rows, 1, rows)
+    crop_columns = (2 * rows * width + height) // (2 * height)
+    crop_columns = tf.clip_by_value(crop_columns, 1, columns)
+    top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
+    crop = tf.cast(
+        pictures[:, top : top + crop_rows, left : left + crop_columns],
+        tf.float32,
+    )
+
+    def resize(pixels, size):
+        pixels = tf.image.resize(pixels, size, antialias=True)
+        return tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)
+
+    fitted = tf.cond(
+        (crop_rows == height) & (crop_columns == width),
+        lambda: crop,
+        lambda: resize(resize(crop, (crop_rows, width)), image_size),
+    )
+    return tf.ensure_shape(fitted, (None, height, width, 3))

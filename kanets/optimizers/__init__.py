@@ -1,0 +1,15 @@
+"""Optimizers that Keras does not have."""
+
+from kanets.optimizers.layerwise import (
+    LayerwiseAdamW,
+    LayerwiseSGD,
+    layer_decay_factors,
+)
+from kanets.optimizers.lookahead import Lookahead
+
+__all__ = [
+    "LayerwiseAdamW",
+    "LayerwiseSGD",
+    "Lookahead",
+    "layer_decay_factors",
+]
