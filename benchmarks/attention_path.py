@@ -1,6 +1,6 @@
 """How should the attention path of a KANet be scaled and normalised?
 
-    python benchmarks/attention_path.py --data cifar10 --seeds 0
+    python benchmarks/attention_path.py --data cifar10 --rates 0.2 0.05
 
 trains one small KANet per variant for two epochs on CIFAR-10 (JPEG), all else
 equal, and appends a row each to `benchmarks/attention_path.csv`. A row that
@@ -10,6 +10,7 @@ folder per class.
 
 import argparse
 import csv
+import itertools
 import platform
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 import kanets
 
-BATCH, EPOCHS, PEAK_RATE = 128, 2, 0.2
+BATCH, EPOCHS = 128, 2
 OUTPUT = Path(__file__).with_suffix(".csv")
 
 
@@ -35,37 +36,47 @@ def kao(**arguments):
 norm = keras.layers.BatchNormalization
 
 
-def relu6():
-    return keras.layers.Activation("relu6")
+def closed_norm():
+    """Batch norm whose scale starts at zero: the path opens as it earns."""
+    return norm(gamma_initializer="zeros")
 
 
-# name: (attention, scale, normalised)
+# name: (attention, scale, normalised, activation)
 VARIANTS = {
-    "no attention path": (None, None, False),
-    "literal": ("kao_qkv", None, False),
-    "1/sqrt(C)": ("kao_qkv", "rsqrt", False),
-    "norm": ("kao_qkv", None, True),
-    "1/sqrt(C), norm": ("kao_qkv", "rsqrt", True),
-    "1/sqrt(C), norm, relu6": (
-        chain(kao(scale="rsqrt"), norm, relu6),
+    "no attention path": (None, None, False, None),
+    "literal": ("kao_qkv", None, False, None),
+    "scale": ("kao_qkv", "rsqrt", False, None),
+    "norm": ("kao_qkv", None, True, None),
+    "scale, norm": ("kao_qkv", "rsqrt", True, None),
+    "norm, relu6": ("kao_qkv", None, True, "relu6"),
+    "scale, norm, relu6": ("kao_qkv", "rsqrt", True, "relu6"),
+    "scale, norm that starts at 0": (
+        chain(kao(scale="rsqrt"), closed_norm),
         None,
         False,
+        None,
     ),
-    "norm before, 1/sqrt(C)": (chain(norm, kao(scale="rsqrt")), None, False),
-    "norm before, literal, norm": (chain(norm, kao()), None, True),
-    "norm before, 1/sqrt(C), norm": (
+    "norm before, norm, relu6": (chain(norm, kao()), None, True, "relu6"),
+    "norm before, scale, norm, relu6": (
         chain(norm, kao(scale="rsqrt")),
         None,
         True,
+        "relu6",
     ),
-    "1/sqrt(D), norm, 4 heads": (kao(scale="rsqrt", num_heads=4), None, True),
-    "1/sqrt(C), norm, qkv maps": (
+    "scale, norm, relu6, 4 heads": (
+        kao(scale="rsqrt", num_heads=4),
+        None,
+        True,
+        "relu6",
+    ),
+    "scale, norm, relu6, qkv maps": (
         kao(scale="rsqrt", projections="qkv"),
         None,
         True,
+        "relu6",
     ),
-    "1/sqrt(C), norm, kv": ("kao_kv", "rsqrt", True),
-    "1/sqrt(C), norm, dense": ("dense", "rsqrt", True),
+    "kv: scale, norm, relu6": ("kao_kv", "rsqrt", True, "relu6"),
+    "dense: scale, norm, relu6": ("dense", "rsqrt", True, "relu6"),
 }
 
 
@@ -76,8 +87,8 @@ def read(folder):
     return np.concatenate(images), np.concatenate(labels)
 
 
-def run(variant, seed, train, test):
-    attention, scale, normalised = VARIANTS[variant]
+def run(variant, peak_rate, seed, train, test):
+    attention, scale, normalised, activation = VARIANTS[variant]
     keras.utils.set_random_seed(seed)
     model = kanets.KANet(
         (32, 32, 3),
@@ -87,10 +98,11 @@ def run(variant, seed, train, test):
         attention=attention,
         attention_scale=scale,
         attention_norm=normalised,
+        attention_activation=activation,
     )
     steps = EPOCHS * -(-len(train[0]) // BATCH)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, steps, warmup_target=PEAK_RATE, warmup_steps=steps // 10
+        0.0, steps, warmup_target=peak_rate, warmup_steps=steps // 10
     )
     model.compile(
         keras.optimizers.SGD(rate, momentum=0.9),
@@ -105,6 +117,7 @@ def run(variant, seed, train, test):
     _, accuracy = model.evaluate(*test, batch_size=500, verbose=0)
     return {
         "variant": variant,
+        "peak_rate": peak_rate,
         "seed": seed,
         "test_accuracy": round(float(accuracy), 4),
         "train_loss_epoch1": round(history["loss"][0], 4),
@@ -120,25 +133,30 @@ def run(variant, seed, train, test):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.05])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     arguments = parser.parse_args()
     done = set()
     if OUTPUT.exists():
         with OUTPUT.open(newline="") as file:
-            done = {(r["variant"], r["seed"]) for r in csv.DictReader(file)}
+            done = {
+                (row["variant"], float(row["peak_rate"]), int(row["seed"]))
+                for row in csv.DictReader(file)
+            }
     train, test = read(arguments.data / "train"), read(arguments.data / "test")
-    for seed in arguments.seeds:
-        for variant in arguments.variants:
-            if (variant, str(seed)) in done:
-                continue
-            row = run(variant, seed, train, test)
-            print(row, flush=True)
-            with OUTPUT.open("a", newline="") as file:
-                writer = csv.DictWriter(file, row)
-                if file.tell() == 0:
-                    writer.writeheader()
-                writer.writerow(row)
+    for cell in itertools.product(
+        arguments.variants, arguments.rates, arguments.seeds
+    ):
+        if cell in done:
+            continue
+        row = run(*cell, train, test)
+        print(row, flush=True)
+        with OUTPUT.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
 
 
 if __name__ == "__main__":

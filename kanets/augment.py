@@ -48,7 +48,9 @@ class Augmentation:
         self.num_classes = num_classes
         self.picture_layers = []
         if flip:
-            self.picture_layers.append(keras.layers.RandomFlip("horizontal"))
+            self.picture_layers.append(
+                keras.layers.RandomFlip("horizontal", dtype="float32")
+            )
         if crop:
             height, width = image_size
             self.picture_layers.append(
@@ -57,19 +59,27 @@ class Augmentation:
                     crop / width,
                     fill_mode="reflect",
                     interpolation="nearest",
+                    dtype="float32",
                 )
             )
         if randaugment:
             self.picture_layers.append(
                 keras.layers.RandAugment(
-                    (0, 255), num_ops=randaugment, factor=magnitude
+                    (0, 255),
+                    num_ops=randaugment,
+                    factor=magnitude,
+                    dtype="float32",
                 )
             )
         self.mixing_layers = []
         if mixup:
-            self.mixing_layers.append(keras.layers.MixUp(mixup))
+            self.mixing_layers.append(
+                keras.layers.MixUp(mixup, dtype="float32")
+            )
         if cutmix:
-            self.mixing_layers.append(keras.layers.CutMix(cutmix))
+            self.mixing_layers.append(
+                keras.layers.CutMix(cutmix, dtype="float32")
+            )
         self._generator = np.random.default_rng(0)
 
     def reseed(self, seed):

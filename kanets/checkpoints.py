@@ -26,7 +26,8 @@ class Checkpoints(keras.callbacks.Callback):
     Args:
         directory: the run's folder.
         class_names: labels, saved with the best model.
-        monitor: name of the metric whose highest value is the best model.
+        monitor: the column of the log whose greatest value marks the epoch
+            that is kept in `best/`.
         average: a `keras.callbacks.SwapEMAWeights` if the model that is
             validated and kept is the moving average of the weights.
         batches: the training set; its `epoch`, if it has one, is set so that
@@ -48,13 +49,12 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         rate = self.model.optimizer.learning_rate
-        row = {name: float(value) for name, value in (logs or {}).items()}
+        row = {"epoch": epoch + 1}
+        row |= {name: float(value) for name, value in (logs or {}).items()}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
-        self.rows.append({"epoch": epoch + 1, **row})
-        value = row.get(self.monitor, float(epoch))
-        improved = self.best is None or value > self.best
-        if improved:
-            self.best = value
+        self.rows.append(row)
+        if self.best is None or row[self.monitor] > self.best:
+            self.best = row[self.monitor]
             # Before the state: a kill in between repeats this epoch.
             self._save_best()
         self._save_state()
@@ -77,7 +77,33 @@ class Checkpoints(keras.callbacks.Callback):
             file["progress"] = json.dumps(
                 {"rows": self.rows, "best": self.best}
             )
+            for index, state in enumerate(_seed_states(self.model)):
+                file[f"seeds/{index}"] = keras.ops.convert_to_numpy(state)
         os.replace(fresh, path)
+
+
+def restore(directory, model, with_optimizer=True):
+    """Puts the state of a run into a compiled model.
+
+    Args:
+        directory: the run's folder.
+        model: the model, compiled with the optimizer of the run.
+        with_optimizer: False leaves the optimizer as it is.
+    """
+    path = Path(directory) / STATE
+    if with_optimizer:
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(path)
+    else:
+        keras.Model(model.inputs, model.outputs[0]).load_weights(path)
+    # Keras leaves the state of random layers, such as dropout, out.
+    with h5py.File(path, "r") as file:
+        for index, state in enumerate(_seed_states(model)):
+            state.assign(file[f"seeds/{index}"][()])
+
+
+def _seed_states(model):
+    return [v for v in model.variables if v.name == "seed_generator_state"]
 
 
 def read_progress(directory):

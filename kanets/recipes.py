@@ -108,6 +108,8 @@ class Recipe:
         epochs, batch_size, seed: integers.
         precision: "float32", "mixed_float16" or "mixed_bfloat16".
         jit_compile: "auto" (Keras decides), True or False.
+        keep: which epoch becomes `best/`: "best" by validation accuracy, or
+            "last", which leaves the validation set unused for selection.
         data, augment, optimize, finetune: sections, see their classes.
     """
 
@@ -117,6 +119,7 @@ class Recipe:
     seed: int = 0
     precision: str = "float32"
     jit_compile: bool | str = "auto"
+    keep: str = "best"
     data: Data = Data()
     augment: Augment = Augment()
     optimize: Optimize = Optimize()
@@ -247,8 +250,8 @@ def train(recipe, directory, verbose=1):
     finally:
         keras.config.set_dtype_policy(policy)
     rows, _ = checkpoints.read_progress(directory)
-    monitor = _monitor(validation_set)
-    best = max(rows, key=lambda row: row.get(monitor, row["epoch"]))
+    monitor = _monitor(recipe, validation_set)
+    best = max(rows, key=lambda row: row[monitor])
     result = {
         **best,
         "parameters": model.count_params(),
@@ -299,14 +302,14 @@ def _fit(
         # The state is of this phase, or of the end of the one before: then
         # it holds the weights, and this phase's optimizer starts afresh.
         resumed = initial_epoch > phase.first_epoch
-        _restore(model, directory / checkpoints.STATE, resumed)
+        checkpoints.restore(directory, model, with_optimizer=resumed)
     average = None
     if recipe.optimize.average:
         average = keras.callbacks.SwapEMAWeights()
     kept = checkpoints.Checkpoints(
         directory,
         train_set.class_names,
-        _monitor(validation_set),
+        _monitor(recipe, validation_set),
         average,
         train_set,
     )
@@ -322,15 +325,6 @@ def _fit(
     )
 
 
-def _restore(model, path, with_optimizer):
-    if with_optimizer:
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(path)
-    else:
-        bare = keras.Model(model.inputs, model.outputs[0])
-        bare.load_weights(path, skip_mismatch=False)
-
-
 def _optimizer(recipe, model, steps, epochs):
     settings = recipe.optimize
     total = max(1, steps * epochs)
@@ -341,7 +335,7 @@ def _optimizer(recipe, model, steps, epochs):
         warmup_target=settings.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    arguments = {"weight_decay": settings.weight_decay or None}
+    arguments = {"weight_decay": float(settings.weight_decay)}
     if settings.name == "sgd":
         arguments.update(momentum=0.9, nesterov=True)
     if settings.average:
@@ -392,8 +386,10 @@ def _build(recipe, train_set):
     )
 
 
-def _monitor(validation_set):
-    return "last epoch" if validation_set is None else "val_accuracy"
+def _monitor(recipe, validation_set):
+    """The column of the log whose greatest value marks the kept epoch."""
+    by_accuracy = recipe.keep == "best" and validation_set is not None
+    return "val_accuracy" if by_accuracy else "epoch"
 
 
 def _tensorboard(directory):
@@ -402,7 +398,9 @@ def _tensorboard(directory):
         return None
     if importlib.util.find_spec("tensorflow") is None:
         return None
-    return keras.callbacks.TensorBoard(directory / "tensorboard")
+    return keras.callbacks.TensorBoard(
+        directory / "tensorboard", write_graph=False
+    )
 
 
 def _claim(recipe, directory):
@@ -454,6 +452,7 @@ def _check(recipe):
             recipe.jit_compile in ("auto", True, False),
             '"auto", true or false',
         ),
+        ("keep", recipe.keep in ("best", "last"), '"best" or "last"'),
     ]
     for name, holds, rule in rules:
         if not holds:

@@ -220,7 +220,8 @@ class DenseAttention(_GridAttention):
         Tensor (B, *grid, C), and the weights on request.
 
     Raises:
-        ValueError: `pool_size` below 1, or as in `KroneckerAttention`.
+        ValueError: `pool_size` below 1, or above it for an input that is no
+            picture or has a mask; otherwise as in `KroneckerAttention`.
 
     Cost: O((H·W)²·C / pool_size²) time, O(N·(H·W)² / pool_size²) memory.
     """
@@ -233,6 +234,14 @@ class DenseAttention(_GridAttention):
                 f"Received: pool_size={pool_size!r}"
             )
         self.pool_size = pool_size
+
+    def build(self, input_shape):
+        if self.pool_size > 1 and len(input_shape) != 4:
+            raise ValueError(
+                "Pooled keys need a picture (B, H, W, C). Received: "
+                f"input_shape={tuple(input_shape)}, pool_size={self.pool_size}"
+            )
+        super().build(input_shape)
 
     def operator(self, inputs, **arguments):
         return ops.dense_attention(
@@ -258,4 +267,6 @@ def _cells(grid):
 
 def _fresh(initializer):
     """A copy, so that two maps of one layer do not start equal."""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer  # a plain function has no state
     return initializer.__class__.from_config(initializer.get_config())

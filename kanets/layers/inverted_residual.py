@@ -226,11 +226,12 @@ class AttnModule(_InvertedResidual):
 
     The literal form of the paper trains badly: dot products of unnormalised
     maps saturate the softmax, and the attention maps reach the concatenation
-    at another scale than the ReLU6 path. By default the logits are therefore
-    multiplied by 1/sqrt(D) and the attention maps are batch-normalised
-    (which folds away at export); `attention_scale=None` and
-    `attention_norm=False` give the literal form. The measurements are in
-    `benchmarks/attention_path.csv`.
+    at another scale than the convolution path. By default the logits are
+    multiplied by 1/sqrt(D), and the attention maps get what the convolution
+    maps beside them get, batch normalisation (which folds away at export)
+    and ReLU6. `attention_scale=None`, `attention_norm=False` and
+    `attention_activation=None` give the literal form. The measurements are
+    in `benchmarks/attention_path.csv`.
 
     Args:
         filters, strides: as in `BaseModule`.
@@ -240,6 +241,8 @@ class AttnModule(_InvertedResidual):
             None, which leaves the path out: (r-1)·c maps reach the last 1x1.
         attention_scale: scale of the logits of a named attention.
         attention_norm: whether the attention maps are batch-normalised.
+        attention_activation: what follows, a name of `keras.activations` or
+            None. In `AttnSkipModule` the input is added after it.
 
     Call arguments, Returns: as `BaseModule`.
 
@@ -259,10 +262,12 @@ class AttnModule(_InvertedResidual):
         attention="kao_qkv",
         attention_scale="rsqrt",
         attention_norm=True,
+        attention_activation="relu6",
         **kwargs,
     ):
         super().__init__(filters, expansion, strides, **kwargs)
         _require_expansion(expansion)
+        self.attention_activation = keras.activations.get(attention_activation)
         self.attention_scale = attention_scale
         self.attention_norm = attention_norm
         self._attention_name = attention if isinstance(attention, str) else None
@@ -301,6 +306,7 @@ class AttnModule(_InvertedResidual):
         maps = self.attention(inputs)
         if self.attention_norm:
             maps = self.attention_bn(maps, training=training)
+        maps = self.attention_activation(maps)
         if self.adds_input and self.strides == 1:
             maps = maps + inputs
         if self.strides > 1:
@@ -322,6 +328,9 @@ class AttnModule(_InvertedResidual):
             "attention": attention,
             "attention_scale": self.attention_scale,
             "attention_norm": self.attention_norm,
+            "attention_activation": keras.activations.serialize(
+                self.attention_activation
+            ),
         }
 
     @classmethod

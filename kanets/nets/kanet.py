@@ -56,6 +56,7 @@ def KANet(  # noqa: N802
     attention="kao_qkv",
     attention_scale="rsqrt",
     attention_norm=True,
+    attention_activation="relu6",
     strides=(2, 2, 2, 2, 2),
     dropout_rate=0.0,
     include_preprocessing=True,
@@ -97,6 +98,7 @@ def KANet(  # noqa: N802
             paper's) or a number.
         attention_norm: whether attention maps are batch-normalised; False is
             the paper's form.
+        attention_activation: of attention maps; None is the paper's form.
         strides: five numbers, 1 or 2; see above.
         dropout_rate: before the classifier.
         include_preprocessing: whether the model takes pixels in 0..255 and
@@ -141,6 +143,7 @@ def KANet(  # noqa: N802
                     "attention": attention,
                     "attention_scale": attention_scale,
                     "attention_norm": attention_norm,
+                    "attention_activation": attention_activation,
                 }
             first = block == 0 and stride is not None
             x = module(

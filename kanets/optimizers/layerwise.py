@@ -33,7 +33,7 @@ class _Layerwise:
 
     def _apply_weight_decay(self, variables):
         # Keras decays by weight * decay * rate: the same factor belongs here.
-        if self.weight_decay is None:
+        if not self.weight_decay:
             return
         for variable in variables:
             if self._use_weight_decay(variable):

@@ -258,7 +258,9 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
-from tests.optimizers.test_lookahead import Lookahead, assert_same, fit, keras, make_model
+from tests.optimizers.test_lookahead import (
+    Lookahead, assert_same, fit, keras, make_model
+)
 def run(strategy):
     with strategy.scope():
         inner = keras.optimizers.AdamW(0.05)

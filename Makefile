@@ -1,0 +1,39 @@
+# make demo: train, evaluate, export and ask a KANet, on embedded pictures.
+# make test: lint and run the tests, on TensorFlow and on JAX.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# TensorFlow's start-up messages are of no use here.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test lint slow clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/kanets demo --to runs/demo
+
+test: lint
+	$(BIN)/python -m pytest
+	KERAS_BACKEND=jax $(BIN)/python -m pytest
+
+slow: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/demo.stamp: setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/test.stamp: setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,0 +1,412 @@
+"""Recipes: plain data, and runs that survive being killed."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from kanets import checkpoints, data, recipes, zoo
+from tests.backends import to_numpy
+
+ROOT = Path(__file__).parents[1]
+
+
+def tiny(input_shape, classes, width=4):
+    """A net with batch norm and a dropout, so that state matters."""
+    x = inputs = keras.Input(input_shape)
+    x = keras.layers.Rescaling(1 / 255, name="scale")(x)
+    x = keras.layers.Conv2D(width, 3, strides=2, name="conv")(x)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.Dropout(0.1, name="dropout")(x)
+    x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
+    return keras.Model(inputs, x, name="tiny")
+
+
+@pytest.fixture(autouse=True)
+def tiny_net(monkeypatch):
+    monkeypatch.setitem(recipes.NETS, "tiny", tiny)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes that differ in colour: 12 training, 6 validation each."""
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 6)):
+        for label, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noise = generator.normal(0, 20, (9, 11, 3))
+                pixels = np.clip(noise + colour, 0, 255).astype("uint8")
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    return root
+
+
+def recipe(photos, **changes):
+    fields = {
+        "model": {"name": "tiny"},
+        "epochs": 3,
+        "batch_size": 5,
+        "data": {"source": str(photos)},
+        "augment": {"crop": 1, "mixup": 0.2},
+        "optimize": {"learning_rate": 0.1, "weight_decay": 0.01},
+        **changes,
+    }
+    return recipes.from_dict(fields)
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(keras.callbacks.Callback):
+    """Breaks a run in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.stop_epoch, self.epoch = epoch, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == self.stop_epoch and batch == 2:
+            raise Stop
+
+
+def interrupted(monkeypatch, epoch, run):
+    """Runs until `epoch`, then leaves in the middle of it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "_tensorboard", lambda _: StopAt(epoch))
+        with pytest.raises(Stop):
+            run()
+
+
+def weights(directory):
+    return zoo.load_model(directory).get_weights()
+
+
+def test_toml_round_trip(tmp_path, photos):
+    first = recipe(
+        photos,
+        data={"source": 'odd "name" é', "image_size": [8, 9]},
+        finetune={"frozen_epochs": 1, "layer_decay": 0.8},
+        jit_compile=False,
+    )
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipes.to_toml(first), encoding="utf-8")
+    assert recipes.read(path) == first
+
+
+def test_every_recipe_of_the_repository_is_valid():
+    paths = [*ROOT.glob("training/*.toml"), *ROOT.glob("kanets/sample/*.toml")]
+    assert paths
+    for path in paths:
+        assert recipes.read(path).epochs > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {"epochs": 0},
+            "epochs must be a positive integer. Received: epochs=0",
+        ),
+        ({"epochs": True}, "Received: epochs=True"),
+        ({"batch_size": 2.5}, "Received: batch_size=2.5"),
+        ({"precision": "half"}, "Received: precision='half'"),
+        ({"jit_compile": "yes"}, "Received: jit_compile='yes'"),
+        ({"keep": "all"}, "Received: keep='all'"),
+        ({"epoch": 3}, r"fields of a recipe are .*Received: \['epoch'\]"),
+        ({"model": {}}, "model must be a section with a name"),
+        ({"model": "KANet"}, "Received: model='KANet'"),
+        ({"optimize": {"name": "adam"}}, "Received: name='adam'"),
+        ({"optimize": {"learning_rate": -1}}, "Received: learning_rate=-1"),
+        ({"optimize": {"average": 1.0}}, "Received: average=1.0"),
+        ({"optimize": {"rate": 1}}, r"\[optimize\].*Received: \['rate'\]"),
+        ({"finetune": {"frozen_epochs": 4}}, "frozen_epochs=4, epochs=3"),
+    ],
+)
+def test_bad_recipes_are_named(photos, fields, text):
+    with pytest.raises(ValueError, match=text):
+        recipe(photos, **fields)
+
+
+def test_a_file_that_is_no_recipe(tmp_path):
+    with pytest.raises(ValueError, match="must be a TOML file. Received"):
+        recipes.read(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("epochs = = 3")
+    with pytest.raises(ValueError, match="bad.toml"):
+        recipes.read(tmp_path / "bad.toml")
+
+
+def test_a_run_keeps_all_it_says(tmp_path, photos, capsys):
+    result = recipes.train(recipe(photos), tmp_path / "run")
+    folder = tmp_path / "run"
+    assert recipes.read(folder / "recipe.toml") == recipe(photos)
+    lines = (folder / "log.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,accuracy,loss,val_accuracy,val_loss")
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert result["epochs"] == 3
+    model = zoo.load_model(folder)
+    assert model.class_names == ("blue", "red")
+    assert not list(folder.glob(".*"))
+    assert "24 pictures of 2 classes" in capsys.readouterr().out
+
+    # Again on the same folder: nothing is left to do.
+    before = weights(folder)
+    again = recipes.train(recipe(photos), folder)
+    assert again == result
+    assert "is complete: 3 of 3 epochs" in capsys.readouterr().out
+    for old, new in zip(before, weights(folder), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_best_epoch_is_kept(tmp_path, photos, monkeypatch):
+    scores = iter([0.5, 0.9, 0.7])
+    original = checkpoints.Checkpoints.on_epoch_end
+    seen = []
+
+    def scored(self, epoch, logs=None):
+        seen.append(to_numpy(self.model.get_layer("conv").kernel).copy())
+        original(self, epoch, {**logs, "val_accuracy": next(scores)})
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "on_epoch_end", scored)
+    result = recipes.train(recipe(photos), tmp_path / "run", verbose=0)
+    assert result["epoch"] == 2
+    kept = zoo.load_model(tmp_path / "run").get_layer("conv").kernel
+    np.testing.assert_array_equal(to_numpy(kept), seen[1])
+
+
+def test_keep_last(tmp_path, photos, monkeypatch):
+    original = checkpoints.Checkpoints.on_epoch_end
+
+    def worse(self, epoch, logs=None):
+        original(self, epoch, {**logs, "val_accuracy": -float(epoch)})
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "on_epoch_end", worse)
+    result = recipes.train(
+        recipe(photos, keep="last"), tmp_path / "run", verbose=0
+    )
+    assert result["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimize": {"name": "adamw", "learning_rate": 0.01, "average": 0.9}},
+    ],
+    ids=["sgd", "adamw with average"],
+)
+def test_an_interrupted_run_ends_as_if_it_was_not(
+    tmp_path, photos, monkeypatch, capsys, changes
+):
+    plan = recipe(photos, **changes)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    recipes.train(plan, whole, verbose=0)
+    interrupted(monkeypatch, 1, lambda: recipes.train(plan, broken, verbose=0))
+    recipes.train(plan, broken)
+    output = capsys.readouterr().out
+    assert "Resuming" in output and "after epoch 1 of 3" in output
+    for expected, actual in zip(weights(whole), weights(broken), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=2e-5)
+    rows, _ = checkpoints.read_progress(broken)
+    expected_rows, _ = checkpoints.read_progress(whole)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row, expected in zip(rows, expected_rows, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+        assert row["learning_rate"] == expected["learning_rate"]
+
+
+def test_sigkill_in_the_middle_of_an_epoch(tmp_path, photos):
+    plan = recipe(photos, epochs=400)
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipes.to_toml(plan), encoding="utf-8")
+    code = f"""
+from kanets import recipes
+from tests.test_recipes import tiny
+recipes.NETS["tiny"] = tiny
+recipes.train(recipes.read({str(path)!r}), {str(tmp_path / "run")!r}, 2)
+"""
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run" / "best").exists():
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    rows, _ = checkpoints.read_progress(tmp_path / "run")
+    assert len(rows) < 400
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # Killed before the first state was written, there is nothing to resume.
+    assert (f"after epoch {len(rows)} of 400" in said) == bool(rows)
+
+
+def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
+    recipes.train(recipe(photos), tmp_path / "base", verbose=0)
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "base")},
+        epochs=4,
+        optimize={"name": "adamw", "learning_rate": 0.01},
+        finetune={"frozen_epochs": 2, "layer_decay": 0.5},
+    )
+    whole = tmp_path / "whole"
+    recipes.train(plan, whole, verbose=0)
+    # In the frozen phase, at the start of the other, and within it.
+    for epoch in (1, 2, 3):
+        broken = tmp_path / f"broken{epoch}"
+        interrupted(
+            monkeypatch,
+            epoch,
+            lambda broken=broken: recipes.train(plan, broken, verbose=0),
+        )
+        recipes.train(plan, broken, verbose=0)
+        for expected, actual in zip(
+            weights(whole), weights(broken), strict=True
+        ):
+            np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+def test_the_frozen_body_does_not_move(tmp_path, photos):
+    recipes.train(recipe(photos), tmp_path / "base", verbose=0)
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "base")},
+        epochs=2,
+        finetune={"frozen_epochs": 2},
+    )
+    recipes.train(plan, tmp_path / "tuned", verbose=0)
+    base = zoo.load_model(tmp_path / "base")
+    tuned = zoo.load_model(tmp_path / "tuned")
+    for name in ("conv", "bn"):  # moving statistics of bn included
+        for old, new in zip(
+            base.get_layer(name).get_weights(),
+            tuned.get_layer(name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(old, new)
+    assert not np.allclose(
+        to_numpy(base.get_layer("predictions").kernel),
+        to_numpy(tuned.get_layer("predictions").kernel),
+    )
+
+
+def test_accuracy_survives_unfreezing_and_reloading(tmp_path, photos):
+    recipes.train(recipe(photos), tmp_path / "base", verbose=0)
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "base")},
+        epochs=4,
+        keep="last",
+        finetune={"frozen_epochs": 2, "layer_decay": 0.9},
+    )
+    result = recipes.train(plan, tmp_path / "tuned", verbose=0)
+    model = zoo.load_model(tmp_path / "tuned")
+    model.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")
+    test = data.load_test(photos, batch_size=6)
+    _, accuracy = model.evaluate(test, verbose=0)
+    assert accuracy == pytest.approx(result["val_accuracy"], abs=1e-6)
+
+
+def test_the_average_is_validated_and_kept(tmp_path, photos):
+    plan = recipe(
+        photos,
+        keep="last",
+        optimize={"learning_rate": 0.5, "average": 0.5},
+    )
+    result = recipes.train(plan, tmp_path / "run", verbose=0)
+    model = zoo.load_model(tmp_path / "run")
+    model.compile(loss="sparse_categorical_crossentropy")
+    loss = model.evaluate(data.load_test(photos, batch_size=6), verbose=0)
+    assert loss == pytest.approx(result["val_loss"], abs=1e-5)
+
+
+def test_without_a_validation_set(tmp_path, photos):
+    plan = recipe(
+        photos, data={"source": str(photos / "train"), "validation": 0}
+    )
+    result = recipes.train(plan, tmp_path / "run", verbose=0)
+    assert result["epoch"] == 3
+    assert "val_accuracy" not in result
+
+
+def test_another_recipe_does_not_overwrite_a_run(tmp_path, photos):
+    recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
+    with pytest.raises(ValueError, match="epochs is 1, not 2"):
+        recipes.train(recipe(photos, epochs=2), tmp_path / "run", verbose=0)
+
+
+def test_a_damaged_state_is_named(tmp_path, photos):
+    recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
+    state = tmp_path / "run" / checkpoints.STATE
+    os.truncate(state, 100)
+    with pytest.raises(ValueError, match="cannot be read.*last.weights.h5"):
+        recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
+
+
+def test_weight_decay_spares_norms_and_biases(tmp_path, photos, monkeypatch):
+    spared = {}
+    original = recipes._optimizer
+
+    def watched(plan, model, *arguments):
+        optimizer = original(plan, model, *arguments)
+        for variable in model.trainable_variables:
+            decayed = optimizer._use_weight_decay(variable)
+            spared[variable.path] = not decayed
+        return optimizer
+
+    monkeypatch.setattr(recipes, "_optimizer", watched)
+    recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
+    assert spared == {
+        "conv/kernel": False,
+        "conv/bias": True,
+        "bn/gamma": True,
+        "bn/beta": True,
+        "predictions/kernel": False,
+        "predictions/bias": True,
+    }
+
+
+def test_mixed_precision_leaves_the_policy_as_it_was(tmp_path, photos):
+    plan = recipe(photos, epochs=1, precision="mixed_bfloat16")
+    before = keras.config.dtype_policy().name
+    recipes.train(plan, tmp_path / "run", verbose=0)
+    assert keras.config.dtype_policy().name == before
+    loaded = zoo.load_model(tmp_path / "run")
+    assert loaded.get_layer("conv").compute_dtype == "bfloat16"
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path, photos):
+    first, second, third = (tmp_path / str(n) for n in range(3))
+    recipes.train(recipe(photos, epochs=1), first, verbose=0)
+    recipes.train(recipe(photos, epochs=1), second, verbose=0)
+    recipes.train(recipe(photos, epochs=1, seed=1), third, verbose=0)
+    for a, b in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert not np.allclose(weights(first)[0], weights(third)[0])
+
+
+def test_replace_keeps_the_checks(photos):
+    with pytest.raises(ValueError, match="epochs=0"):
+        dataclasses.replace(recipe(photos), epochs=0)
