@@ -95,7 +95,7 @@ def restore(directory, model, with_optimizer=True):
         model.optimizer.build(model.trainable_variables)
         model.load_weights(path)
     else:
-        keras.Model(model.inputs, model.outputs[0]).load_weights(path)
+        keras.Model(model.input, model.output).load_weights(path)
     # Keras leaves the state of random layers, such as dropout, out.
     with h5py.File(path, "r") as file:
         for index, state in enumerate(_seed_states(model)):

@@ -143,7 +143,7 @@ def load_model(source):
     _check_sha256(path)
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # whatever a damaged file breaks
         first = str(error).strip().split("\n")[0]
         raise ValueError(
             f"Keras cannot load this model: {first} Received: {str(path)!r}"
@@ -184,7 +184,7 @@ def save_model(model, directory, class_names=None):
     fresh.mkdir()
     try:
         # The same graph, uncompiled: no optimizer state in the file.
-        bare = keras.Model(model.inputs, model.outputs[0], name=model.name)
+        bare = keras.Model(model.input, model.output, name=model.name)
         keras.saving.save_model(bare, fresh, zipped=False)
         if (fresh / "assets").is_dir() and not any(
             (fresh / "assets").iterdir()
@@ -255,4 +255,4 @@ def _with_head(model, num_classes):
     head = model.get_layer(_HEAD)
     config = {**head.get_config(), "units": num_classes}
     new_head = head.__class__.from_config(config)
-    return keras.Model(model.inputs, new_head(head.input), name=model.name)
+    return keras.Model(model.input, new_head(head.input), name=model.name)

@@ -182,14 +182,14 @@ def check_precision(make_layer, input_shape):
 
 def check_jit(make_layer, input_shape):
     layer, x, expected = _example(make_layer, input_shape)
-    output = compiled(lambda t: layer(t, **_inference(layer)))(x)
+    output = compiled(lambda t: layer(t, **_training(layer, False)))(x)
     np.testing.assert_allclose(to_numpy(output), expected, atol=1e-5)
 
 
 def check_training(make_layer, input_shape):
     layer, x, expected = _example(make_layer, input_shape)
     before = [np.array(w) for w in layer.get_weights()]
-    again = to_numpy(layer(x, **_inference(layer)))
+    again = to_numpy(layer(x, **_training(layer, False)))
     np.testing.assert_array_equal(again, expected)
     for old, new in zip(before, layer.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
@@ -204,11 +204,11 @@ def check_training(make_layer, input_shape):
 
 def check_gradients(make_layer, input_shape, no_gradient):
     layer, x, _ = _example(make_layer, input_shape)
-    gradients = weight_gradients(layer, x, training=True)
+    gradients = weight_gradients(layer, x, **_training(layer, True))
     assert len(gradients) == len(layer.trainable_variables)
     for path, gradient in gradients.items():
         assert np.all(np.isfinite(gradient)), path
-        seen = np.abs(gradient).max() > 1e-5
+        seen = np.abs(gradient).max() > 1e-4
         assert seen != any(path.endswith(end) for end in no_gradient), path
     for end, reason in no_gradient.items():
         assert reason and any(path.endswith(end) for path in gradients), end
@@ -218,7 +218,7 @@ def check_other_grids(make_layer, input_shape, grids):
     layer, _, _ = _example(make_layer, input_shape)
     for grid in grids:
         shape = (input_shape[0], *grid, input_shape[-1])
-        output = to_numpy(layer(random(*shape), **_inference(layer)))
+        output = to_numpy(layer(random(*shape), **_training(layer, False)))
         assert output.shape == tuple(layer.compute_output_shape(shape))
         assert np.all(np.isfinite(output))
 
@@ -238,7 +238,7 @@ def check_open_sizes(make_layer, input_shape, grids):
         function = tf.function(function, input_signature=[open_shape])
     for grid in (input_shape[1:-1], grids[0]):
         x = random(input_shape[0], *grid, input_shape[-1])
-        expected = layer(x, **_inference(layer))
+        expected = layer(x, **_training(layer, False))
         np.testing.assert_allclose(
             to_numpy(function(x)), to_numpy(expected), atol=1e-5
         )
@@ -262,14 +262,14 @@ def _example(make_layer, input_shape):
     layer, x = make_layer(), random(*input_shape)
     layer(x)
     fill_weights(layer.weights, layer.name)
-    output = to_numpy(layer(x, **_inference(layer)))
+    output = to_numpy(layer(x, **_training(layer, False)))
     assert np.all(np.isfinite(output)) and np.abs(output).max() > 1e-3
     return layer, x, output
 
 
-def _inference(layer):
+def _training(layer, training):
     takes = "training" in inspect.signature(layer.call).parameters
-    return {"training": False} if takes else {}
+    return {"training": training} if takes else {}
 
 
 def _dtype(tensor):

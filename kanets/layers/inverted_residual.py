@@ -23,8 +23,8 @@ def make_attention(attention, **arguments):
     """An attention layer from its name, or from a callable that makes one.
 
     Args:
-        attention: a key of `ATTENTIONS`, or a callable that returns a new
-            layer (B, H, W, C) -> (B, H, W, C).
+        attention: a key of `ATTENTIONS`, a callable that returns a new layer
+            (B, H, W, C) -> (B, H, W, C), or such a layer, returned as it is.
         **arguments: for a name, arguments of the layer (`scale`, `num_heads`,
             `name`, `dtype`, ...); a callable is called without any.
 
@@ -42,7 +42,8 @@ def make_attention(attention, **arguments):
             )
         kind, fixed = ATTENTIONS[attention]
         return kind(**fixed, **arguments)
-    layer = attention() if callable(attention) else attention
+    is_layer = isinstance(attention, keras.layers.Layer)  # also a callable
+    layer = attention() if callable(attention) and not is_layer else attention
     if not isinstance(layer, keras.layers.Layer):
         raise ValueError(
             "attention must be a name or a callable that makes a Keras "
@@ -284,7 +285,8 @@ class AttnModule(_InvertedResidual):
         )
 
     def build(self, input_shape):
-        if self.attention is not None:
+        # A layer that was given or loaded may be built already.
+        if self.attention is not None and not self.attention.built:
             self.attention.build(input_shape)
         if self.attention is not None and self.attention_norm:
             self.attention_bn = self._norm("attention_bn")

@@ -125,6 +125,11 @@ def KANet(  # noqa: N802
     table 1; code: https://github.com/divelab/KANets.
     """
     _check_arguments(input_shape, alpha, pooling, classes, strides)
+    if isinstance(attention, keras.layers.Layer):
+        raise ValueError(
+            "attention must be a callable that makes a new layer for each "
+            f"module, not one layer. Received: attention={attention!r}"
+        )
     inputs = _make_input(input_shape, input_tensor)
     x = inputs
     if include_preprocessing:
@@ -188,7 +193,7 @@ def feature_maps(model):
 
     Returns:
         A dict from "level1" ... "level5" to symbolic tensors (B, h, w, c),
-        finest first; `keras.Model(model.inputs, feature_maps(model))` is the
+        finest first; `keras.Model(model.input, feature_maps(model))` is the
         pyramid as a model.
 
     Raises:
