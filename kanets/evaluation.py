@@ -6,7 +6,12 @@ import numpy as np
 
 from kanets import data, zoo
 from kanets.data import folders
-from kanets.data.pictures import SUFFIXES, fit_picture, read_picture
+from kanets.data.pictures import (
+    SUFFIXES,
+    PictureError,
+    fit_picture,
+    read_picture,
+)
 from kanets.export import load_savedmodel
 
 _CHUNK = 100  # pictures that are decoded at once
@@ -39,7 +44,9 @@ def evaluate(source, data_source, *, batch_size=100, on_error="stop"):
             names; a class folder the model has no class for.
     """
     if is_savedmodel(source):
-        correct, total = _count_savedmodel(source, data_source, batch_size)
+        correct, total = _count_savedmodel(
+            source, data_source, batch_size, on_error
+        )
     else:
         model = zoo.load_model(source)
         pictures = data.load_test(
@@ -73,7 +80,8 @@ def predict(source, paths, top_k=5):
         A list of `(path, [(class name, score), ...])`, best class first.
 
     Raises:
-        ValueError: no model there; a file that is no readable picture, named.
+        ValueError: no model there; a folder without pictures.
+        kanets.data.BadPicturesError: a file that cannot be read, named.
         FileNotFoundError: a path that does not exist.
     """
     files = _picture_files(paths)
@@ -95,7 +103,7 @@ def _classifier(source):
 
         def classify(files):
             for path in files:
-                read_picture(path)  # names the file that is damaged
+                _read(path)  # an error names the file
             names, scores, _ = serve([path.read_bytes() for path in files])
             return names, scores
 
@@ -105,7 +113,7 @@ def _classifier(source):
     size = _image_size(model)
 
     def classify(files):
-        pictures = [fit_picture(read_picture(path), size) for path in files]
+        pictures = [fit_picture(_read(path), size) for path in files]
         scores = np.asarray(
             model.predict_on_batch(np.stack(pictures).astype("float32"))
         )
@@ -115,7 +123,7 @@ def _classifier(source):
     return classify
 
 
-def _count_savedmodel(source, data_source, batch_size):
+def _count_savedmodel(source, data_source, batch_size, on_error):
     root = Path(data_source)
     if not root.is_dir():
         raise ValueError(
@@ -126,6 +134,8 @@ def _count_savedmodel(source, data_source, batch_size):
         root = folders.find_folder(root, folders.TEST_FOLDERS)
     names = folders.list_classes(root)
     paths, labels = folders.list_pictures(root, names, complete=False)
+    _, good, _ = folders.read_pictures(paths, (1, 1), on_error)
+    paths, labels = [paths[i] for i in good], [labels[i] for i in good]
     serve = load_savedmodel(source)
     correct = 0
     for start in range(0, len(paths), batch_size):
@@ -135,6 +145,13 @@ def _count_savedmodel(source, data_source, batch_size):
             classes[i][0] == names[labels[row]] for i, row in enumerate(rows)
         )
     return correct, len(paths)
+
+
+def _read(path):
+    try:
+        return read_picture(path)
+    except PictureError as error:
+        raise data.BadPicturesError([(path, str(error))]) from None
 
 
 def _picture_files(paths):

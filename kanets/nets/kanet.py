@@ -179,6 +179,8 @@ def KANet(  # noqa: N802
 
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
+        # A list would warn when the model is called with one tensor.
+        inputs = inputs[0] if len(inputs) == 1 else inputs
     model = keras.Model(inputs, x, name=name)
     if weights is not None:
         model.load_weights(weights)

@@ -50,7 +50,8 @@ def MobileNetV2(  # noqa: N802
         raise ValueError(
             f"strides must be five numbers, 1 or 2. Received: strides={strides}"
         )
-    pixels = keras.Input(input_shape or (224, 224, 3), name="pixels")
+    shape = (224, 224, 3) if input_shape is None else input_shape
+    pixels = keras.Input(shape, name="pixels")
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(
         pixels
     )
@@ -75,4 +76,4 @@ def MobileNetV2(  # noqa: N802
     x = keras.layers.Dense(
         classes, activation="softmax", dtype="float32", name="predictions"
     )(x)
-    return keras.Model(body.input, x, name=name)
+    return keras.Model(body.inputs[0], x, name=name)

@@ -22,7 +22,14 @@ class _Layerwise:
 
     def build(self, variables):
         super().build(variables)
-        self._factor_list = [self.factors.get(v.path, 1.0) for v in variables]
+        paths = [v.path for v in variables]
+        if self.factors and not set(self.factors) & set(paths):
+            # Otherwise all rates would silently be equal.
+            raise ValueError(
+                "factors must name variables of the model by their path. "
+                f"Received: factors={self.factors}; the paths are {paths}"
+            )
+        self._factor_list = [self.factors.get(path, 1.0) for path in paths]
 
     def _factor(self, variable):
         return self._factor_list[self._get_variable_index(variable)]
@@ -52,10 +59,12 @@ class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
     Args:
         *args, **kwargs: of `keras.optimizers.SGD`.
         factors: dict from a variable's path to the factor of its learning
-            rate and weight decay; 1 where a path is absent.
+            rate and weight decay; 1 where a path is absent. Keras gives the
+            weights of a `Sequential` other paths when it is loaded: use a
+            functional model.
 
     Raises:
-        ValueError: a negative factor.
+        ValueError: a negative factor, or no path that the model has.
     """
 
 
@@ -68,7 +77,7 @@ class LayerwiseAdamW(_Layerwise, keras.optimizers.AdamW):
         factors: as in `LayerwiseSGD`.
 
     Raises:
-        ValueError: a negative factor.
+        ValueError: as `LayerwiseSGD`.
 
     References: Clark et al., "ELECTRA", ICLR 2020, appendix A; Bao et al.,
     "BEiT", ICLR 2022.

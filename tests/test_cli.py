@@ -1,0 +1,225 @@
+"""The command: what it prints, what it leaves, and how it fails."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kanets
+from kanets import cli, recipes
+from tests.backends import needs_tensorflow
+from tests.test_recipes import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def tiny_net(monkeypatch):
+    monkeypatch.setitem(recipes.NETS, "tiny", tiny)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for label, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noise = generator.normal(0, 20, (16, 16, 3))
+                pixels = np.clip(noise + colour, 0, 255).astype("uint8")
+                Image.fromarray(pixels).save(
+                    folder / f"{index}.jpg", quality=95
+                )
+    return root
+
+
+RECIPE = """
+epochs = 12
+batch_size = 4
+[model]
+name = "tiny"
+width = 8
+[optimize]
+learning_rate = 0.2
+"""
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    """A run made by the command."""
+    root = tmp_path_factory.mktemp("runs")
+    (root / "recipe.toml").write_text(RECIPE)
+    recipes.NETS["tiny"] = tiny
+    code = cli.main(
+        [
+            "train",
+            str(root / "recipe.toml"),
+            "--data",
+            str(photos),
+            "--to",
+            str(root / "run"),
+        ]
+    )
+    del recipes.NETS["tiny"]
+    assert code == 0
+    return root / "run"
+
+
+def call(capsys, *arguments):
+    code = cli.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_train_and_evaluate(run, photos, capsys):
+    code, out, _ = call(capsys, "evaluate", run, "--data", photos / "val")
+    assert code == 0
+    assert out == "accuracy 1.0000 (8 of 8 pictures)\n"
+
+
+def test_predict_files_and_folders(run, photos, capsys):
+    picture = photos / "val" / "red" / "0.jpg"
+    code, out, _ = call(capsys, "predict", run, picture)
+    assert code == 0
+    assert out.startswith(f"{picture}: red 0.")
+    code, out, _ = call(capsys, "predict", run, photos / "val", "--top-k", 1)
+    answers = [line.split(": ")[1].split()[0] for line in out.splitlines()]
+    assert answers == ["blue"] * 4 + ["red"] * 4
+
+
+@needs_tensorflow
+def test_export_then_the_bundle_says_the_same(run, photos, capsys, tmp_path):
+    code, out, _ = call(
+        capsys, "export", run, "--format", "savedmodel", "--to", tmp_path / "s"
+    )
+    assert code == 0 and out.startswith(str(tmp_path / "s" / "1"))
+    _, plain, _ = call(capsys, "predict", run, photos / "val")
+    _, served, _ = call(capsys, "predict", tmp_path / "s", photos / "val")
+    assert served == plain
+    _, out, _ = call(capsys, "evaluate", tmp_path / "s" / "1", "--data", photos)
+    assert out == "accuracy 1.0000 (8 of 8 pictures)\n"
+    code, _, err = call(
+        capsys, "export", run, "--to", tmp_path / "s", "--version", 1
+    )
+    assert code == 1 and err.count("\n") == 1 and str(tmp_path) in err
+
+
+def test_finetune(run, photos, capsys, tmp_path):
+    code, out, _ = call(
+        capsys,
+        "finetune",
+        run,
+        "--data",
+        photos,
+        "--to",
+        tmp_path / "tuned",
+        "--epochs",
+        2,
+        "--frozen-epochs",
+        1,
+    )
+    assert code == 0
+    assert "of 2 kept, validation accuracy" in out
+    assert kanets.load_model(tmp_path / "tuned").class_names == ("blue", "red")
+
+
+def test_list(capsys):
+    code, out, _ = call(capsys, "list")
+    assert code == 0
+    for entry in kanets.list_models():
+        assert f"{entry.name} " in out
+    assert call(capsys, "list", "nothing*")[1].count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["evaluate", "kanet_nix", "--data", "x"], "zoo entry"),
+        (["train", "none.toml", "--to", "x"], "must be a TOML file"),
+        (["predict", "{run}", "none.jpg"], "no such picture. Received: 'none"),
+        (["evaluate", "{run}", "--data", "none"], "none"),
+        (["finetune", "{run}", "--data", "none", "--to", "{tmp}/x"], "none"),
+    ],
+)
+def test_errors_are_one_line(run, tmp_path, capsys, arguments, text):
+    arguments = [a.format(run=run, tmp=tmp_path) for a in arguments]
+    code, out, err = call(capsys, *arguments)
+    assert code == 1
+    assert err.startswith("kanets: error: ") and text in err
+    assert err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(capsys):
+    code, _, err = call(capsys, "train", "none.toml", "--to", "x", "--debug")
+    assert code == 1 and "Traceback" in err
+
+
+def test_a_damaged_picture_is_named(run, photos, tmp_path, capsys):
+    folder = tmp_path / "photos" / "red"
+    folder.mkdir(parents=True)
+    whole = (photos / "val" / "red" / "0.jpg").read_bytes()
+    (folder / "whole.jpg").write_bytes(whole)
+    (folder / "cut.jpg").write_bytes(whole[:200])
+    data = tmp_path / "photos"
+    code, _, err = call(capsys, "evaluate", run, "--data", data)
+    assert code == 1 and "cut.jpg" in err and "whole.jpg" not in err
+    code, _, err = call(capsys, "predict", run, folder)
+    assert code == 1 and "cut.jpg" in err
+    with pytest.warns(UserWarning, match="cut.jpg"):
+        code, out, _ = call(
+            capsys, "evaluate", run, "--data", data, "--on-error", "skip"
+        )
+    assert out == "accuracy 1.0000 (1 of 1 pictures)\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train", "finetune", "evaluate", "predict", "export", "list", "demo"],
+)
+def test_help_shows_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"example: kanets {name}" in capsys.readouterr().out
+
+
+def test_misuse_is_exit_code_2(capsys):
+    for arguments in ([], ["fly"], ["train"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 2
+    capsys.readouterr()
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "read", stop)
+    code, _, err = call(capsys, "train", "any.toml", "--to", "x")
+    assert code == 130 and "the same command continues" in err
+
+
+@needs_tensorflow
+def test_the_demo_in_a_process_of_its_own(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "kanets", "demo", "--to", str(tmp_path)]
+        + ["--epochs", "1"],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = run.stdout.splitlines()
+    for step in range(1, 6):
+        assert any(line.startswith(f"{step}. ") for line in lines)
+    accuracies = [x.split()[-1] for x in lines if ": accuracy " in x]
+    assert len(accuracies) == 2 and accuracies[0] == accuracies[1]
+    assert lines[-1].strip().endswith(tuple("0123456789"))
