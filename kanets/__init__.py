@@ -1,6 +1,6 @@
 """kanets: a Keras 3 vision model zoo built on efficient attention."""
 
-from kanets import data, layers, nets, ops, optimizers, recipes
+from kanets import data, layers, nets, ops, optimizers, recipes, visualize
 from kanets.export import export_savedmodel, load_savedmodel
 from kanets.nets import KANet
 from kanets.zoo import create_model, list_models, load_model, save_model
@@ -21,4 +21,5 @@ __all__ = [
     "optimizers",
     "recipes",
     "save_model",
+    "visualize",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 
 from kanets import data, zoo
 from kanets.data import folders
+from kanets.data.loading import find_test_folder
 from kanets.data.pictures import (
     SUFFIXES,
     PictureError,
@@ -130,9 +131,7 @@ def _count_savedmodel(source, data_source, batch_size, on_error):
             "A SavedModel is evaluated on a folder of class folders. "
             f"Received: data={str(data_source)!r}"
         )
-    if folders.find_folder(root, folders.TEST_FOLDERS):
-        root = folders.find_folder(root, folders.TEST_FOLDERS)
-    names = folders.list_classes(root)
+    root, names = find_test_folder(root)
     paths, labels = folders.list_pictures(root, names, complete=False)
     _, good, _ = folders.read_pictures(paths, (1, 1), on_error)
     paths, labels = [paths[i] for i in good], [labels[i] for i in good]

@@ -6,6 +6,7 @@ again on the same folder, it continues where it was stopped.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -213,12 +214,13 @@ def train(recipe, directory, verbose=1):
     directory = Path(directory)
     start = time.time()
     _claim(recipe, directory)
-    say = print if verbose else (lambda *_: None)
+    say = functools.partial(print, flush=True) if verbose else _silent
     rows, _ = checkpoints.read_progress(directory)
     done = len(rows)
-    if done >= recipe.epochs:
+    result_path = directory / "result.json"
+    if done >= recipe.epochs and result_path.exists():
         say(f"{directory} is complete: {done} of {recipe.epochs} epochs.")
-        return json.loads((directory / "result.json").read_text())
+        return json.loads(result_path.read_text())
     if done:
         say(
             f"Resuming {directory} after epoch {done} of {recipe.epochs}, "
@@ -258,7 +260,9 @@ def train(recipe, directory, verbose=1):
         "epochs": len(rows),
         "seconds": round(time.time() - start, 1),
     }
-    (directory / "result.json").write_text(json.dumps(result, indent=1))
+    fresh = directory / ".result.json"
+    fresh.write_text(json.dumps(result, indent=1))
+    os.replace(fresh, result_path)
     return result
 
 
@@ -425,6 +429,10 @@ def _claim(recipe, directory):
     fresh = path.with_name(".recipe.toml")
     fresh.write_text(to_toml(recipe), encoding="utf-8")
     os.replace(fresh, path)
+
+
+def _silent(*_):
+    pass
 
 
 def _toml_line(name, value):

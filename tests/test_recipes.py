@@ -173,6 +173,13 @@ def test_a_run_keeps_all_it_says(tmp_path, photos, capsys):
         np.testing.assert_array_equal(old, new)
 
 
+def test_killed_just_before_the_result(tmp_path, photos):
+    first = recipes.train(recipe(photos), tmp_path / "run", verbose=0)
+    (tmp_path / "run" / "result.json").unlink()
+    second = recipes.train(recipe(photos), tmp_path / "run", verbose=0)
+    assert {**second, "seconds": 0} == {**first, "seconds": 0}
+
+
 def test_the_best_epoch_is_kept(tmp_path, photos, monkeypatch):
     scores = iter([0.5, 0.9, 0.7])
     original = checkpoints.Checkpoints.on_epoch_end

@@ -139,7 +139,7 @@ def load_test(
             source, image_size, batch_size, split, class_names
         )
     if kind == "folder":
-        root, class_names = _test_folder(source, split, class_names)
+        root, class_names = find_test_folder(source, split, class_names)
         paths, labels = folders.list_pictures(root, class_names, complete=False)
         pictures, rows, skipped = folders.read_pictures(
             paths, image_size, on_error
@@ -302,7 +302,8 @@ def _read_folder(root, image_size, on_error, class_names):
     )
 
 
-def _test_folder(root, split, class_names):
+def find_test_folder(root, split=None, class_names=None):
+    """Returns the class-folder tree to evaluate on, and the class names."""
     found = root
     if split is not None:
         found = folders.find_folder(root, (split,))
