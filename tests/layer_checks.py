@@ -26,8 +26,7 @@ import keras
 import kanets
 import numpy as np
 model = keras.saving.load_model(sys.argv[1])
-outputs = model(np.load(sys.argv[2]), training=False)
-np.save(sys.argv[3], keras.ops.convert_to_numpy(outputs))
+np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
 """
 
 
@@ -159,7 +158,7 @@ def check_save_and_load(make_layer, input_shape, fresh_process):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
         if fresh_process:
             actual = call_in_a_fresh_process(path, x)
-            np.testing.assert_allclose(actual, expected, atol=1e-6)
+            np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def check_precision(make_layer, input_shape):

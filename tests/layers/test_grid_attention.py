@@ -49,7 +49,9 @@ def formula(kind, x, maps=None, num_heads=1, scale=None):
     query = (
         summary(query) if kind == "qkv" else query.reshape(batch, -1, channels)
     )
-    found = attend_by_loop(query, summary(key), summary(value), num_heads, scale)
+    found = attend_by_loop(
+        query, summary(key), summary(value), num_heads, scale
+    )
     if kind != "qkv":
         return linear(found.reshape(x.shape), maps.get("output"))
     result = np.zeros_like(x)
@@ -111,7 +113,6 @@ def test_checks_of_every_layer(kind, arguments):
         lambda **more: LAYERS[kind](**arguments, **more),
         (2, 5, 7, 6),
         no_gradient=BLIND if arguments.get("use_bias") else None,
-        fresh_process=kind == "kv",
     )
 
 
@@ -300,7 +301,7 @@ def test_initializer_may_be_a_function():
     [
         (
             lambda: KroneckerAttention(mode="vk"),
-            "mode must be \"kv\" or \"qkv\". Received: mode='vk'",
+            'mode must be "kv" or "qkv". Received: mode=\'vk\'',
         ),
         (
             lambda: KroneckerAttention(num_heads=0),

@@ -206,9 +206,7 @@ def test_attention_of_ones_own(given, make):
     assert type(module.attention) is type(make())
     expected = to_numpy(module(x))
 
-    config = json.loads(
-        json.dumps(keras.saving.serialize_keras_object(module))
-    )
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(module)))
     copy = keras.saving.deserialize_keras_object(config)
     assert json.dumps(copy.get_config()) == json.dumps(module.get_config())
     copy(x)

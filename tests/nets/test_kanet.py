@@ -1,4 +1,4 @@
-"""KANet: the paper's counts, its maps, saved outputs, and daily use.
+"""KANet: its counts, its maps, saved outputs, and daily use.
 
 `python -m tests.nets.test_kanet` writes tests/golden/kanet_tiny.npz anew.
 """
@@ -13,7 +13,7 @@ from kanets import KANet
 from kanets.layers import KroneckerAttention
 from kanets.nets import feature_maps
 from kanets.nets.kanet import STAGES
-from tests.backends import to_numpy, weight_gradients
+from tests.backends import counts_once, to_numpy, weight_gradients
 from tests.layer_checks import call_in_a_fresh_process, fill_weights
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "kanet_tiny.npz"
@@ -109,10 +109,11 @@ def attention_multiply_adds(attention, maps):
     return 2 * queries * keys * channels + values
 
 
+@counts_once
 @pytest.mark.parametrize(
     ("arguments", "parameters", "norms", "millions"),
     [
-        # The paper says 3.44 M: 3.449 M without scale and shift of norms.
+        # 3.449 M without the scale and shift of the norms.
         (LITERAL, 3_479_272, 29_824, 281.1),
         ({}, 3_481_192, 31_744, 281.1),
         ({"attention": "kao_kv"}, 3_481_192, 31_744, 288.4),
@@ -161,8 +162,17 @@ def test_feature_maps_follow_the_strides(strides, sizes):
 
 def test_feature_maps_make_a_pyramid(tiny):
     pyramid = keras.Model(tiny.input, feature_maps(tiny))
-    maps = pyramid(pixels(1, 32, 32, 3), training=False)
-    assert maps["level4"].shape == (1, 4, 4, 24)
+    maps = pyramid(pixels(2, 32, 32, 3), training=False)
+    assert maps["level4"].shape == (2, 4, 4, 24)
+    # Each level is what the next layer of stride 2 receives, or the head.
+    for level, reader in enumerate(
+        ("stage2_block1", "stage3_block1", "stage5_block1", "stage8_block1"),
+        start=1,
+    ):
+        expected = tiny.get_layer(reader).input
+        assert feature_maps(tiny)[f"level{level}"] is expected
+    expected = tiny.get_layer("head_conv").input
+    assert feature_maps(tiny)["level5"] is expected
     names = [layer.name for layer in tiny.layers]
     assert names[:5] == [
         "pixels",
@@ -212,8 +222,9 @@ def test_saved_outputs(variant):
     golden = np.load(GOLDEN)
     for name, actual in tiny_outputs(variant).items():
         expected = golden[f"{variant}_{name}"]
-        assert np.abs(expected).max() > 0.1
-        np.testing.assert_allclose(actual, expected, atol=1e-4, rtol=1e-4)
+        largest = np.abs(expected).max()
+        assert largest > 1
+        np.testing.assert_allclose(actual, expected, atol=1e-4 * largest)
 
 
 def test_variants_differ():
@@ -245,7 +256,10 @@ def test_without_top(tiny):
     x = pixels(2, 32, 32, 3)
     maps = run(make_tiny(include_top=False), x)
     assert maps.shape == (2, 4, 4, 1280)
-    for pooling, expected in (("avg", maps.mean((1, 2))), ("max", maps.max((1, 2)))):
+    for pooling, expected in (
+        ("avg", maps.mean((1, 2))),
+        ("max", maps.max((1, 2))),
+    ):
         model = make_tiny(include_top=False, pooling=pooling)
         np.testing.assert_allclose(run(model, x), expected, atol=1e-5)
     kernel, bias = (to_numpy(w) for w in tiny.get_layer("predictions").weights)
@@ -267,9 +281,9 @@ def test_input_tensor(tiny):
 def test_open_sizes_and_rectangles(tiny):
     model = make_tiny((None, None, 3))
     assert feature_maps(model)["level5"].shape == (None, None, None, 80)
-    x = pixels(1, 32, 32, 3)
+    x = pixels(2, 32, 32, 3)
     np.testing.assert_allclose(run(model, x), run(tiny, x), atol=1e-5)
-    x = pixels(1, 24, 47, 3)
+    x = pixels(2, 24, 47, 3)
     rectangle = make_tiny((24, 47, 3))
     maps = feature_maps(rectangle)
     assert maps["level3"].shape == (None, 6, 12, 8)
@@ -347,7 +361,7 @@ def test_a_callable_makes_the_attention(tmp_path):
     ]
     assert len({id(layer) for layer in layers}) == len(layers) == 10
     assert all(layer.num_heads == 2 for layer in layers)
-    x = pixels(1, 32, 32, 3)
+    x = pixels(2, 32, 32, 3)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(run(loaded, x), run(model, x), atol=1e-6)
@@ -357,7 +371,7 @@ def test_loads_in_a_fresh_process(tiny, tmp_path):
     path, x = tmp_path / "model.keras", pixels(2, 32, 32, 3)
     tiny.save(path)
     actual = call_in_a_fresh_process(path, x)
-    np.testing.assert_allclose(actual, run(tiny, x), atol=1e-6)
+    np.testing.assert_allclose(actual, run(tiny, x), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +388,7 @@ def test_loads_in_a_fresh_process(tiny, tmp_path):
         ({"alpha": 0}, "alpha must be positive. Received: alpha=0"),
         (
             {"pooling": "mean", "include_top": False},
-            "None, \"avg\" or \"max\". Received: pooling='mean'",
+            'None, "avg" or "max". Received: pooling=\'mean\'',
         ),
         (
             {"classes": 0},
@@ -413,7 +427,9 @@ def test_bad_input_is_named(arguments, text):
 def test_feature_maps_of_another_model_is_an_error():
     inputs = keras.Input((2,))
     model = keras.Model(inputs, inputs, name="other")
-    with pytest.raises(ValueError, match="made by KANet. Received: model='other'"):
+    with pytest.raises(
+        ValueError, match="made by KANet. Received: model='other'"
+    ):
         feature_maps(model)
 
 

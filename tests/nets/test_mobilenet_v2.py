@@ -6,7 +6,7 @@ import pytest
 
 from kanets.nets import KANet, MobileNetV2, feature_maps
 from kanets.nets.mobilenet_v2 import REDUCING
-from tests.backends import to_numpy
+from tests.backends import counts_once, to_numpy
 from tests.layer_checks import fill_weights
 
 
@@ -21,8 +21,10 @@ def theirs(input_shape, alpha, classes):
     )
 
 
+@counts_once
 @pytest.mark.parametrize(
-    ("alpha", "classes", "parameters"), [(1.0, 1000, 3_538_984), (0.35, 7, None)]
+    ("alpha", "classes", "parameters"),
+    [(1.0, 1000, 3_538_984), (0.35, 7, None)],
 )
 def test_same_parameters(alpha, classes, parameters):
     ours = MobileNetV2(alpha=alpha, classes=classes)
@@ -30,8 +32,9 @@ def test_same_parameters(alpha, classes, parameters):
     assert ours.count_params() == expected.count_params()
     assert ours.count_params() == parameters or parameters is None
     for a, b in zip(ours.weights, expected.weights, strict=True):
-        assert a.shape == b.shape and a.path.split("/")[1:] == (
-            b.path.split("/")[1:]
+        assert (
+            a.shape == b.shape
+            and a.path.split("/")[1:] == (b.path.split("/")[1:])
         )
     assert ours.output_shape == (None, classes)
 
@@ -53,9 +56,7 @@ def test_same_outputs(size):
     )
 
 
-@pytest.mark.parametrize(
-    "strides", [(2, 1, 2, 2, 1), (1, 2, 1, 2, 2)], ids=str
-)
+@pytest.mark.parametrize("strides", [(2, 1, 2, 2, 1), (1, 2, 1, 2, 2)], ids=str)
 def test_maps_are_as_large_as_a_kanets(strides):
     ours = MobileNetV2((32, 47, 3), 0.35, 5, strides)
     kanet = KANet(
@@ -122,5 +123,7 @@ def test_saves_and_loads(tmp_path):
 
 @pytest.mark.parametrize("strides", [(2, 2), (2, 2, 2, 2, 3)])
 def test_bad_strides_are_named(strides):
-    with pytest.raises(ValueError, match=r"five numbers, .* Received: strides="):
+    with pytest.raises(
+        ValueError, match=r"five numbers, .* Received: strides="
+    ):
         MobileNetV2((32, 32, 3), 0.35, strides=strides)

@@ -125,9 +125,7 @@ def test_fit_with_and_without_xla(kind):
     start = make_model().get_weights()
     np.testing.assert_array_equal(weights[True][0], start[0])
     np.testing.assert_array_equal(weights[True][1], start[1])
-    middle, high = (
-        np.abs(weights[True][i] - start[i]).mean() for i in (2, 4)
-    )
+    middle, high = (np.abs(weights[True][i] - start[i]).mean() for i in (2, 4))
     assert 0 < middle < 0.5 * high
 
 
