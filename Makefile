@@ -5,6 +5,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# What does not depend on TensorFlow, and is tested on JAX, too.
+NEUTRAL := tests/test_ops.py tests/layers tests/nets tests/optimizers \
+	tests/test_augment.py tests/test_recipes.py tests/test_zoo.py \
+	tests/test_tensorflow_addons.py
+
 # TensorFlow's start-up messages are of no use here.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -14,8 +19,8 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/kanets demo --to runs/demo
 
 test: lint
-	$(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(NEUTRAL)
 
 slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m slow

@@ -40,6 +40,7 @@ setup(
         "viz": ["matplotlib>=3.9", "tensorboard>=2.19"],
         "test": [
             "pytest>=8.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.12",
             "jax>=0.5",
             "scipy>=1.13",

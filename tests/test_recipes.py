@@ -59,7 +59,7 @@ def recipe(photos, **changes):
         "epochs": 3,
         "batch_size": 5,
         "data": {"source": str(photos)},
-        "augment": {"crop": 1, "mixup": 0.2},
+        "augment": {"crop": 1},
         "optimize": {"learning_rate": 0.1, "weight_decay": 0.01},
         **changes,
     }
@@ -220,7 +220,7 @@ def test_keep_last(tmp_path, photos, monkeypatch):
 def test_an_interrupted_run_ends_as_if_it_was_not(
     tmp_path, photos, monkeypatch, capsys, changes
 ):
-    plan = recipe(photos, **changes)
+    plan = recipe(photos, augment={"crop": 1, "mixup": 0.2}, **changes)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     recipes.train(plan, whole, verbose=0)
     interrupted(monkeypatch, 1, lambda: recipes.train(plan, broken, verbose=0))
