@@ -16,14 +16,14 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .PHONY: demo test lint slow clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/kanets demo --to runs/demo
+	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(NEUTRAL)
 
 slow: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m slow
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -41,4 +41,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs/demo build dist *.egg-info

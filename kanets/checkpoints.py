@@ -60,6 +60,11 @@ class Checkpoints(keras.callbacks.Callback):
         self._save_state()
         write_log(self.directory, self.rows)
 
+    def on_train_end(self, logs=None):
+        if self.average is not None:
+            # Keras has just put the average into the weights.
+            self._save_state()
+
     def _save_best(self):
         if self.average is not None:
             self.average.on_test_begin()

@@ -17,13 +17,16 @@ def main(arguments=None):
 
     Returns:
         The exit code: 0 done, 1 failed (one line on standard error says
-        why), 2 misused, 130 stopped by the user.
+        why), 130 stopped by the user. Misuse exits the process with 2.
     """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
     except KeyboardInterrupt:
-        print("kanets: stopped; the same command continues.", file=sys.stderr)
+        print(
+            "kanets: stopped. Training continues with the same command.",
+            file=sys.stderr,
+        )
         return 130
     except Exception as error:
         if options.debug:
@@ -72,7 +75,7 @@ def _finetune(options):
                 "label_smoothing": 0.1,
             },
             "finetune": {
-                "frozen_epochs": options.frozen_epochs,
+                "frozen_epochs": min(options.frozen_epochs, options.epochs),
                 "layer_decay": options.layer_decay,
             },
         }
@@ -154,12 +157,14 @@ def _demo(options):
     recipe = recipes.read(Path(__file__).parent / "sample" / "demo.toml")
     recipe = dataclasses.replace(
         recipe,
-        epochs=options.epochs or recipe.epochs,
+        epochs=recipe.epochs if options.epochs is None else options.epochs,
         data=dataclasses.replace(recipe.data, source=str(sample)),
     )
     print("2. Training with fit()")
     result = recipes.train(recipe, to / "run", verbose=2)
-    print(f"   accuracy on the validation pictures {result['accuracy']:.4f}")
+    print(
+        f"   validation accuracy of the best epoch {result['val_accuracy']:.4f}"
+    )
     print("3. Exporting for TensorFlow Serving")
     model = kanets.load_model(to / "run")
     bundle = kanets.export_savedmodel(model, to / "savedmodel")
@@ -176,10 +181,13 @@ def _demo(options):
 
 
 def _report(result, folder):
-    accuracy = result.get("val_accuracy", result["accuracy"])
+    if "val_accuracy" in result:
+        accuracy = f"validation accuracy {result['val_accuracy']:.4f}"
+    else:
+        accuracy = f"training accuracy {result['accuracy']:.4f}"
     print(
         f"{folder}: epoch {result['epoch']} of {result['epochs']} kept, "
-        f"validation accuracy {accuracy:.4f}; log.csv, best/"
+        f"{accuracy}; log.csv, best/"
     )
 
 

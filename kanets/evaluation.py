@@ -103,8 +103,7 @@ def _classifier(source):
         serve = load_savedmodel(source)
 
         def classify(files):
-            for path in files:
-                _read(path)  # an error names the file
+            _servable(files, "stop")  # an error names the file
             names, scores, _ = serve([path.read_bytes() for path in files])
             return names, scores
 
@@ -131,9 +130,9 @@ def _count_savedmodel(source, data_source, batch_size, on_error):
             "A SavedModel is evaluated on a folder of class folders. "
             f"Received: data={str(data_source)!r}"
         )
-    root, names = find_test_folder(root)
+    root, names = find_test_folder(root, class_names=_labels(source))
     paths, labels = folders.list_pictures(root, names, complete=False)
-    _, good, _ = folders.read_pictures(paths, (1, 1), on_error)
+    good = _servable(paths, on_error)
     paths, labels = [paths[i] for i in good], [labels[i] for i in good]
     serve = load_savedmodel(source)
     correct = 0
@@ -144,6 +143,31 @@ def _count_savedmodel(source, data_source, batch_size, on_error):
             classes[i][0] == names[labels[row]] for i, row in enumerate(rows)
         )
     return correct, len(paths)
+
+
+def _servable(paths, on_error):
+    """Rows of the pictures that a bundle can read: whole JPEG and PNG."""
+    _, rows, _ = folders.read_pictures(paths, (1, 1), on_error)
+    others = []
+    for row in rows:
+        with paths[row].open("rb") as file:
+            if not file.read(8).startswith((b"\xff\xd8\xff", b"\x89PNG")):
+                others.append(row)
+    if others and on_error == "stop":
+        reason = "a SavedModel reads JPEG and PNG only"
+        raise data.BadPicturesError([(paths[row], reason) for row in others])
+    return [row for row in rows if row not in set(others)]
+
+
+def _labels(savedmodel):
+    """The class names of a bundle, in the order of its probabilities."""
+    found = sorted(Path(savedmodel).glob("**/assets.extra/labels.txt"))
+    if not found:
+        raise ValueError(
+            "The SavedModel must hold assets.extra/labels.txt. "
+            f"Received: {str(savedmodel)!r}"
+        )
+    return found[-1].read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def _read(path):
@@ -158,7 +182,9 @@ def _picture_files(paths):
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in SUFFIXES and p.name[0] != "."
             )
             if not found:
                 raise ValueError(

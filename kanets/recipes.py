@@ -105,9 +105,11 @@ class Recipe:
 
     Attributes:
         model: `name` ("KANet", "MobileNetV2", or a zoo name or path of a
-            model to start from) and, for the first two, their arguments.
+            model to start from) and, for the first two, their arguments;
+            "none" is None.
         epochs, batch_size, seed: integers.
-        precision: "float32", "mixed_float16" or "mixed_bfloat16".
+        precision: "float32", "mixed_float16" or "mixed_bfloat16". A model
+            that is started from keeps the one it was saved with.
         jit_compile: "auto" (Keras decides), True or False.
         keep: which epoch becomes `best/`: "best" by validation accuracy, or
             "last", which leaves the validation set unused for selection.
@@ -147,18 +149,18 @@ def from_dict(fields):
     fields = dict(fields)
     for name, section in _SECTIONS.items():
         if name in fields:
+            if not isinstance(fields[name], dict):
+                raise ValueError(
+                    f"[{name}] of a recipe must be a section. "
+                    f"Received: {name}={fields[name]!r}"
+                )
             values = dict(fields[name])
             _refuse_unknown(section, values, f"[{name}] of a recipe")
             if values.get("image_size") is not None:
                 values["image_size"] = tuple(values["image_size"])
             fields[name] = section(**values)
     _refuse_unknown(Recipe, fields, "a recipe")
-    if not isinstance(fields.get("model"), dict):
-        raise ValueError(
-            "A recipe needs a section [model] with a name. "
-            f"Received: model={fields.get('model')!r}"
-        )
-    return Recipe(**fields)
+    return Recipe(**{"model": None, **fields})
 
 
 def read(path):
@@ -184,6 +186,8 @@ def to_toml(recipe):
     lines = [_toml_line(k, v) for k, v in fields.items() if k not in sections]
     for name, values in sections.items():
         lines.append(f"\n[{name}]")
+        if name == "model":  # TOML has no null
+            values = {k: "none" if v is None else v for k, v in values.items()}
         lines += [_toml_line(k, v) for k, v in values.items() if v is not None]
     return "\n".join(lines) + "\n"
 
@@ -260,6 +264,7 @@ def train(recipe, directory, verbose=1):
         "epochs": len(rows),
         "seconds": round(time.time() - start, 1),
     }
+    checkpoints.write_log(directory, rows)
     fresh = directory / ".result.json"
     fresh.write_text(json.dumps(result, indent=1))
     os.replace(fresh, result_path)
@@ -359,6 +364,10 @@ def _optimizer(recipe, model, steps, epochs):
 
 
 def _load(recipe):
+    if not recipe.data.source:
+        raise ValueError(
+            "data.source must be a folder or a TFDS name. Received: source=''"
+        )
     train_set, validation_set = data.load(
         recipe.data.source,
         image_size=recipe.data.image_size,
@@ -367,6 +376,9 @@ def _load(recipe):
         seed=recipe.seed,
         on_error=recipe.data.on_error,
     )
+    # What fits in memory is repeatable on every backend.
+    train_set = data.gathered(train_set, shuffle=True, seed=recipe.seed)
+    validation_set = data.gathered(validation_set)
     classes = len(train_set.class_names)
     augmentation = Augmentation(
         classes, train_set.image_size, **dataclasses.asdict(recipe.augment)
@@ -379,7 +391,10 @@ def _load(recipe):
 
 
 def _build(recipe, train_set):
-    arguments = dict(recipe.model)
+    arguments = {
+        key: None if value == "none" else value
+        for key, value in recipe.model.items()
+    }
     name = arguments.pop("name")
     shape = (*train_set.image_size, 3)
     classes = len(train_set.class_names)
@@ -408,13 +423,12 @@ def _tensorboard(directory):
 
 
 def _claim(recipe, directory):
-    """Writes the recipe to a new folder, or checks that it is the same."""
+    """Writes the recipe to the folder, unless another one trained there."""
     path = directory / "recipe.toml"
-    if path.exists():
-        ours, theirs = (
-            dataclasses.asdict(recipe),
-            dataclasses.asdict(read(path)),
-        )
+    text = to_toml(recipe)
+    if path.exists() and (directory / checkpoints.STATE).exists():
+        ours = dataclasses.asdict(from_dict(tomllib.loads(text)))
+        theirs = dataclasses.asdict(read(path))
         differing = [name for name in ours if ours[name] != theirs[name]]
         if differing:
             raise ValueError(
@@ -427,7 +441,7 @@ def _claim(recipe, directory):
         return
     directory.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(".recipe.toml")
-    fresh.write_text(to_toml(recipe), encoding="utf-8")
+    fresh.write_text(text, encoding="utf-8")
     os.replace(fresh, path)
 
 
@@ -450,46 +464,99 @@ def _refuse_unknown(kind, values, where):
 
 
 def _check(recipe):
+    """Raises a ValueError that names the first value out of its range."""
+    optimize, augment = recipe.optimize, recipe.augment
+    frozen, decay = recipe.finetune.frozen_epochs, recipe.finetune.layer_decay
+    model = recipe.model if isinstance(recipe.model, dict) else {}
     rules = [
-        ("model", "name" in recipe.model, "a section with a name"),
-        ("epochs", _is_count(recipe.epochs), "a positive integer"),
-        ("batch_size", _is_count(recipe.batch_size), "a positive integer"),
-        ("precision", recipe.precision in PRECISIONS, f"of {PRECISIONS}"),
+        ("model", recipe.model, "name" in model, "a section with a name"),
+        ("epochs", recipe.epochs, _is_count(recipe.epochs), "1 or more"),
+        (
+            "batch_size",
+            recipe.batch_size,
+            _is_count(recipe.batch_size),
+            "1 or more",
+        ),
+        ("seed", recipe.seed, _is_count(recipe.seed, 0), "0 or more"),
+        (
+            "precision",
+            recipe.precision,
+            recipe.precision in PRECISIONS
+            and (recipe.precision == "float32" or model.get("name") in NETS),
+            f'one of {PRECISIONS}, and "float32" for a model that is loaded',
+        ),
         (
             "jit_compile",
+            recipe.jit_compile,
             recipe.jit_compile in ("auto", True, False),
             '"auto", true or false',
         ),
-        ("keep", recipe.keep in ("best", "last"), '"best" or "last"'),
+        (
+            "keep",
+            recipe.keep,
+            recipe.keep in ("best", "last"),
+            '"best" or "last"',
+        ),
+        (
+            "optimize.name",
+            optimize.name,
+            optimize.name in OPTIMIZERS,
+            f"one of {sorted(OPTIMIZERS)}",
+        ),
+        (
+            "optimize.learning_rate",
+            optimize.learning_rate,
+            _is_within(optimize.learning_rate) and optimize.learning_rate > 0,
+            "a positive number",
+        ),
+        (
+            "finetune.frozen_epochs",
+            frozen,
+            _is_count(frozen, 0) and frozen <= recipe.epochs,
+            f"in 0..epochs, which is {recipe.epochs}",
+        ),
+        (
+            "finetune.layer_decay",
+            decay,
+            _is_within(decay, 1) and decay > 0,
+            "in (0, 1]",
+        ),
+        ("augment.crop", augment.crop, _is_count(augment.crop, 0), "0 or more"),
+        (
+            "augment.randaugment",
+            augment.randaugment,
+            _is_count(augment.randaugment, 0),
+            "0 or more",
+        ),
     ]
-    for name, holds, rule in rules:
+    for section, field, greatest in (
+        ("optimize", "warmup_epochs", None),
+        ("optimize", "weight_decay", None),
+        ("optimize", "clip", None),
+        ("optimize", "label_smoothing", 1),
+        ("optimize", "average", 1),
+        ("augment", "magnitude", 1),
+        ("augment", "mixup", None),
+        ("augment", "cutmix", None),
+    ):
+        value = getattr(getattr(recipe, section), field)
+        rule = "0 or more" if greatest is None else f"in 0..{greatest}"
+        holds = _is_within(value, greatest)
+        rules.append((f"{section}.{field}", value, holds, rule))
+    for name, value, holds, rule in rules:
         if not holds:
             raise ValueError(
                 f"{name} must be {rule}. "
-                f"Received: {name}={getattr(recipe, name)!r}"
+                f"Received: {name.rpartition('.')[2]}={value!r}"
             )
-    settings, frozen = recipe.optimize, recipe.finetune.frozen_epochs
-    if settings.name not in OPTIMIZERS:
-        raise ValueError(
-            f"optimize.name must be one of {sorted(OPTIMIZERS)}. "
-            f"Received: name={settings.name!r}"
-        )
-    if not settings.learning_rate > 0:
-        raise ValueError(
-            "optimize.learning_rate must be positive. "
-            f"Received: learning_rate={settings.learning_rate!r}"
-        )
-    if not 0 <= settings.average < 1:
-        raise ValueError(
-            "optimize.average must be in [0, 1). "
-            f"Received: average={settings.average!r}"
-        )
-    if not 0 <= frozen <= recipe.epochs:
-        raise ValueError(
-            "finetune.frozen_epochs must be in 0..epochs. Received: "
-            f"frozen_epochs={frozen}, epochs={recipe.epochs}"
-        )
 
 
-def _is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_count(value, least=1):
+    return type(value) is int and value >= least
+
+
+def _is_within(value, greatest=None):
+    """Whether it is a number from 0 to `greatest`, without end if None."""
+    if type(value) not in (int, float) or not value >= 0:
+        return False
+    return greatest is None or value <= greatest

@@ -150,8 +150,8 @@ def load_model(source):
         ) from error
     labels = path / "labels.txt"
     if labels.exists():
-        lines = labels.read_text(encoding="utf-8").splitlines()
-        model.class_names = tuple(lines)
+        lines = labels.read_text(encoding="utf-8").split("\n")
+        model.class_names = tuple(lines[:-1])
     return model
 
 
@@ -180,7 +180,7 @@ def save_model(model, directory, class_names=None):
             )
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
-    old = fresh.with_suffix(".old")
+    old = fresh.with_name(f"{fresh.name}.old")
     fresh.mkdir()
     try:
         # The same graph, uncompiled: no optimizer state in the file.
@@ -197,10 +197,15 @@ def save_model(model, directory, class_names=None):
             )
         if directory.exists():
             directory.rename(old)
-        fresh.rename(directory)
+        try:
+            fresh.rename(directory)
+        except BaseException:
+            if old.exists():
+                old.rename(directory)
+            raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     return directory
 
 

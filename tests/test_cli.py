@@ -203,7 +203,7 @@ def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
 
     monkeypatch.setattr(recipes, "read", stop)
     code, _, err = call(capsys, "train", "any.toml", "--to", "x")
-    assert code == 130 and "the same command continues" in err
+    assert code == 130 and "continues with the same command" in err
 
 
 @needs_tensorflow

@@ -19,7 +19,7 @@ from tests.backends import to_numpy
 ROOT = Path(__file__).parents[1]
 
 
-def tiny(input_shape, classes, width=4):
+def tiny(input_shape, classes, width=4, extra=None):
     """A net with batch norm and a dropout, so that state matters."""
     x = inputs = keras.Input(input_shape)
     x = keras.layers.Rescaling(1 / 255, name="scale")(x)
@@ -109,6 +109,26 @@ def test_toml_round_trip(tmp_path, photos):
     assert recipes.read(path) == first
 
 
+def test_none_and_tuples_survive_toml(tmp_path, photos):
+    # TOML knows neither, and a resumed run compares with what it reads.
+    plan = recipe(photos, epochs=1, model={"name": "tiny", "extra": None})
+    plan = dataclasses.replace(
+        plan, data=dataclasses.replace(plan.data, image_size=[9, 11])
+    )
+    first = recipes.train(plan, tmp_path / "run", verbose=0)
+    assert recipes.train(plan, tmp_path / "run", verbose=0) == first
+
+
+def test_a_failed_start_does_not_claim_the_folder(tmp_path, photos):
+    wrong = recipe(photos / "nowhere", epochs=1)
+    with pytest.raises(ValueError, match="nowhere"):
+        recipes.train(wrong, tmp_path / "run", verbose=0)
+    recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
+    nothing = recipe("", epochs=1, data={})
+    with pytest.raises(ValueError, match="folder or a TFDS name"):
+        recipes.train(nothing, tmp_path / "other", verbose=0)
+
+
 def test_every_recipe_of_the_repository_is_valid():
     paths = [*ROOT.glob("training/*.toml"), *ROOT.glob("kanets/sample/*.toml")]
     assert paths
@@ -121,7 +141,7 @@ def test_every_recipe_of_the_repository_is_valid():
     [
         (
             {"epochs": 0},
-            "epochs must be a positive integer. Received: epochs=0",
+            "epochs must be 1 or more. Received: epochs=0",
         ),
         ({"epochs": True}, "Received: epochs=True"),
         ({"batch_size": 2.5}, "Received: batch_size=2.5"),
@@ -133,9 +153,21 @@ def test_every_recipe_of_the_repository_is_valid():
         ({"model": "KANet"}, "Received: model='KANet'"),
         ({"optimize": {"name": "adam"}}, "Received: name='adam'"),
         ({"optimize": {"learning_rate": -1}}, "Received: learning_rate=-1"),
-        ({"optimize": {"average": 1.0}}, "Received: average=1.0"),
+        ({"optimize": {"average": 1.5}}, "Received: average=1.5"),
+        ({"optimize": {"learning_rate": "0.1"}}, "learning_rate='0.1'"),
+        ({"optimize": {"label_smoothing": -0.1}}, "label_smoothing=-0.1"),
+        ({"optimize": {"warmup_epochs": -1}}, "warmup_epochs=-1"),
+        ({"augment": {"mixup": -1.0}}, "augment.mixup .*mixup=-1.0"),
+        ({"augment": {"crop": 1.5}}, "augment.crop .*crop=1.5"),
+        ({"finetune": {"layer_decay": 0}}, "layer_decay=0"),
+        ({"seed": -1}, "seed must be 0 or more. Received: seed=-1"),
+        ({"data": "cifar10"}, "must be a section. Received: data='cifar10'"),
+        (
+            {"model": {"name": "runs/a"}, "precision": "mixed_float16"},
+            '"float32" for a model that is loaded',
+        ),
         ({"optimize": {"rate": 1}}, r"\[optimize\].*Received: \['rate'\]"),
-        ({"finetune": {"frozen_epochs": 4}}, "frozen_epochs=4, epochs=3"),
+        ({"finetune": {"frozen_epochs": 4}}, "is 3. Received: frozen_epochs=4"),
     ],
 )
 def test_bad_recipes_are_named(photos, fields, text):
@@ -275,7 +307,7 @@ def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
         photos,
         model={"name": str(tmp_path / "base")},
         epochs=4,
-        optimize={"name": "adamw", "learning_rate": 0.01},
+        optimize={"name": "adamw", "learning_rate": 0.01, "average": 0.9},
         finetune={"frozen_epochs": 2, "layer_decay": 0.5},
     )
     whole = tmp_path / "whole"

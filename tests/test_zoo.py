@@ -121,6 +121,20 @@ def test_saving_replaces_whole_or_not_at_all(model, folder, monkeypatch):
             kanets.save_model(model, folder, ("a", "b", "c"))
     assert (folder / "model.weights.h5").read_bytes() == before
     assert [p.name for p in folder.parent.iterdir()] == ["insects"]
+
+    original = Path.rename
+
+    def fail_at_last(self, target):
+        if Path(target) == folder and not self.name.endswith(".old"):
+            raise OSError("moved away")
+        return original(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail_at_last)
+        with pytest.raises(OSError, match="moved away"):
+            kanets.save_model(model, folder, ("a", "b", "c"))
+    assert (folder / "model.weights.h5").read_bytes() == before
+    assert [p.name for p in folder.parent.iterdir()] == ["insects"]
     kanets.save_model(model, folder, ("a", "b", "c"))
     assert kanets.load_model(folder).class_names == ("a", "b", "c")
     assert [p.name for p in folder.parent.iterdir()] == ["insects"]

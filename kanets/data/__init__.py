@@ -1,12 +1,18 @@
 """Pictures from a folder, arrays or TensorFlow Datasets, ready for `fit()`."""
 
-from kanets.data.batches import BadPicturesError, Batches, augmented
+from kanets.data.batches import (
+    BadPicturesError,
+    Batches,
+    augmented,
+    gathered,
+)
 from kanets.data.loading import load, load_test, unpack_sample
 
 __all__ = [
     "BadPicturesError",
     "Batches",
     "augmented",
+    "gathered",
     "load",
     "load_test",
     "unpack_sample",

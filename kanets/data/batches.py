@@ -12,6 +12,10 @@ from kanets.data.pictures import PictureError, fit_picture, read_picture
 _LISTED = 20
 
 
+# A set that fits in this many bytes is kept decoded, as 8-bit pixels.
+MEMORY_BUDGET = 2 * 1024**3
+
+
 class BadPicturesError(ValueError):
     """Pictures that cannot be read, all in one report.
 
@@ -173,6 +177,38 @@ class Batches(keras.utils.PyDataset):
                     key = [self.seed, 2, epoch, index, number]
                     batch = _transformed(transform, batch, key)
         return batch
+
+
+def gathered(batches, *, shuffle=False, seed=0):
+    """Reads a `tf.data.Dataset` of `load` into memory, where it fits.
+
+    Args:
+        batches: what `load` returned: `Batches` and None are returned as
+            they are.
+        shuffle: bool, as in `Batches`.
+        seed: int, as in `Batches`.
+
+    Returns:
+        `Batches`; or `batches` itself, if it needs more than
+        `MEMORY_BUDGET` bytes.
+    """
+    if batches is None or isinstance(batches, Batches):
+        return batches
+    height, width = batches.image_size
+    if batches.num_pictures * height * width * 3 > MEMORY_BUDGET:
+        return batches
+    parts = [(np.asarray(x), np.asarray(y)) for x, y in batches]
+    images = np.concatenate([images for images, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
+    return Batches(
+        ArrayPictures(images.astype(np.uint8)),
+        labels,
+        np.arange(len(labels)),
+        batch_size=len(parts[0][1]),
+        class_names=batches.class_names,
+        shuffle=shuffle,
+        seed=seed,
+    )
 
 
 def augmented(batches, transform):

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from kanets.data.batches import ArrayPictures, BadPicturesError, FilePictures
+from kanets.data.batches import (
+    MEMORY_BUDGET,
+    ArrayPictures,
+    BadPicturesError,
+    FilePictures,
+)
 from kanets.data.pictures import (
     SUFFIXES,
     PictureError,
     fit_picture,
     read_picture,
 )
-
-# A set that fits in this many bytes is kept decoded, as 8-bit pixels.
-MEMORY_BUDGET = 2 * 1024**3
 
 VALIDATION_FOLDERS = ("val", "validation", "test")
 TEST_FOLDERS = ("test", "val", "validation")

@@ -4,7 +4,7 @@ TensorFlow and TensorFlow Datasets are imported by the functions, never by the
 module: `kanets.data` must load folders and arrays without them.
 """
 
-from kanets.data.folders import MEMORY_BUDGET
+from kanets.data.batches import MEMORY_BUDGET
 from kanets.data.graph_pictures import fit_pictures
 
 VALIDATION_SPLITS = ("validation", "test")
