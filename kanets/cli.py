@@ -56,7 +56,7 @@ def _train(options):
 def _finetune(options):
     from kanets import recipes
 
-    size = options.image_size
+    size = tuple(options.image_size or _model_size(options.model))
     recipe = recipes.from_dict(
         {
             "model": {"name": options.model},
@@ -65,9 +65,10 @@ def _finetune(options):
             "seed": options.seed,
             "data": {
                 "source": options.data,
-                "image_size": size or _model_size(options.model),
+                "image_size": size,
                 "on_error": options.on_error,
             },
+            "augment": {"crop": min(size) // 10},
             "optimize": {
                 "name": "adamw",
                 "learning_rate": options.learning_rate,
@@ -86,7 +87,13 @@ def _finetune(options):
 def _model_size(name):
     from kanets import zoo
 
-    return zoo.load_model(name).input_shape[1:3]
+    size = zoo.load_model(name).input_shape[1:3]
+    if None in size:
+        raise ValueError(
+            "A model of open size needs --image-size HEIGHT WIDTH. "
+            f"Received: {name!r} with input size {size}"
+        )
+    return size
 
 
 def _evaluate(options):

@@ -93,10 +93,14 @@ class FineTune:
             batch norm of the frozen body runs in inference mode.
         layer_decay: each layer below the head learns by this factor slower
             than the one above it; 1 is all alike.
+        norm_momentum: of the moving statistics of batch norm. A small set
+            has few steps an epoch, and Keras's 0.99 would go on describing
+            the pictures the model came from.
     """
 
     frozen_epochs: int = 0
     layer_decay: float = 1.0
+    norm_momentum: float = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -400,9 +404,13 @@ def _build(recipe, train_set):
     classes = len(train_set.class_names)
     if name in NETS:
         return NETS[name](input_shape=shape, classes=classes, **arguments)
-    return zoo.create_model(
+    model = zoo.create_model(
         name, num_classes=classes, input_shape=shape, **arguments
     )
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = recipe.finetune.norm_momentum
+    return model
 
 
 def _monitor(recipe, validation_set):
@@ -535,6 +543,7 @@ def _check(recipe):
         ("optimize", "clip", None),
         ("optimize", "label_smoothing", 1),
         ("optimize", "average", 1),
+        ("finetune", "norm_momentum", 1),
         ("augment", "magnitude", 1),
         ("augment", "mixup", None),
         ("augment", "cutmix", None),

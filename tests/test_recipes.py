@@ -327,6 +327,20 @@ def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
             np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
+def test_batch_norm_follows_a_small_set(tmp_path, photos, monkeypatch):
+    recipes.train(recipe(photos), tmp_path / "base", verbose=0)
+    seen = []
+    original = recipes._build
+    monkeypatch.setattr(
+        recipes, "_build", lambda *a: seen.append(original(*a)) or seen[-1]
+    )
+    plan = recipe(photos, model={"name": str(tmp_path / "base")}, epochs=1)
+    recipes.train(plan, tmp_path / "tuned", verbose=0)
+    assert seen[0].get_layer("bn").momentum == 0.9
+    recipes.train(recipe(photos, epochs=1), tmp_path / "fresh", verbose=0)
+    assert seen[1].get_layer("bn").momentum == 0.99
+
+
 def test_the_frozen_body_does_not_move(tmp_path, photos):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     plan = recipe(
