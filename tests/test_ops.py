@@ -129,7 +129,8 @@ def test_equals_the_independent_pytorch_port():
     cotangent = golden["case0_cotangent"].transpose(0, 2, 3, 1)
     (actual,) = gradient(lambda t: keras.ops.sum(operator(t) * cotangent), x)
     expected = golden["case0_input_grad"].transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    # Logits reach 119 here, unscaled, so float32 itself is near 1e-5 away.
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
 def test_a_constant_picture_by_hand():

@@ -225,12 +225,12 @@ class AttnModule(_InvertedResidual):
     a convolution path (1x1 to (r-1)·c, 3x3 depthwise of stride s), and an
     attention operator that gives c maps, average-pooled by s when s > 1.
 
-    The literal form of the paper trains badly: dot products of unnormalised
-    maps saturate the softmax, and the attention maps reach the concatenation
-    at another scale than the convolution path. By default the logits are
-    multiplied by 1/sqrt(D), and the attention maps get what the convolution
-    maps beside them get, batch normalisation (which folds away at export)
-    and ReLU6. `attention_scale=None`, `attention_norm=False` and
+    The literal form of the paper trains badly: the attention maps reach the
+    concatenation at another scale than the convolution maps beside them. By
+    default they get what those get, batch normalisation (which folds away at
+    export) and ReLU6; that is what helps. Logits are multiplied by 1/sqrt(D),
+    which makes no clear difference then, and keeps products of wide maps
+    within half precision. `attention_scale=None`, `attention_norm=False` and
     `attention_activation=None` give the literal form. The measurements are
     in `benchmarks/attention_path.csv`.
 
