@@ -12,7 +12,6 @@ import argparse
 import csv
 import itertools
 import platform
-import time
 from pathlib import Path
 
 import keras
@@ -109,11 +108,9 @@ def run(variant, peak_rate, seed, train, test):
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    start = time.time()
     history = model.fit(
         *train, batch_size=BATCH, epochs=EPOCHS, verbose=0
     ).history
-    seconds = time.time() - start
     _, accuracy = model.evaluate(*test, batch_size=500, verbose=0)
     return {
         "variant": variant,
@@ -123,7 +120,6 @@ def run(variant, peak_rate, seed, train, test):
         "train_loss_epoch1": round(history["loss"][0], 4),
         "train_loss_epoch2": round(history["loss"][1], 4),
         "parameters": model.count_params(),
-        "seconds": round(seconds),
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
         "machine": platform.machine(),
