@@ -6,6 +6,7 @@ import numpy as np
 
 from kanets import data, zoo
 from kanets.data import folders
+from kanets.data.graph_pictures import JPEG, PNG
 from kanets.data.loading import find_test_folder
 from kanets.data.pictures import (
     SUFFIXES,
@@ -13,17 +14,18 @@ from kanets.data.pictures import (
     fit_picture,
     read_picture,
 )
-from kanets.export import load_savedmodel
+from kanets.export import find_savedmodel, load_savedmodel
 
 _CHUNK = 100  # pictures that are decoded at once
 
 
 def is_savedmodel(path):
     """Whether `path` is a SavedModel or a folder of its versions."""
-    path = Path(path)
-    return path.is_dir() and bool(
-        [*path.glob("saved_model.pb"), *path.glob("[0-9]*/saved_model.pb")]
-    )
+    try:
+        find_savedmodel(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def evaluate(source, data_source, *, batch_size=100, on_error="stop"):
@@ -151,7 +153,7 @@ def _servable(paths, on_error):
     others = []
     for row in rows:
         with paths[row].open("rb") as file:
-            if not file.read(8).startswith((b"\xff\xd8\xff", b"\x89PNG")):
+            if not file.read(8).startswith((JPEG, PNG)):
                 others.append(row)
     if others and on_error == "stop":
         reason = "a SavedModel reads JPEG and PNG only"
@@ -161,13 +163,13 @@ def _servable(paths, on_error):
 
 def _labels(savedmodel):
     """The class names of a bundle, in the order of its probabilities."""
-    found = sorted(Path(savedmodel).glob("**/assets.extra/labels.txt"))
-    if not found:
+    labels = find_savedmodel(savedmodel) / "assets.extra" / "labels.txt"
+    if not labels.exists():
         raise ValueError(
             "The SavedModel must hold assets.extra/labels.txt. "
             f"Received: {str(savedmodel)!r}"
         )
-    return found[-1].read_text(encoding="utf-8").split("\n")[:-1]
+    return labels.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def _read(path):

@@ -518,6 +518,12 @@ def _check(recipe):
             "a positive number",
         ),
         (
+            "optimize.average",
+            optimize.average,
+            _is_within(optimize.average) and optimize.average < 1,
+            "in [0, 1)",
+        ),
+        (
             "finetune.frozen_epochs",
             frozen,
             _is_count(frozen, 0) and frozen <= recipe.epochs,
@@ -542,7 +548,6 @@ def _check(recipe):
         ("optimize", "weight_decay", None),
         ("optimize", "clip", None),
         ("optimize", "label_smoothing", 1),
-        ("optimize", "average", 1),
         ("finetune", "norm_momentum", 1),
         ("augment", "magnitude", 1),
         ("augment", "mixup", None),

@@ -94,6 +94,18 @@ def test_predict_files_and_folders(run, photos, capsys):
 
 
 @needs_tensorflow
+def test_version_10_comes_after_version_9(run, photos, capsys, tmp_path):
+    call(capsys, "export", run, "--to", tmp_path / "s", "--version", 9)
+    call(capsys, "export", run, "--to", tmp_path / "s", "--version", 10)
+    labels = tmp_path / "s" / "9" / "assets.extra" / "labels.txt"
+    labels.write_text("other\nnames\n")
+    code, out, _ = call(
+        capsys, "evaluate", tmp_path / "s", "--data", photos / "val"
+    )
+    assert code == 0 and out == "accuracy 1.0000 (8 of 8 pictures)\n"
+
+
+@needs_tensorflow
 def test_export_then_the_bundle_says_the_same(run, photos, capsys, tmp_path):
     code, out, _ = call(
         capsys, "export", run, "--format", "savedmodel", "--to", tmp_path / "s"

@@ -153,6 +153,7 @@ def test_every_recipe_of_the_repository_is_valid():
         ({"model": "KANet"}, "Received: model='KANet'"),
         ({"optimize": {"name": "adam"}}, "Received: name='adam'"),
         ({"optimize": {"learning_rate": -1}}, "Received: learning_rate=-1"),
+        ({"optimize": {"average": 1.0}}, "Received: average=1.0"),
         ({"optimize": {"average": 1.5}}, "Received: average=1.5"),
         ({"optimize": {"learning_rate": "0.1"}}, "learning_rate='0.1'"),
         ({"optimize": {"label_smoothing": -0.1}}, "label_smoothing=-0.1"),

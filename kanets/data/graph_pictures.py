@@ -6,8 +6,8 @@ columns, then rows; hardly a value then differs from Pillow's, and none by
 more than one level. A single `tf.image.resize` changes one in six.
 """
 
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+PNG = b"\x89PNG\r\n\x1a\n"
 _COARSE_GREY = (b"\x01\x00", b"\x02\x00", b"\x04\x00")
 _EXIF = int.from_bytes(b"Exif")
 _EXIF_WITHIN = 1 << 18  # bytes; the segment comes early and is below 1 << 16
@@ -20,7 +20,7 @@ def decode_pictures(image_bytes, image_size):
     def starts_with(encoded, magic):
         return tf.strings.substr(encoded, 0, len(magic)) == magic
 
-    is_known = starts_with(image_bytes, _JPEG) | starts_with(image_bytes, _PNG)
+    is_known = starts_with(image_bytes, JPEG) | starts_with(image_bytes, PNG)
     check = tf.debugging.Assert(
         tf.reduce_all(is_known),
         [
@@ -56,7 +56,7 @@ def decode_pictures(image_bytes, image_size):
 
     def decode(encoded):
         picture = tf.cond(
-            starts_with(encoded, _PNG),
+            starts_with(encoded, PNG),
             lambda: decode_png(encoded),
             lambda: decode_jpeg(encoded),
         )

@@ -1,5 +1,9 @@
 """Models in the form their consumer wants."""
 
-from kanets.export.savedmodel import export_savedmodel, load_savedmodel
+from kanets.export.savedmodel import (
+    export_savedmodel,
+    find_savedmodel,
+    load_savedmodel,
+)
 
-__all__ = ["export_savedmodel", "load_savedmodel"]
+__all__ = ["export_savedmodel", "find_savedmodel", "load_savedmodel"]

@@ -110,6 +110,33 @@ def export_savedmodel(
     return version_folder
 
 
+def find_savedmodel(path):
+    """Finds the folder of a SavedModel, the one `load_savedmodel` loads.
+
+    Args:
+        path: a version folder, or the folder of versions, of which the
+            highest is taken.
+
+    Returns:
+        `pathlib.Path` of the folder that holds `saved_model.pb`.
+
+    Raises:
+        FileNotFoundError: if there is no SavedModel at `path`.
+    """
+    path = pathlib.Path(path)
+    candidates = [path]
+    if path.is_dir():
+        versions = _versions(path)
+        candidates += [versions[number] for number in sorted(versions)[::-1]]
+    for folder in candidates:
+        if (folder / "saved_model.pb").is_file():
+            return folder
+    raise FileNotFoundError(
+        "`path` must be an exported version or a folder of versions. "
+        f"Received: path={str(path)!r}"
+    )
+
+
 def load_savedmodel(path):
     """Loads an exported classifier.
 
@@ -133,19 +160,7 @@ def load_savedmodel(path):
     """
     import tensorflow as tf
 
-    path = pathlib.Path(path)
-    candidates = [path]
-    if path.is_dir():
-        versions = _versions(path)
-        candidates += [versions[number] for number in sorted(versions)[::-1]]
-    for folder in candidates:
-        if (folder / "saved_model.pb").is_file():
-            break
-    else:
-        raise FileNotFoundError(
-            "`path` must be an exported version or a folder of versions. "
-            f"Received: path={str(path)!r}"
-        )
+    folder = find_savedmodel(path)
     bundle = tf.saved_model.load(str(folder))
     serve = bundle.signatures.get("serving_default")
     if (
