@@ -131,6 +131,13 @@ def read_progress(directory):
     return progress["rows"], progress["best"]
 
 
+def replace_text(path, text):
+    """Writes a text file, whole or not at all."""
+    fresh = path.with_name(f".{path.name}")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)
+
+
 def write_log(directory, rows):
     """Writes `log.csv`, whole or not at all."""
     names = list(dict.fromkeys(name for row in rows for name in row))

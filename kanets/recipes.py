@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import importlib.util
 import json
-import os
 import time
 import tomllib
 from pathlib import Path
@@ -269,9 +268,7 @@ def train(recipe, directory, verbose=1):
         "seconds": round(time.time() - start, 1),
     }
     checkpoints.write_log(directory, rows)
-    fresh = directory / ".result.json"
-    fresh.write_text(json.dumps(result, indent=1))
-    os.replace(fresh, result_path)
+    checkpoints.replace_text(result_path, json.dumps(result, indent=1))
     return result
 
 
@@ -448,9 +445,7 @@ def _claim(recipe, directory):
             )
         return
     directory.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(".recipe.toml")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
+    checkpoints.replace_text(path, text)
 
 
 def _silent(*_):

@@ -5,13 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import kanets
 from kanets import cli, recipes
 from tests.backends import needs_tensorflow
+from tests.photos import write_photos
 from tests.test_recipes import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -25,18 +24,7 @@ def tiny_net(monkeypatch):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        for label, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
-            folder = root / split / label
-            folder.mkdir(parents=True)
-            for index in range(count):
-                noise = generator.normal(0, 20, (16, 16, 3))
-                pixels = np.clip(noise + colour, 0, 255).astype("uint8")
-                Image.fromarray(pixels).save(
-                    folder / f"{index}.jpg", quality=95
-                )
-    return root
+    return write_photos(root, 8, 4, (16, 16), "jpg", quality=95)
 
 
 RECIPE = """

@@ -11,10 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from kanets import checkpoints, data, recipes, zoo
 from tests.backends import to_numpy
+from tests.photos import write_photos
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,16 +41,7 @@ def tiny_net(monkeypatch):
 def photos(tmp_path_factory):
     """Two classes that differ in colour: 12 training, 6 validation each."""
     root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 6)):
-        for label, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
-            folder = root / split / label
-            folder.mkdir(parents=True)
-            for index in range(count):
-                noise = generator.normal(0, 20, (9, 11, 3))
-                pixels = np.clip(noise + colour, 0, 255).astype("uint8")
-                Image.fromarray(pixels).save(folder / f"{index}.png")
-    return root
+    return write_photos(root, 12, 6, (9, 11), "png")
 
 
 def recipe(photos, **changes):
