@@ -1,0 +1,1 @@
+"""ylg: two-dimensional local sparse attention, and GANs built on it."""
