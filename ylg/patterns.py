@@ -300,7 +300,21 @@ def strided_repetitive(
     )
 
 
+def dense(shape, key_shape=None, *, alignment="tiled"):
+    """Every query sees every key: O(n^2), the yardstick of the others.
+
+    Args:
+        shape, key_shape, alignment: as in `left_floor`.
+
+    Returns:
+        A `GroupPattern` of one group.
+    """
+    query_shape, key_shape, _ = _arguments(shape, key_shape, None, alignment)
+    return _dense(query_shape, key_shape)
+
+
 PATTERNS = {
+    "dense": dense,
     "left_floor": left_floor,
     "right_floor": right_floor,
     "left_repetitive": left_repetitive,
@@ -476,6 +490,16 @@ def _strided_repetitive(query_shape, key_shape, stride, alignment):
     visible = np.ones((copies * classes.shape[1], classes.shape[1]), bool)
     return GroupPattern(
         "strided_repetitive", query_shape, key_shape, groups, classes, visible
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _dense(query_shape, key_shape):
+    queries = np.arange(math.prod(query_shape))[None]
+    keys = np.arange(math.prod(key_shape))[None]
+    visible = np.ones((queries.size, keys.size), bool)
+    return GroupPattern(
+        "dense", query_shape, key_shape, queries, keys, visible
     )
 
 

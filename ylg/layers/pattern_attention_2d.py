@@ -1,0 +1,289 @@
+"""SAGAN's attention block, over the patterns of YLG or over everything.
+
+Zhang et al., "Self-Attention Generative Adversarial Networks" (ICML 2019),
+section 3, and Daras et al., "Your Local GAN" (CVPR 2020), section 4, which
+gives each of eight heads a sparse pattern.
+"""
+
+import keras
+from keras import ops
+
+from ylg import patterns as patterns_
+from ylg.layers.spectral_normalization import SpectralNormalization
+from ylg.ops import pattern_attention
+
+
+class _PatternAttention2D(keras.layers.Layer):
+    """Projections, an operator over `pattern_names`, and a gate."""
+
+    def __init__(
+        self,
+        num_heads=8,
+        pool_size=2,
+        scale=None,
+        residual=True,
+        spectral_norm=False,
+        iterate_at_inference=False,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (("num_heads", num_heads), ("pool_size", pool_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{name} must be a positive integer. "
+                    f"Received: {name}={value!r}"
+                )
+        is_number = isinstance(scale, int | float) and scale is not True
+        if not (scale is None or scale == "rsqrt" or is_number):
+            raise ValueError(
+                'scale must be None, "rsqrt" or a number. '
+                f"Received: scale={scale!r}"
+            )
+        self.num_heads = num_heads
+        self.pool_size = pool_size
+        self.scale = scale
+        self.residual = residual
+        self.spectral_norm = spectral_norm
+        self.iterate_at_inference = iterate_at_inference
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        if len(input_shape) != 4 or input_shape[-1] is None:
+            raise ValueError(
+                "The input must be (batch, height, width, channels) with "
+                f"known channels. Received: input_shape={tuple(input_shape)}"
+            )
+        channels = input_shape[-1]
+        self.key_dim = max(1, channels // (8 * self.num_heads))
+        self.value_dim = max(1, channels // (2 * self.num_heads))
+        self.theta = self._map("theta", self.num_heads * self.key_dim)
+        self.phi = self._map("phi", self.num_heads * self.key_dim)
+        self.g = self._map("g", self.num_heads * self.value_dim)
+        self.out = self._map("out", channels)
+        for layer in (self.theta, self.phi, self.g):
+            layer.build(input_shape)
+        merged = self.num_heads * self.value_dim
+        self.out.build((*input_shape[:-1], merged))
+        if self.residual:
+            self.sigma = self.add_weight(
+                shape=(), initializer="zeros", name="sigma"
+            )
+        self.built = True
+
+    def call(self, inputs, training=None):
+        output = self._attend(inputs, training)
+        output = ops.reshape(
+            output, (-1, *inputs.shape[1:3], self.num_heads * self.value_dim)
+        )
+        output = self._project(self.out, output, training)
+        if not self.residual:
+            return output
+        return inputs + ops.cast(self.sigma, output.dtype) * output
+
+    def attention_weights(self, inputs):
+        """What each head looks at, in inference.
+
+        Args:
+            inputs: float tensor (B, H, W, C).
+
+        Returns:
+            List of N float32 tensors (B, H W, degree) in the layout of
+            `self.patterns(inputs.shape)[head].neighbours`;
+            `ylg.ops.dense_weights` makes matrices of them.
+        """
+        inputs = ops.cast(inputs, self.compute_dtype)
+        _, weights = self._attend(inputs, False, return_weights=True)
+        return weights
+
+    def patterns(self, input_shape):
+        """The pattern of each head for an input of shape (B, H, W, C)."""
+        grid = tuple(input_shape[1:3])
+        if None in grid:
+            raise ValueError(
+                "The patterns need a known height and width. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        key_grid = tuple(-(-size // self.pool_size) for size in grid)
+        return self._patterns(grid, key_grid)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "pool_size": self.pool_size,
+            "scale": self.scale,
+            "residual": self.residual,
+            "spectral_norm": self.spectral_norm,
+            "iterate_at_inference": self.iterate_at_inference,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+        }
+
+    def _attend(self, inputs, training, return_weights=False):
+        patterns = self.patterns(inputs.shape)
+        query = self._project(self.theta, inputs, training)
+        key = self._pooled(self._project(self.phi, inputs, training))
+        value = self._pooled(self._project(self.g, inputs, training))
+        scale = 1.0 if self.scale is None else self.scale
+        if scale == "rsqrt":
+            scale = self.key_dim**-0.5
+        return pattern_attention(
+            *(self._tokens(x) for x in (query, key, value)),
+            patterns,
+            scale=scale,
+            return_weights=return_weights,
+        )
+
+    def _map(self, name, filters):
+        layer = keras.layers.Conv2D(
+            filters,
+            1,
+            use_bias=False,
+            kernel_initializer=self.kernel_initializer.clone(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        if not self.spectral_norm:
+            return layer
+        return SpectralNormalization(
+            layer,
+            iterate_at_inference=self.iterate_at_inference,
+            dtype=self.dtype_policy,
+            name=f"{name}_sn",
+        )
+
+    def _project(self, layer, inputs, training):
+        if self.spectral_norm:
+            return layer(inputs, training=training)
+        return layer(inputs)
+
+    def _pooled(self, x):
+        if self.pool_size == 1:
+            return x
+        return ops.max_pool(
+            x, self.pool_size, padding="same", data_format="channels_last"
+        )
+
+    def _tokens(self, x):
+        """(B, H, W, N D) -> (B, H W, N, D)."""
+        height, width, channels = x.shape[1:]
+        size = channels // self.num_heads
+        return ops.reshape(x, (-1, height * width, self.num_heads, size))
+
+
+@keras.saving.register_keras_serializable(package="ylg")
+class LocalSparseAttention2D(_PatternAttention2D):
+    """Multi-head attention over a picture where each head sees O(sqrt n) cells.
+
+        q, k, v = theta(x), pool(phi(x)), pool(g(x))
+        y = x + sigma * out(concat over heads of attention(q, k, v | pattern))
+
+    theta and phi are 1x1 maps to C/8 channels, g to C/2, out back to C; pool
+    is the 2x2 maximum; sigma is a learned gate that starts at zero. The
+    n x n product is never formed.
+
+    Args:
+        num_heads: N. Heads have max(1, C // 8N) channels for keys and
+            max(1, C // 2N) for values.
+        patterns: "ylg" or a sequence of names of `ylg.patterns.PATTERNS`,
+            which the heads take in turn. "ylg" is the official eight for
+            eight heads, for other numbers its four different ones in turn.
+        alignment: where a query finds itself on the coarser grid of the
+            pooled keys. "spatial", the default, is the key cell that covers
+            it. "tiled" is the official model's, which wraps around: there
+            most queries look at cells of another part of the picture, which
+            is not the locality that the paper is about.
+        pool_size: side of the pooling of keys and values; 1 for none.
+        scale: factor of the logits: None is none, as in SAGAN; "rsqrt" is
+            1 / sqrt(key channels of a head); or a number.
+        residual: if False, the output is out(...) alone, without gate.
+        spectral_norm: whether the four maps are spectrally normalised.
+        iterate_at_inference: as in `SpectralNormalization`.
+        kernel_initializer: of the four maps.
+
+    Call arguments:
+        inputs: float tensor (B, H, W, C), H and W known.
+
+    Returns:
+        (B, H, W, C), in the compute dtype; the softmax is in float32.
+
+    Raises:
+        ValueError: an argument out of its range, named with its value; an
+            input of unknown height, width or channels.
+
+    Cost: O(H W sqrt(H W) C) time and memory.
+
+    Example:
+
+    >>> layer = ylg.layers.LocalSparseAttention2D(num_heads=8)
+    >>> layer(keras.random.normal((2, 32, 32, 64))).shape
+    (2, 32, 32, 64)
+
+    References:
+        - [Zhang et al., ICML 2019](https://arxiv.org/abs/1805.08318), sec. 3
+        - [Daras et al., CVPR 2020](https://arxiv.org/abs/1911.12287), sec. 4
+    """
+
+    def __init__(
+        self, num_heads=8, patterns="ylg", alignment="spatial", **kwargs
+    ):
+        super().__init__(num_heads, **kwargs)
+        names = patterns
+        if patterns == "ylg":
+            names = patterns_.YLG_HEADS
+            names = names if num_heads == 8 else (*names[:2], *names[4:6])
+        elif isinstance(patterns, str) or not patterns:
+            raise ValueError(
+                'patterns must be "ylg" or a list of pattern names. '
+                f"Received: patterns={patterns!r}"
+            )
+        if alignment not in patterns_.ALIGNMENTS:
+            raise ValueError(
+                f"alignment must be one of {patterns_.ALIGNMENTS}. "
+                f"Received: alignment={alignment!r}"
+            )
+        self._names = [names[h % len(names)] for h in range(num_heads)]
+        self.pattern_names = (
+            patterns if isinstance(patterns, str) else list(patterns)
+        )
+        self.alignment = alignment
+        patterns_.make_patterns(self._names, 1)  # refuses unknown names early
+
+    def _patterns(self, grid, key_grid):
+        return patterns_.make_patterns(
+            self._names,
+            grid,
+            key_grid,
+            partial_block=True,
+            alignment=self.alignment,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "patterns": self.pattern_names,
+            "alignment": self.alignment,
+        }
+
+
+@keras.saving.register_keras_serializable(package="ylg")
+class NonLocalAttention2D(_PatternAttention2D):
+    """SAGAN's attention: every query sees every pooled key.
+
+    The dense twin of `LocalSparseAttention2D`: the same maps, weights, gate
+    and arguments, but for `patterns` and `alignment`. SAGAN has one head.
+
+    Cost: O((H W)^2 C) time, O((H W)^2 N) memory.
+
+    References:
+        - [Zhang et al., ICML 2019](https://arxiv.org/abs/1805.08318), sec. 3
+    """
+
+    def _patterns(self, grid, key_grid):
+        pattern = patterns_.dense(grid, key_grid)
+        return [pattern] * self.num_heads

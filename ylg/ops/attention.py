@@ -1,0 +1,151 @@
+"""Exact attention over sparsity patterns, one or one for each head."""
+
+from keras import ops
+
+from ylg.ops import reference, xla
+from ylg.patterns import Pattern
+
+IMPLEMENTATIONS = {
+    "auto": xla.attention,
+    "xla": xla.attention,
+    "reference": reference.attention,
+}
+
+
+def pattern_attention(
+    query,
+    key,
+    value,
+    patterns,
+    scale=1.0,
+    implementation="auto",
+    return_weights=False,
+):
+    """Attention of each query over the keys that its pattern shows.
+
+        output[i] = sum over j in pattern(i) of w[i, j] value[j]
+        w[i, :] = softmax over j in pattern(i) of scale * <query[i], key[j]>
+
+    Equal to dense attention under the patterns' masks, forward and in the
+    gradient. Scores and softmax are in float32 whatever the dtype.
+
+    Args:
+        query: float tensor (B, n_q, N, D).
+        key: float tensor (B, n_k, N, D).
+        value: float tensor (B, n_k, N, E); E need not be D.
+        patterns: a `ylg.patterns.Pattern` for all heads, or a list of N.
+        scale: float. 1.0, as in SAGAN, is not the 1 / sqrt(D) of
+            Transformers.
+        implementation: "xla", "reference" (masked dense, O(n_q n_k)) or
+            "auto", the fastest exact one.
+        return_weights: if True, also return the attention weights.
+
+    Returns:
+        (B, n_q, N, E) of the dtype of `value`. With `return_weights`, a pair
+        of it and a list of N float32 tensors (B, n_q, degree of the head's
+        pattern), in the layout of `pattern.neighbours`; see `dense_weights`.
+
+    Raises:
+        ValueError: shapes that do not fit each other or the patterns, or an
+            unknown implementation.
+
+    Cost: time and memory O(edges (D + E)), which is O(n sqrt n (D + E)) for
+    the patterns of `ylg.patterns`.
+
+    Example:
+
+    >>> patterns = ylg.patterns.ylg_heads((64, 64))
+    >>> x = keras.random.normal((1, 64 * 64, 8, 16))
+    >>> y = ylg.ops.pattern_attention(x, x, x, patterns)  # (1, 4096, 8, 16)
+
+    References:
+        - [Daras et al., CVPR 2020](https://arxiv.org/abs/1911.12287),
+          sections 3.2 and 3.3
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of {sorted(IMPLEMENTATIONS)}. "
+            f"Received: implementation={implementation!r}"
+        )
+    query, key, value = map(ops.convert_to_tensor, (query, key, value))
+    patterns = _check(query, key, value, patterns)
+    attend = IMPLEMENTATIONS[implementation]
+    outputs, order, weights = [], [], {}
+    # Heads that share a pattern are computed together.
+    for pattern in dict.fromkeys(patterns):
+        heads = [i for i, p in enumerate(patterns) if p is pattern]
+        output, weight = attend(
+            *(_heads(x, heads) for x in (query, key, value)),
+            pattern,
+            scale,
+            return_weights,
+        )
+        outputs.append(output)
+        order += heads
+        if return_weights:
+            weights |= {h: weight[:, :, i] for i, h in enumerate(heads)}
+    output = _heads(
+        ops.concatenate(outputs, axis=2) if len(outputs) > 1 else outputs[0],
+        [order.index(head) for head in range(len(patterns))],
+    )
+    if not return_weights:
+        return output
+    return output, [weights[head] for head in range(len(patterns))]
+
+
+def dense_weights(weights, patterns):
+    """Sparse attention weights as matrices, for looking at them.
+
+    Args:
+        weights: the N tensors (B, n_q, degree) of `pattern_attention`.
+        patterns: the patterns given to it.
+
+    Returns:
+        float32 tensor (B, N, n_q, n_k), O(n_q n_k) memory.
+    """
+    if isinstance(patterns, Pattern):
+        patterns = [patterns] * len(weights)
+    heads = []
+    for weight, pattern in zip(weights, patterns, strict=True):
+        columns = pattern.num_keys
+        one_hot = ops.one_hot(pattern.neighbours, columns, dtype="float32")
+        heads.append(ops.einsum("bqr,qrk->bqk", weight, one_hot))
+    return ops.stack(heads, axis=1)
+
+
+def _heads(x, heads):
+    """x[:, :, heads], without a copy where that is all of it in order."""
+    if heads == list(range(x.shape[2])):
+        return x
+    return ops.take(x, heads, axis=2)
+
+
+def _check(query, key, value, patterns):
+    shapes = [tuple(x.shape) for x in (query, key, value)]
+    received = "Received: query={}, key={}, value={}".format(*shapes)
+    if any(len(shape) != 4 or None in shape[1:] for shape in shapes):
+        raise ValueError(
+            "query, key and value must be (batch, tokens, heads, size) with "
+            f"fixed tokens, heads and size. {received}"
+        )
+    (_, queries, heads, size), (_, keys, *rest), (_, *values) = shapes
+    if rest != [heads, size] or values[:2] != [keys, heads]:
+        raise ValueError(
+            "query and key must agree in heads and size, key and value in "
+            f"tokens and heads. {received}"
+        )
+    is_one = isinstance(patterns, Pattern)
+    patterns = [patterns] * heads if is_one else list(patterns)
+    if len(patterns) != heads:
+        raise ValueError(
+            "patterns must be one pattern, or a list of one for each head. "
+            f"Received: {len(patterns)} patterns, {heads} heads"
+        )
+    for pattern in patterns:
+        if (pattern.num_queries, pattern.num_keys) != (queries, keys):
+            raise ValueError(
+                "Each pattern must be of the queries' and keys' number of "
+                f"tokens. Received: {pattern!r}, {queries} queries, "
+                f"{keys} keys"
+            )
+    return patterns
