@@ -74,7 +74,7 @@ class FeatureExtractor:
         for start in range(0, len(images), self.batch_size):
             part = _unit(images[start : start + self.batch_size], value_range)
             outputs.append(self._forward(part))
-        features, *rest = [np.concatenate(o) for o in zip(*outputs)]  # noqa: B905
+        features, *rest = map(np.concatenate, zip(*outputs, strict=True))
         if features.ndim != 2:
             raise ValueError(
                 "The model's first output must be features (B, F). "
@@ -245,7 +245,7 @@ class GaussianStatistics:
 
     def _add(self, count, mean, scatter):
         if not self.count:
-            self.mean, self._scatter = np.array(mean), np.array(scatter)
+            self.mean, self._scatter = mean, scatter
         else:
             _check_sizes(self.mean, mean)
             delta = mean - self.mean
@@ -533,7 +533,7 @@ def _extract(pictures, name, extractor, value_range, max_count):
             break
     if not found:
         raise ValueError(f"There must be pictures. Received: {name}=no batch")
-    features, probabilities = zip(*found)  # noqa: B905
+    features, probabilities = zip(*found, strict=True)
     if probabilities[0] is None:
         return np.concatenate(features), None
     return np.concatenate(features), np.concatenate(probabilities)
@@ -545,9 +545,9 @@ def _unit(images, value_range):
     if value_range is not None:
         low, high = _check_range(value_range, "value_range")
     elif dtype == "uint8":
-        low, high = 0, 255
+        low, high = 0.0, 255.0
     elif "float" in dtype:
-        low, high = -1, 1
+        low, high = -1.0, 1.0
     else:
         raise ValueError(
             "Pictures must be uint8 or float, or have a value_range. "
@@ -557,7 +557,7 @@ def _unit(images, value_range):
     # Written so that NaN fails.
     if not (unit.min() >= -1e-3 and unit.max() <= 1.001):
         raise ValueError(
-            f"Pixels of these pictures must lie in [{low}, {high}]; give "
+            f"Pixels of these pictures must lie in [{low:g}, {high:g}]; give "
             "value_range (of evaluate: real_range, fake_range) for another. "
             f"Received: images in [{images.min()}, {images.max()}]"
         )
@@ -630,7 +630,7 @@ def _check_range(pair, name):
         raise ValueError(
             f"{name} must be (low, high), low < high. Received: {name}={pair}"
         )
-    return tuple(pair)
+    return float(pair[0]), float(pair[1])
 
 
 def _check_samples(samples, name, minimum=1):

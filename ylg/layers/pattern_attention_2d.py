@@ -166,7 +166,11 @@ class _PatternAttention2D(keras.layers.Layer):
         if self.pool_size == 1:
             return x
         return ops.max_pool(
-            x, self.pool_size, padding="same", data_format="channels_last"
+            x,
+            self.pool_size,
+            self.pool_size,
+            padding="same",
+            data_format="channels_last",
         )
 
     def _tokens(self, x):

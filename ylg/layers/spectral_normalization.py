@@ -113,9 +113,14 @@ class SpectralNormalization(keras.layers.Wrapper):
         # the normalised kernel. A scope hides an outer one: all are listed.
         values = [(v, v.value) for v in self.layer.variables if v is not kernel]
         with keras.StatelessScope(
-            [*values, (kernel, normalized)], initialize_variables=False
-        ):
-            return self.layer(inputs)
+            [*values, (kernel, normalized)],
+            collect_losses=True,
+            initialize_variables=False,
+        ) as scope:
+            outputs = self.layer(inputs)
+        for loss in scope.losses:  # of an activity regularizer
+            self.add_loss(loss)
+        return outputs
 
     def spectral_norm(self, training=False):
         """The estimate of sigma, a float32 scalar; in training u advances."""

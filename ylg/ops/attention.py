@@ -70,6 +70,10 @@ def pattern_attention(
     query, key, value = map(ops.convert_to_tensor, (query, key, value))
     patterns = _check(query, key, value, patterns)
     attend = IMPLEMENTATIONS[implementation]
+    # Heads before tokens: then each head's tokens lie together.
+    query, key, value = (
+        ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value)
+    )
     outputs, order, weights = [], [], {}
     # Heads that share a pattern are computed together.
     for pattern in dict.fromkeys(patterns):
@@ -83,11 +87,10 @@ def pattern_attention(
         outputs.append(output)
         order += heads
         if return_weights:
-            weights |= {h: weight[:, :, i] for i, h in enumerate(heads)}
-    output = _heads(
-        ops.concatenate(outputs, axis=2) if len(outputs) > 1 else outputs[0],
-        [order.index(head) for head in range(len(patterns))],
-    )
+            weights |= {h: weight[:, i] for i, h in enumerate(heads)}
+    output = outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, 1)
+    output = _heads(output, [order.index(h) for h in range(len(patterns))])
+    output = ops.transpose(output, (0, 2, 1, 3))
     if not return_weights:
         return output
     return output, [weights[head] for head in range(len(patterns))]
@@ -114,10 +117,10 @@ def dense_weights(weights, patterns):
 
 
 def _heads(x, heads):
-    """x[:, :, heads], without a copy where that is all of it in order."""
-    if heads == list(range(x.shape[2])):
+    """x[:, heads], without a copy where that is all of it in order."""
+    if heads == list(range(x.shape[1])):
         return x
-    return ops.take(x, heads, axis=2)
+    return ops.take(x, heads, axis=1)
 
 
 def _check(query, key, value, patterns):

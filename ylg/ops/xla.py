@@ -7,7 +7,7 @@ needs more than its edges (padding of incomplete groups included).
 import numpy as np
 from keras import ops
 
-from ylg.ops.softmax import masked_softmax
+from ylg.ops.softmax import HIDDEN, masked_softmax
 from ylg.patterns import GroupPattern, NeighbourPattern, SummaryPattern
 
 
@@ -32,53 +32,46 @@ def _group_attention(query, key, value, pattern, scale, return_weights):
     visible = None if np.all(pattern.visible) else pattern.visible
     if np.any(pattern.key_groups < 0):
         # Padding is seen by nobody, but for the groups' padding queries.
-        present = (pattern.key_groups >= 0)[:, None, None]
+        present = (pattern.key_groups >= 0)[:, None]
         visible = ops.logical_and(present, pattern.visible)
-    scores = ops.einsum("bgpnd,bgrnd->bgnpr", query, key)
+    scores = ops.einsum("bngpd,bngrd->bngpr", query, key)
     weights = masked_softmax(scores, scale, visible)
-    output = ops.einsum(
-        "bgnpr,bgrne->bgpne", ops.cast(weights, value.dtype), value
-    )
+    output = ops.matmul(ops.cast(weights, value.dtype), value)
     output = _ungrouped(output, pattern)
-    if return_weights:
-        weights = _ungrouped(ops.transpose(weights, (0, 1, 3, 2, 4)), pattern)
-        return output, weights
-    return output, None
+    return output, _ungrouped(weights, pattern) if return_weights else None
 
 
 def _summary_attention(query, key, value, pattern, scale, return_weights):
     """Scores with the M summary keys and with the own one: O(n_q M D)."""
-    own_key = _rows(key, pattern.own)
-    shared = ops.einsum(
-        "bqnd,bmnd->bnqm", query, _rows(key, pattern.summary)
-    )
-    own = ops.transpose(ops.sum(query * own_key, axis=-1), (0, 2, 1))
-    scores = ops.concatenate([shared, own[..., None]], axis=-1)
+    summary, own = pattern.summary, pattern.own
+    shared = ops.einsum("bnqd,bnmd->bnqm", query, _rows(key, summary))
+    shared = ops.cast(shared, "float32") * scale
+    single = ops.sum(query * _rows(key, own), axis=-1, keepdims=True)
+    single = ops.cast(single, "float32") * scale
     # A query whose own key is a summary sees it once.
-    visible = np.ones((len(pattern.own), len(pattern.summary) + 1), bool)
-    visible[:, -1] = ~np.isin(pattern.own, pattern.summary)
-    weights = masked_softmax(scores, scale, visible)
-    parts = ops.cast(weights, value.dtype)
-    output = ops.einsum(
-        "bnqm,bmne->bqne", parts[..., :-1], _rows(value, pattern.summary)
-    )
-    share = ops.transpose(parts[..., -1:], (0, 2, 1, 3))
-    output = output + share * _rows(value, pattern.own)
-    if return_weights:
-        return output, ops.transpose(weights, (0, 2, 1, 3))
-    return output, None
+    is_summary = np.isin(own, summary)[:, None]
+    single = ops.where(is_summary, HIDDEN, single)
+    # Softmax over both parts, which are never copied into one.
+    largest = ops.maximum(ops.max(shared, axis=-1, keepdims=True), single)
+    largest = ops.stop_gradient(largest)
+    shared, single = ops.exp(shared - largest), ops.exp(single - largest)
+    total = ops.sum(shared, axis=-1, keepdims=True) + single
+    output = ops.matmul(ops.cast(shared, value.dtype), _rows(value, summary))
+    output = output + ops.cast(single, value.dtype) * _rows(value, own)
+    output = output / ops.cast(total, value.dtype)
+    if not return_weights:
+        return output, None
+    return output, ops.concatenate([shared, single], axis=-1) / total
 
 
 def _neighbour_attention(query, key, value, pattern, scale, return_weights):
     """Gathered keys and values: O(n_q degree D), memory included."""
     key = _grouped(key, pattern.neighbours)
     value = _grouped(value, pattern.neighbours)
-    scores = ops.einsum("bqnd,bqrnd->bqnr", query, key)
-    weights = masked_softmax(
-        scores, scale, (pattern.neighbours >= 0)[:, None]
-    )
+    scores = ops.einsum("bnqd,bnqrd->bnqr", query, key)
+    weights = masked_softmax(scores, scale, pattern.neighbours >= 0)
     output = ops.einsum(
-        "bqnr,bqrne->bqne", ops.cast(weights, value.dtype), value
+        "bnqr,bnqre->bnqe", ops.cast(weights, value.dtype), value
     )
     return output, weights if return_weights else None
 
@@ -91,19 +84,20 @@ _WAYS = {
 
 
 def _grouped(x, groups):
-    """(B, n, N, D) -> (B, *groups.shape, N, D); any token where padded."""
+    """(B, N, n, D) -> (B, N, *groups.shape, D); any token where padded."""
     rows = _rows(x, np.maximum(groups.ravel(), 0))
-    return ops.reshape(rows, (-1, *groups.shape, *x.shape[2:]))
+    return ops.reshape(rows, (-1, x.shape[1], *groups.shape, x.shape[3]))
 
 
 def _ungrouped(x, pattern):
-    """(B, G, P, N, E) -> (B, n_q, N, E)."""
-    flat = ops.reshape(x, (-1, pattern.query_groups.size, *x.shape[3:]))
+    """(B, N, G, P, E) -> (B, N, n_q, E)."""
+    slots = pattern.query_groups.size
+    flat = ops.reshape(x, (-1, x.shape[1], slots, x.shape[4]))
     return _rows(flat, pattern.query_slots)
 
 
 def _rows(x, index):
-    """x[:, index], without a copy where that is all of it in order."""
-    if np.array_equal(index, np.arange(x.shape[1])):
+    """x[:, :, index], without a copy where that is all of it in order."""
+    if np.array_equal(index, np.arange(x.shape[2])):
         return x
-    return ops.take(x, index, axis=1)
+    return ops.take(x, index, axis=2)
