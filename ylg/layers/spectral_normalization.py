@@ -151,6 +151,11 @@ class SpectralNormalization(keras.layers.Wrapper):
             "iterate_at_inference": self.iterate_at_inference,
         }
 
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        # A copy: Keras's takes "layer" out of the dictionary it is given.
+        return super().from_config(dict(config), custom_objects)
+
     def _kernel_variable(self):
         if isinstance(self.layer, keras.layers.Embedding):
             return self.layer.embeddings
