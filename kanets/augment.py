@@ -101,3 +101,28 @@ class Augmentation:
             )
             images, labels = mixed["images"], mixed["labels"]
         return images, labels
+
+
+class Mirror:
+    """Mirrors half of the pictures, and leaves their labels alone.
+
+    Call arguments:
+        images: float array (B, h, w, 3).
+        labels: array (B, ...).
+
+    Returns:
+        Images and labels of the same shapes.
+    """
+
+    def __init__(self):
+        self._generator = np.random.default_rng(0)
+
+    def reseed(self, seed):
+        """Makes what follows depend on `seed`, an int below 2**31."""
+        self._generator = np.random.default_rng(seed)
+
+    def __call__(self, images, labels):
+        turned = self._generator.integers(2, size=len(images)) == 1
+        return np.where(
+            turned[:, None, None, None], images[:, :, ::-1], images
+        ), labels

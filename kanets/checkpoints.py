@@ -15,8 +15,8 @@ LOG = "log.csv"
 BEST = "best"
 
 
-class Checkpoints(keras.callbacks.Callback):
-    """After every epoch: `last.weights.h5`, `log.csv`, and `best/`.
+class Progress(keras.callbacks.Callback):
+    """After every epoch: `last.weights.h5` and `log.csv`.
 
     `last.weights.h5` holds weights, optimizer and the progress of the
     run. It is replaced in one step, so that a run killed at
@@ -25,21 +25,13 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
         directory: the run's folder.
-        class_names: labels, saved with the best model.
-        monitor: the column of the log whose greatest value marks the epoch
-            that is kept in `best/`.
-        average: a `keras.callbacks.SwapEMAWeights` if the model that is
-            validated and kept is the moving average of the weights.
         batches: the training set; its `epoch`, if it has one, is set so that
             a resumed run sees the order it would have seen.
     """
 
-    def __init__(self, directory, class_names, monitor, average, batches):
+    def __init__(self, directory, batches):
         super().__init__()
         self.directory = Path(directory)
-        self.class_names = class_names
-        self.monitor = monitor
-        self.average = average
         self.batches = batches
         self.rows, self.best = read_progress(directory)
 
@@ -53,28 +45,15 @@ class Checkpoints(keras.callbacks.Callback):
         row |= {name: float(value) for name, value in (logs or {}).items()}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         self.rows.append(row)
-        if self.best is None or row[self.monitor] > self.best:
-            self.best = row[self.monitor]
-            # Before the state: a kill in between repeats this epoch.
-            self._save_best()
-        self._save_state()
+        # Before the state: a kill in between repeats this epoch.
+        self.keep(row)
+        self.save_state()
         write_log(self.directory, self.rows)
 
-    def on_train_end(self, logs=None):
-        if self.average is not None:
-            # Keras has just put the average into the weights.
-            self._save_state()
+    def keep(self, row):
+        """Saves what the run is for, if this epoch's row says so."""
 
-    def _save_best(self):
-        if self.average is not None:
-            self.average.on_test_begin()
-        try:
-            zoo.save_model(self.model, self.directory / BEST, self.class_names)
-        finally:
-            if self.average is not None:
-                self.average.on_test_end()
-
-    def _save_state(self):
+    def save_state(self):
         path = self.directory / STATE
         fresh = path.with_name(f".{path.name}")
         self.model.save_weights(fresh, overwrite=True)
@@ -87,6 +66,42 @@ class Checkpoints(keras.callbacks.Callback):
         os.replace(fresh, path)
 
 
+class Checkpoints(Progress):
+    """`Progress`, and `best/`, the model of the best epoch so far.
+
+    Args:
+        directory, batches: as in `Progress`.
+        class_names: labels, saved with the best model.
+        monitor: the column of the log whose greatest value marks the epoch
+            that is kept in `best/`.
+        average: a `keras.callbacks.SwapEMAWeights` if the model that is
+            validated and kept is the moving average of the weights.
+    """
+
+    def __init__(self, directory, class_names, monitor, average, batches):
+        super().__init__(directory, batches)
+        self.class_names = class_names
+        self.monitor = monitor
+        self.average = average
+
+    def on_train_end(self, logs=None):
+        if self.average is not None:
+            # Keras has just put the average into the weights.
+            self.save_state()
+
+    def keep(self, row):
+        if self.best is not None and row[self.monitor] <= self.best:
+            return
+        self.best = row[self.monitor]
+        if self.average is not None:
+            self.average.on_test_begin()
+        try:
+            zoo.save_model(self.model, self.directory / BEST, self.class_names)
+        finally:
+            if self.average is not None:
+                self.average.on_test_end()
+
+
 def restore(directory, model, with_optimizer=True):
     """Puts the state of a run into a compiled model.
 
@@ -97,7 +112,8 @@ def restore(directory, model, with_optimizer=True):
     """
     path = Path(directory) / STATE
     if with_optimizer:
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         model.load_weights(path)
     else:
         keras.Model(model.input, model.output).load_weights(path)

@@ -188,6 +188,14 @@ def _demo(options):
 
 
 def _report(result, folder):
+    if "generator_loss" in result:
+        distance = result.get("frechet_distance")
+        found = "" if distance is None else f"Frechet distance {distance:.2f}; "
+        print(
+            f"{folder}: {result['epochs']} epochs; {found}log.csv, samples/, "
+            "generator/, discriminator/"
+        )
+        return
     if "val_accuracy" in result:
         accuracy = f"validation accuracy {result['val_accuracy']:.4f}"
     else:

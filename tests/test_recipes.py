@@ -322,9 +322,11 @@ def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
 def test_batch_norm_follows_a_small_set(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     seen = []
-    original = recipes._build
+    original = recipes.classifier._build
     monkeypatch.setattr(
-        recipes, "_build", lambda *a: seen.append(original(*a)) or seen[-1]
+        recipes.classifier,
+        "_build",
+        lambda *a: seen.append(original(*a)) or seen[-1],
     )
     plan = recipe(photos, model={"name": str(tmp_path / "base")}, epochs=1)
     recipes.train(plan, tmp_path / "tuned", verbose=0)
@@ -412,7 +414,7 @@ def test_a_damaged_state_is_named(tmp_path, photos):
 
 def test_weight_decay_spares_norms_and_biases(tmp_path, photos, monkeypatch):
     spared = {}
-    original = recipes._optimizer
+    original = recipes.classifier._optimizer
 
     def watched(plan, model, *arguments):
         optimizer = original(plan, model, *arguments)
@@ -421,7 +423,7 @@ def test_weight_decay_spares_norms_and_biases(tmp_path, photos, monkeypatch):
             spared[variable.path] = not decayed
         return optimizer
 
-    monkeypatch.setattr(recipes, "_optimizer", watched)
+    monkeypatch.setattr(recipes.classifier, "_optimizer", watched)
     recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
     assert spared == {
         "conv/kernel": False,

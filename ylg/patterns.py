@@ -498,9 +498,7 @@ def _dense(query_shape, key_shape):
     queries = np.arange(math.prod(query_shape))[None]
     keys = np.arange(math.prod(key_shape))[None]
     visible = np.ones((queries.size, keys.size), bool)
-    return GroupPattern(
-        "dense", query_shape, key_shape, queries, keys, visible
-    )
+    return GroupPattern("dense", query_shape, key_shape, queries, keys, visible)
 
 
 def _blocks(order, size):
@@ -529,7 +527,9 @@ def _query_groups(query_shape, key_shape, alignment, key_groups):
     copies = counts.max()
     by_cell = np.full((len(counts) + 1, copies), -1, np.int32)
     queries = np.argsort(cells, kind="stable")
-    turns = np.arange(len(cells)) - np.repeat(np.cumsum(counts) - counts, counts)
+    turns = np.arange(len(cells)) - np.repeat(
+        np.cumsum(counts) - counts, counts
+    )
     by_cell[cells[queries], turns] = queries  # the last row is the padding's
     return by_cell[key_groups].reshape(len(key_groups), -1), copies
 

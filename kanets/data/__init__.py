@@ -3,6 +3,7 @@
 from kanets.data.batches import (
     BadPicturesError,
     Batches,
+    Steps,
     augmented,
     gathered,
 )
@@ -11,6 +12,7 @@ from kanets.data.loading import load, load_test, unpack_sample
 __all__ = [
     "BadPicturesError",
     "Batches",
+    "Steps",
     "augmented",
     "gathered",
     "load",

@@ -179,6 +179,39 @@ class Batches(keras.utils.PyDataset):
         return batch
 
 
+class Steps(keras.utils.PyDataset):
+    """`Batches` without end, cut into epochs of a fixed number of steps.
+
+    Step `i` of epoch `e` is a function of the set's seed, `e` and `i` alone.
+
+    Args:
+        batches: `Batches`; this object sets its `epoch`.
+        steps: int, steps in an epoch.
+
+    Attributes:
+        epoch: counted from 0; it advances when `fit()` ends an epoch.
+    """
+
+    def __init__(self, batches, steps):
+        super().__init__()
+        self.batches = batches
+        self.steps = steps
+        self.epoch = 0
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        passes, place = divmod(
+            self.epoch * self.steps + index, len(self.batches)
+        )
+        self.batches.epoch = passes
+        return self.batches[place]
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+
 def gathered(batches, *, shuffle=False, seed=0):
     """Reads a `tf.data.Dataset` of `load` into memory, where it fits.
 

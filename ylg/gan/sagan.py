@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from ylg.gan.discriminator import discriminator
-from ylg.gan.gradients import gradient_step, run_stateless
 from ylg.gan.generator import generator
+from ylg.gan.gradients import gradient_step, run_stateless
 from ylg.gan.optimizer_pair import OptimizerPair
 
 NETWORK_ARGUMENTS = (

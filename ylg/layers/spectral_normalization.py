@@ -145,8 +145,12 @@ class SpectralNormalization(keras.layers.Wrapper):
         return self.layer.compute_output_spec(inputs)
 
     def get_config(self):
+        config = super().get_config()
+        # `build` builds the wrapped layer, so that its weights have the same
+        # paths in a copy.
+        config["layer"].pop("build_config", None)
         return {
-            **super().get_config(),
+            **config,
             "only_shrink": self.only_shrink,
             "iterate_at_inference": self.iterate_at_inference,
         }

@@ -1,0 +1,233 @@
+"""A classifier's recipe, run with `compile()` and `fit()`."""
+
+import dataclasses
+import functools
+import json
+import time
+from pathlib import Path
+
+import keras
+
+from kanets import checkpoints, data, zoo
+from kanets.augment import Augmentation
+from kanets.optimizers import layer_decay_factors
+from kanets.recipes.fields import NETS, OPTIMIZERS, arguments
+from kanets.recipes.folder import claim, precision, tensorboard
+
+
+def train_classifier(recipe, directory, verbose=1):
+    """Runs a recipe with `compile()` and `fit()` in a run's folder.
+
+    The folder holds `recipe.toml`, `log.csv` (a row an epoch), `best/` (the
+    model folder of the best validation accuracy), `last.weights.h5` (to
+    resume from), `tensorboard/` where TensorBoard's writer is installed, and
+    at the end `result.json`. A run that was stopped, by whatever, continues
+    from its last whole epoch when `train` is called again.
+
+    Args:
+        recipe: a `Recipe`.
+        directory: the run's folder, new or of the same recipe.
+        verbose: as in `fit()`; 0 prints nothing.
+
+    Returns:
+        A dict: the best epoch's row of the log, `parameters`, `seconds` of
+        this call and `epochs` of the run.
+
+    Raises:
+        ValueError: the folder is of another recipe (the differing fields are
+            named), or a recipe's value is refused by what it configures.
+        kanets.data.BadPicturesError: pictures that cannot be read.
+    """
+    directory = Path(directory)
+    start = time.time()
+    claim(recipe, directory)
+    say = functools.partial(print, flush=True) if verbose else _silent
+    rows, _ = checkpoints.read_progress(directory)
+    done = len(rows)
+    result_path = directory / "result.json"
+    if done >= recipe.epochs and result_path.exists():
+        say(f"{directory} is complete: {done} of {recipe.epochs} epochs.")
+        return json.loads(result_path.read_text())
+    if done:
+        say(
+            f"Resuming {directory} after epoch {done} of {recipe.epochs}, "
+            "from its last checkpoint."
+        )
+    with precision(recipe.precision):
+        keras.utils.set_random_seed(recipe.seed)
+        train_set, validation_set = _load(recipe)
+        model = _build(recipe, train_set)
+        say(
+            f"{model.name}: {model.count_params():,} parameters; "
+            f"{train_set.num_pictures:,} pictures of "
+            f"{len(train_set.class_names)} classes."
+        )
+        for phase in _phases(recipe):
+            if done < phase.last_epoch:
+                _fit(
+                    model,
+                    recipe,
+                    phase,
+                    max(done, phase.first_epoch),
+                    train_set,
+                    validation_set,
+                    directory,
+                    verbose,
+                )
+    rows, _ = checkpoints.read_progress(directory)
+    monitor = _monitor(recipe, validation_set)
+    best = max(rows, key=lambda row: row[monitor])
+    result = {
+        **best,
+        "parameters": model.count_params(),
+        "epochs": len(rows),
+        "seconds": round(time.time() - start, 1),
+    }
+    checkpoints.write_log(directory, rows)
+    checkpoints.replace_text(result_path, json.dumps(result, indent=1))
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Phase:
+    first_epoch: int
+    last_epoch: int
+    frozen: bool
+
+
+def _phases(recipe):
+    frozen = recipe.finetune.frozen_epochs
+    phases = [_Phase(0, frozen, True), _Phase(frozen, recipe.epochs, False)]
+    return [p for p in phases if p.last_epoch > p.first_epoch]
+
+
+def _fit(
+    model,
+    recipe,
+    phase,
+    initial_epoch,
+    train_set,
+    validation_set,
+    directory,
+    verbose,
+):
+    """One phase: compile, restore what there is, and `fit()`."""
+    for layer in model.layers[:-1]:
+        layer.trainable = not phase.frozen
+    steps = len(train_set)
+    epochs = phase.last_epoch - phase.first_epoch
+    model.compile(
+        optimizer=_optimizer(recipe, model, steps, epochs),
+        loss=keras.losses.CategoricalCrossentropy(
+            label_smoothing=recipe.optimize.label_smoothing
+        ),
+        metrics=["accuracy"],
+        jit_compile=recipe.jit_compile,
+    )
+    if initial_epoch:
+        # The state is of this phase, or of the end of the one before: then
+        # it holds the weights, and this phase's optimizer starts afresh.
+        resumed = initial_epoch > phase.first_epoch
+        checkpoints.restore(directory, model, with_optimizer=resumed)
+    average = None
+    if recipe.optimize.average:
+        average = keras.callbacks.SwapEMAWeights()
+    kept = checkpoints.Checkpoints(
+        directory,
+        train_set.class_names,
+        _monitor(recipe, validation_set),
+        average,
+        train_set,
+    )
+    callbacks = [c for c in (average, kept, tensorboard(directory)) if c]
+    model.fit(
+        train_set,
+        validation_data=validation_set,
+        initial_epoch=initial_epoch,
+        epochs=phase.last_epoch,
+        callbacks=callbacks,
+        shuffle=False,  # the set shuffles itself, repeatably
+        verbose=verbose,
+    )
+
+
+def _optimizer(recipe, model, steps, epochs):
+    settings = recipe.optimize
+    total = max(1, steps * epochs)
+    warmup = min(round(settings.warmup_epochs * steps), total - 1)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else settings.learning_rate,
+        max(1, total - warmup),
+        warmup_target=settings.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    arguments = {"weight_decay": float(settings.weight_decay)}
+    if settings.name == "sgd":
+        arguments.update(momentum=0.9, nesterov=True)
+    if settings.average:
+        arguments.update(use_ema=True, ema_momentum=settings.average)
+    if settings.clip:
+        arguments.update(global_clipnorm=settings.clip)
+    if recipe.finetune.layer_decay != 1.0:
+        arguments["factors"] = layer_decay_factors(
+            model, recipe.finetune.layer_decay
+        )
+    optimizer = OPTIMIZERS[settings.name](rate, **arguments)
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(
+            var_list=[v for v in model.variables if len(v.shape) < 2]
+        )
+    return optimizer
+
+
+def _load(recipe):
+    if not recipe.data.source:
+        raise ValueError(
+            "data.source must be a folder or a TFDS name. Received: source=''"
+        )
+    train_set, validation_set = data.load(
+        recipe.data.source,
+        image_size=recipe.data.image_size,
+        batch_size=recipe.batch_size,
+        validation=recipe.data.validation,
+        seed=recipe.seed,
+        on_error=recipe.data.on_error,
+    )
+    # What fits in memory is repeatable on every backend.
+    train_set = data.gathered(train_set, shuffle=True, seed=recipe.seed)
+    validation_set = data.gathered(validation_set)
+    classes = len(train_set.class_names)
+    augmentation = Augmentation(
+        classes, train_set.image_size, **dataclasses.asdict(recipe.augment)
+    )
+    train_set = data.augmented(train_set, augmentation)
+    if validation_set is not None:
+        plain = Augmentation(classes, train_set.image_size, flip=False)
+        validation_set = data.augmented(validation_set, plain)
+    return train_set, validation_set
+
+
+def _build(recipe, train_set):
+    options = arguments(recipe.model)
+    name = options.pop("name")
+    shape = (*train_set.image_size, 3)
+    classes = len(train_set.class_names)
+    if name in NETS:
+        return NETS[name](input_shape=shape, classes=classes, **options)
+    model = zoo.create_model(
+        name, num_classes=classes, input_shape=shape, **options
+    )
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = recipe.finetune.norm_momentum
+    return model
+
+
+def _monitor(recipe, validation_set):
+    """The column of the log whose greatest value marks the kept epoch."""
+    by_accuracy = recipe.keep == "best" and validation_set is not None
+    return "val_accuracy" if by_accuracy else "epoch"
+
+
+def _silent(*_):
+    pass

@@ -1,0 +1,184 @@
+"""A GAN's recipe, run with `compile()` and `fit()`."""
+
+import functools
+import json
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import ylg
+from kanets import checkpoints, data, zoo
+from kanets.augment import Mirror
+from kanets.recipes.fields import arguments
+from kanets.recipes.folder import claim, precision, tensorboard
+
+NETWORKS = ("generator", "discriminator")
+
+
+def train_gan(recipe, directory, verbose=1):
+    """Runs a `GANRecipe` in a run's folder.
+
+    The folder holds `recipe.toml`, `log.csv` (a row an epoch), `samples/`
+    (a PNG an epoch), `generator/` and `discriminator/` (model folders of the
+    last epoch; the generator is the averaged one), `last.weights.h5` (to
+    resume from), `tensorboard/` where TensorBoard's writer is installed, and
+    at the end `result.json`. A run that was stopped continues from its last
+    whole epoch, and ends as if it had not been stopped.
+
+    Args, Returns, Raises: as `train_classifier`; the result is the last row
+    of the log.
+    """
+    directory = Path(directory)
+    start = time.time()
+    claim(recipe, directory)
+    say = functools.partial(print, flush=True) if verbose else _silent
+    rows, _ = checkpoints.read_progress(directory)
+    result_path = directory / "result.json"
+    if len(rows) >= recipe.epochs and result_path.exists():
+        say(f"{directory} is complete: {len(rows)} epochs.")
+        return json.loads(result_path.read_text())
+    if rows:
+        say(
+            f"Resuming {directory} after epoch {len(rows)} of "
+            f"{recipe.epochs}, from its last checkpoint."
+        )
+    with precision(recipe.precision):
+        keras.utils.set_random_seed(recipe.seed)
+        pictures = _load(recipe)
+        gan = _build(recipe, pictures)
+        say(
+            f"generator: {gan.generator.count_params():,} parameters, "
+            f"discriminator: {gan.discriminator.count_params():,}; "
+            f"{pictures.num_pictures:,} pictures of "
+            f"{len(pictures.class_names)} classes."
+        )
+        callbacks = _callbacks(recipe, directory, pictures)
+        if rows:
+            checkpoints.restore(directory, gan)
+        gan.fit(
+            callbacks[-1].batches,
+            initial_epoch=len(rows),
+            epochs=recipe.epochs,
+            callbacks=callbacks,
+            shuffle=False,  # the set shuffles itself, repeatably
+            verbose=verbose,
+        )
+    rows, _ = checkpoints.read_progress(directory)
+    result = {
+        **rows[-1],
+        "parameters": gan.generator.count_params(),
+        "epochs": len(rows),
+        "seconds": round(time.time() - start, 1),
+    }
+    checkpoints.replace_text(result_path, json.dumps(result, indent=1))
+    return result
+
+
+class _Networks(checkpoints.Progress):
+    """`Progress`, and both networks as model folders."""
+
+    def __init__(self, directory, batches, class_names):
+        super().__init__(directory, batches)
+        self.class_names = class_names
+
+    def keep(self, row):
+        networks = (self.model.averaged_generator, self.model.discriminator)
+        for name, network in zip(NETWORKS, networks, strict=True):
+            zoo.save_model(network, self.directory / name, self.class_names)
+
+
+def _load(recipe):
+    if not recipe.data.source:
+        raise ValueError(
+            "data.source must be a folder or a TFDS name. Received: source=''"
+        )
+    pictures, _ = data.load(
+        recipe.data.source,
+        image_size=recipe.data.image_size,
+        batch_size=recipe.batch_size,
+        validation=recipe.data.validation,
+        seed=recipe.seed,
+        on_error=recipe.data.on_error,
+    )
+    pictures = data.gathered(pictures, shuffle=True, seed=recipe.seed)
+    if not isinstance(pictures, data.Batches):
+        raise ValueError(
+            "The pictures of a GAN must fit in memory, "
+            f"{data.batches.MEMORY_BUDGET} bytes. "
+            f"Received: source={recipe.data.source!r}"
+        )
+    return pictures
+
+
+def _build(recipe, pictures):
+    options = arguments(recipe.gan)
+    classes = len(pictures.class_names)
+    conditional = options.pop("conditional", True)
+    height, width = pictures.image_size
+    if height != width:
+        raise ValueError(
+            "A GAN needs square pictures; set data.image_size. "
+            f"Received: image_size={pictures.image_size}"
+        )
+    gan = ylg.SAGAN(
+        image_size=height,
+        num_classes=classes if conditional else None,
+        seed=recipe.seed,
+        **options,
+    )
+    settings = recipe.optimize
+    optimizers = [
+        keras.optimizers.Adam(
+            rate, beta_1=settings.beta_1, beta_2=settings.beta_2
+        )
+        for rate in (
+            settings.generator_learning_rate,
+            settings.discriminator_learning_rate,
+        )
+    ]
+    gan.compile(
+        *optimizers,
+        discriminator_steps=settings.discriminator_steps,
+        average=settings.average,
+        jit_compile=recipe.jit_compile,
+    )
+    return gan
+
+
+def _callbacks(recipe, directory, pictures):
+    mirrored = data.augmented(pictures, Mirror()) if recipe.flip else pictures
+    steps = recipe.steps_per_epoch or len(pictures)
+    batches = data.Steps(mirrored, steps)
+    columns = len(pictures.class_names)
+    found = [
+        ylg.gan.SampleGrid(
+            directory / "samples",
+            columns=columns if 4 <= columns <= 16 else 8,
+            seed=recipe.seed,
+        ),
+        tensorboard(directory),
+        _Networks(directory, batches, pictures.class_names),
+    ]
+    if recipe.measure.extractor:
+        found.insert(0, _evaluation(recipe.measure, pictures))
+    return [callback for callback in found if callback is not None]
+
+
+def _evaluation(settings, pictures):
+    count = min(settings.pictures, pictures.num_pictures)
+    rows = np.random.default_rng(0).permutation(pictures.rows)[:count]
+    real = pictures.pictures.take(rows).astype(np.uint8)
+    with precision("float32"):
+        if settings.extractor == "inception_v3":
+            extractor = ylg.metrics.inception_v3()
+        else:
+            extractor = ylg.metrics.classifier_features(
+                zoo.load_model(settings.extractor), name=settings.extractor
+            )
+    return ylg.gan.Evaluation(real, extractor, count, settings.every)
+
+
+def _silent(*_):
+    pass

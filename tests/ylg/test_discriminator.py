@@ -1,0 +1,204 @@
+"""The discriminator: table, sizes, counts, precision, gradients, saving."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests.backends import counts_once, gradient, to_numpy, weight_gradients
+from tests.layer_checks import fill_weights
+from ylg.gan.discriminator import CHANNELS, discriminator
+
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = discriminator(32, width=4, num_classes=CLASSES)
+    fill_weights(model.weights)
+    return model
+
+
+def inputs(size=4):
+    rng = np.random.default_rng(0)
+    pictures = rng.uniform(-1, 1, (size, 32, 32, 3)).astype("float32")
+    labels = (np.arange(size) % CLASSES).astype("int32")
+    return [ops.convert_to_tensor(x) for x in (pictures, labels)]
+
+
+def count(channels, halving, classes, attended=None):
+    """Parameters, from the channels of the blocks' outputs."""
+
+    def normalized(rows, columns, bias=True):
+        return rows * columns + rows + (columns if bias else 0)
+
+    total = 0
+    for index, after in enumerate(channels):
+        before = channels[index - 1] if index else 3
+        total += normalized(9 * before, after) + normalized(9 * after, after)
+        if index < halving or before != after:
+            total += normalized(before, after)
+    total += normalized(channels[-1], 1)
+    if classes:
+        total += normalized(channels[-1], classes, False)
+    if attended:
+        total += 2 * normalized(attended, max(8, attended // 8), False)
+        merged = 8 * max(1, attended // 16)
+        total += normalized(attended, merged, False)
+        total += normalized(merged, attended, False) + 1
+    return total
+
+
+@counts_once
+@pytest.mark.parametrize(
+    "size, channels, sides",
+    [
+        (32, [16, 16, 16, 16], [16, 8, 8, 8]),
+        (64, [4, 8, 16, 32, 64], [32, 16, 8, 4, 4]),
+        (128, [4, 8, 16, 32, 64, 64], [64, 32, 16, 8, 4, 4]),
+        (256, [4, 8, 16, 32, 32, 64, 64], [128, 64, 32, 16, 8, 4, 4]),
+    ],
+)
+@pytest.mark.parametrize("classes", [None, 3])
+@pytest.mark.parametrize("attention", [None, "ylg", "dense"])
+def test_counts_and_shapes(size, channels, sides, classes, attention):
+    model = discriminator(
+        size, 4, classes, attention, kernel_initializer="zeros"
+    )
+    attended = None
+    if attention is None:
+        assert "attention" not in [layer.name for layer in model.layers]
+    else:
+        side = 16 if size == 32 else 32
+        attended = channels[sides.index(side)]
+        shape = model.get_layer("attention").input.shape
+        assert shape == (None, side, side, attended)
+    halving = CHANNELS[size][1]
+    assert model.count_params() == count(channels, halving, classes, attended)
+    assert model.output_shape == (None, 1)
+    for index, (filters, side) in enumerate(
+        zip(channels, sides, strict=True), 1
+    ):
+        output = model.get_layer(f"block{index}").output
+        assert output.shape == (None, side, side, filters)
+
+
+def test_logits(model):
+    pictures, labels = inputs()
+    assert [x.name for x in model.inputs] == ["images", "labels"]
+    logits = to_numpy(model([pictures, labels]))
+    assert logits.shape == (4, 1) and logits.dtype == np.float32
+    others = to_numpy(model([pictures, (labels + 1) % CLASSES]))
+    assert np.abs(others - logits).min() > 0.01  # the class matters
+    alone = to_numpy(model([pictures[1:2], labels[1:2]]))
+    np.testing.assert_allclose(alone, logits[1:2], rtol=1e-4)
+
+
+def test_projection(model):
+    """The classes differ by the product with their embedding."""
+    pictures, labels = inputs()
+    features = keras.Model(model.inputs, model.get_layer("dense").input)
+    layer = model.get_layer("embedding")
+    table = to_numpy(layer.layer.embeddings) / float(layer.spectral_norm())
+    h = to_numpy(features([pictures, labels]))
+    shifted = (labels + 1) % CLASSES
+    difference = to_numpy(
+        model([pictures, shifted]) - model([pictures, labels])
+    )
+    rows = table[to_numpy(shifted)] - table[to_numpy(labels)]
+    np.testing.assert_allclose(
+        difference[:, 0], np.sum(h * rows, 1), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_unconditional():
+    model = discriminator(
+        32, 4, attention="dense", attention_size=8, num_heads=2
+    )
+    assert len(model.inputs) == 1
+    assert model.get_layer("attention").input.shape == (None, 8, 8, 16)
+    assert to_numpy(model(inputs()[0])).shape == (4, 1)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(model, policy):
+    half = discriminator(
+        32, 4, CLASSES, dtype=policy, kernel_initializer="zeros"
+    )
+    half.set_weights(model.get_weights())
+    assert half.get_layer("block2").output.dtype == policy.removeprefix(
+        "mixed_"
+    )
+    assert half.output.dtype == half.get_layer("dense").output.dtype
+    assert half.output.dtype == "float32"
+    logits, expected = to_numpy(half(inputs())), to_numpy(model(inputs()))
+    tolerance = 0.01 if policy == "mixed_float16" else 0.1
+    np.testing.assert_allclose(
+        logits, expected, atol=tolerance * np.abs(expected).max()
+    )
+
+
+def test_every_weight_gets_a_gradient(model):
+    gradients = weight_gradients(model, inputs(), training=True)
+    assert len(gradients) == len(model.trainable_variables)
+    for path, values in gradients.items():
+        assert np.all(np.isfinite(values)), path
+        assert np.abs(values).max() > 1e-6, path
+
+
+def test_pictures_get_a_gradient(model):
+    pictures, labels = inputs()
+    (values,) = gradient(lambda x: ops.sum(model([x, labels])), pictures)
+    assert np.all(np.isfinite(values))
+    assert np.abs(values).max((1, 2, 3)).min() > 1e-4
+
+
+def test_training_moves_singular_vectors_only(model):
+    copy = keras.Model.from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    copy(inputs(), training=True)
+    for old, new in zip(model.weights, copy.weights, strict=True):
+        assert old.path == new.path
+        moved = not np.array_equal(to_numpy(old), to_numpy(new))
+        assert moved == old.path.endswith("left_singular_vector"), old.path
+
+
+def test_save_and_load(model, tmp_path):
+    model.save(tmp_path / "discriminator.keras")
+    loaded = keras.saving.load_model(tmp_path / "discriminator.keras")
+    np.testing.assert_allclose(
+        to_numpy(loaded(inputs())), to_numpy(model(inputs())), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_official_constants(official):
+    model = discriminator(
+        32, 4, CLASSES, official=official, kernel_initializer="zeros"
+    )
+    attention = model.get_layer("attention")
+    for name in ("dense", "embedding", "block1_shortcut"):
+        assert model.get_layer(name).only_shrink == official
+        assert model.get_layer(name).iterate_at_inference == official
+    assert not attention.out.only_shrink
+    assert attention.out.iterate_at_inference == official
+    assert attention.alignment == ("tiled" if official else "spatial")
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"image_size": 96}, r"one of \[32, 64, 128, 256\].*image_size=96"),
+        ({"width": 1.5}, "width must be a positive integer.*width=1.5"),
+        ({"num_classes": -2}, "num_classes must be a positive.*=-2"),
+        ({"num_heads": 0}, "num_heads must be a positive.*num_heads=0"),
+        ({"attention": "none"}, "attention must be one of.*'none'"),
+        (
+            {"image_size": 32, "attention_size": 32},
+            r"one of \[8, 16\].*attention_size=32",
+        ),
+    ],
+)
+def test_wrong_arguments(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        discriminator(**arguments)

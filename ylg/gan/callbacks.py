@@ -1,0 +1,120 @@
+"""What to look at while a GAN trains: sample pictures and their distance."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ylg import metrics
+
+
+class SampleGrid(keras.callbacks.Callback):
+    """Writes a PNG of generated pictures after every epoch.
+
+    The latents are always the same, so that pictures can be compared; with
+    classes, each column is a class.
+
+    Args:
+        directory: folder of `epoch_0001.png`, `epoch_0002.png`, ...
+        rows, columns: of the grid.
+        seed: of the latents.
+    """
+
+    def __init__(self, directory, rows=8, columns=10, seed=0):
+        super().__init__()
+        self.directory = Path(directory)
+        self.rows = rows
+        self.columns = columns
+        self.seed = seed
+
+    def on_epoch_end(self, epoch, logs=None):
+        labels = None
+        if self.model.num_classes is not None:
+            classes = np.arange(self.columns) % self.model.num_classes
+            labels = np.tile(classes, self.rows)
+        pictures = self.model.generate(
+            self.rows * self.columns, labels, seed=self.seed
+        )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        grid = picture_grid(pictures, self.columns)
+        keras.utils.save_img(
+            self.directory / f"epoch_{epoch + 1:04d}.png", grid, scale=False
+        )
+
+
+class Evaluation(keras.callbacks.Callback):
+    """Adds metrics of generated pictures to an epoch's logs.
+
+    Put it before callbacks that read the logs.
+
+    Args:
+        real: uint8 pictures (n, H, W, 3), or features (n, F) of them.
+        extractor: a `ylg.metrics.FeatureExtractor`.
+        count: how many pictures to generate; labels in the proportions of
+            all classes alike.
+        every: epochs from one measurement to the next.
+        seed: of the latents.
+
+    Adds to the logs: "frechet_distance", "kernel_distance" and
+    "kernel_distance_std".
+    """
+
+    def __init__(self, real, extractor, count=2000, every=1, seed=1):
+        super().__init__()
+        self.extractor = extractor
+        self.real = real
+        self.count = count
+        self.every = every
+        self.seed = seed
+        self._features = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every or logs is None:
+            return
+        if self._features is None:
+            self._features = self._extract(self.real)
+        fake = self._extract(self.model.generate(self.count, seed=self.seed))
+        statistics = []
+        for features in (self._features, fake):
+            statistics.append(metrics.GaussianStatistics())
+            statistics[-1].update(features)
+        kernel = metrics.kernel_distance(self._features, fake)
+        logs["frechet_distance"] = metrics.frechet_distance(*statistics)
+        logs["kernel_distance"] = kernel.value
+        logs["kernel_distance_std"] = kernel.std
+
+    def _extract(self, pictures):
+        if pictures.ndim == 2:
+            return pictures
+        parts = [
+            self.extractor(pictures[start : start + 500])[0]
+            for start in range(0, len(pictures), 500)
+        ]
+        return np.concatenate(parts)
+
+
+def picture_grid(pictures, columns):
+    """Lays pictures out in rows, with a line between them.
+
+    Args:
+        pictures: float (n, H, W, 3) in [-1, 1].
+        columns: pictures in a row.
+
+    Returns:
+        uint8 array (rows * (H + 2) - 2, columns * (W + 2) - 2, 3).
+    """
+    pictures = to_pixels(pictures)
+    count, height, width, _ = pictures.shape
+    rows = -(-count // columns)
+    grid = np.full((rows, columns, height + 2, width + 2, 3), 255, np.uint8)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        grid[row, column, :height, :width] = picture
+    grid = grid.transpose(0, 2, 1, 3, 4)
+    return grid.reshape(rows * (height + 2), -1, 3)[:-2, :-2]
+
+
+def to_pixels(pictures):
+    """Pictures in [-1, 1] as uint8 pixels, of the same shape."""
+    pixels = (np.asarray(pictures, np.float32) + 1.0) * 127.5
+    return np.rint(np.clip(pixels, 0.0, 255.0)).astype(np.uint8)
