@@ -33,7 +33,9 @@ def gradient(function, *tensors):
     import jax
 
     tensors = [keras.ops.convert_to_tensor(t) for t in tensors]
-    grads = jax.grad(function, argnums=tuple(range(len(tensors))))(*tensors)
+    grads = jax.jit(jax.grad(function, argnums=tuple(range(len(tensors)))))(
+        *tensors
+    )
     return [to_numpy(g) for g in grads]
 
 

@@ -59,6 +59,11 @@ class Pattern:
         """How many (query, key) pairs the pattern has."""
         return int(np.count_nonzero(self.neighbours >= 0))
 
+    @functools.cached_property
+    def has_empty_rows(self):
+        """Whether some query sees nothing."""
+        return bool(np.any(np.all(self.neighbours < 0, axis=1)))
+
     def mask(self):
         """The pattern as a bool array [num_queries, num_keys]."""
         mask = np.zeros((self.num_queries, self.num_keys + 1), bool)
@@ -152,7 +157,7 @@ class NeighbourPattern(Pattern):
                 "neighbours needs a row for each query. Received: "
                 f"{len(neighbours)} rows, query_shape={query_shape}"
             )
-        low, high = neighbours.min(initial=-1), neighbours.max(initial=-1)
+        low, high = neighbours.min(initial=0), neighbours.max(initial=0)
         if low < -1 or high >= math.prod(key_shape):
             raise ValueError(
                 "neighbours must lie in -1..num_keys - 1. Received: values "

@@ -5,7 +5,7 @@ from kanets.optimizers.layerwise import (
     LayerwiseSGD,
     layer_decay_factors,
 )
-from kanets.optimizers.lookahead import Lookahead
+from ylg.lookahead import Lookahead
 
 __all__ = [
     "LayerwiseAdamW",

@@ -338,10 +338,10 @@ def test_summaries_are_a_bottleneck():
 # Superconcentrators
 
 
-def most_edges(n):
+def most_edges(n, base_size=34):
     """Edges of a superconcentrator before copies are dropped."""
     edges = 0
-    while n > 34:
+    while n > base_size:
         edges, n = edges + 13 * n, 3 * -(-n // 4)
     return edges + n * n
 
@@ -360,9 +360,19 @@ def test_at_most_53_edges_for_each_input():
         assert graph.num_steps == 2 * len(graph.sizes) - 1
 
 
+def test_the_default_base_size_has_the_fewest_edges():
+    totals = {
+        size: sum(most_edges(n, size) / n for n in range(1, 4097))
+        for size in range(16, 64)
+    }
+    assert min(totals, key=totals.get) == 34
+    assert len(Superconcentrator(34).sizes) == 1
+    assert len(Superconcentrator(35).sizes) == 2
+
+
 @pytest.mark.parametrize(("n", "base_size"), [(7, 6), (4, 3), (6, 6), (1, 34)])
 def test_small_ones_exhaustively(n, base_size):
-    """7 = 4 + 3 is one level of the recursion on top of a complete graph."""
+    """Those of n > base_size have one level above a complete graph."""
     graph = Superconcentrator(n, base_size=base_size)
     assert len(graph.sizes) == 1 + (n > base_size)
     check = is_superconcentrator(graph)
@@ -401,7 +411,10 @@ def test_sampled_pairs_include_the_hard_ones():
         assert (some_inputs | some_outputs) <= set(range(40))
     sizes = {len(some_inputs) for some_inputs, _ in pairs}
     assert sizes >= {20, 21, 39, 40}
-    assert any(len(a) == 20 and not a & b for a, b in pairs)
+    for a, b in pairs[1::4]:  # as disjoint as can be
+        assert len(a & b) == max(0, 2 * len(a) - 40)
+    for ends in itertools.chain(*pairs[3::4]):  # runs, around the end
+        assert len(ends - {(i + 1) % 40 for i in ends}) <= 1
 
 
 @pytest.mark.parametrize(("n", "seed"), [(12, 0), (16, 1), (15, 2)])

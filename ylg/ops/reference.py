@@ -26,7 +26,8 @@ def attention(query, key, value, pattern, scale, return_weights):
         of `pattern.neighbours`, or None.
     """
     scores = ops.einsum("bnqd,bnkd->bnqk", query, key)
-    weights = masked_softmax(scores, scale, pattern.mask())
+    mask, may_be_empty = pattern.mask(), pattern.has_empty_rows
+    weights = masked_softmax(scores, scale, mask, may_be_empty)
     output = ops.matmul(ops.cast(weights, value.dtype), value)
     if not return_weights:
         return output, None

@@ -6,14 +6,15 @@ from keras import ops
 HIDDEN = float(np.finfo("float32").min)
 
 
-def masked_softmax(scores, scale, visible=None):
+def masked_softmax(scores, scale, visible=None, rows_may_be_empty=False):
     """Weights over the last axis, in float32.
 
     Args:
         scores: (..., K), any float dtype.
         scale: float, multiplies the scores in float32.
-        visible: bool array that broadcasts to the scores, or None for all. A
-            row that sees nothing gets zeros.
+        visible: bool array that broadcasts to the scores, or None for all.
+        rows_may_be_empty: whether rows that see nothing matter. They get
+            zeros then, otherwise anything that is finite.
 
     Returns:
         float32 tensor of the shape of `scores`.
@@ -22,7 +23,7 @@ def masked_softmax(scores, scale, visible=None):
     if visible is None:
         return _softmax(scores)
     weights = _softmax(ops.where(visible, scores, HIDDEN))
-    if np.all(np.any(visible, axis=-1)):
+    if not rows_may_be_empty:
         return weights
     return ops.where(visible, weights, 0.0)
 

@@ -69,7 +69,8 @@ def _neighbour_attention(query, key, value, pattern, scale, return_weights):
     key = _grouped(key, pattern.neighbours)
     value = _grouped(value, pattern.neighbours)
     scores = ops.einsum("bnqd,bnqrd->bnqr", query, key)
-    weights = masked_softmax(scores, scale, pattern.neighbours >= 0)
+    visible = pattern.neighbours >= 0
+    weights = masked_softmax(scores, scale, visible, pattern.has_empty_rows)
     output = ops.einsum(
         "bnqr,bnqre->bnqe", ops.cast(weights, value.dtype), value
     )

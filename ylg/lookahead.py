@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 
-@keras.saving.register_keras_serializable(package="kanets")
+@keras.saving.register_keras_serializable(package="ylg")
 class Lookahead(keras.optimizers.Optimizer):
     """Let an optimizer run ahead, then step part of the way after it.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kanets.optimizers import Lookahead
+from ylg.lookahead import Lookahead
 
 # Keras 3.15 reads its own variables in a way that NumPy 2.4 deprecates.
 pytestmark = pytest.mark.filterwarnings(
@@ -258,7 +258,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
-from tests.optimizers.test_lookahead import (
+from tests.ylg.test_lookahead import (
     Lookahead, assert_same, fit, keras, make_model
 )
 def run(strategy):

@@ -1,0 +1,230 @@
+"""Patterns, against the official masks and their definitions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.backends import counts_once
+from ylg import patterns
+from ylg.patterns import PATTERNS, NeighbourPattern, ylg_heads
+
+GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "ylg_masks.npz")
+OFFICIAL = {
+    "LeftFloorMask": patterns.left_floor,
+    "RightFloorMask": patterns.right_floor,
+    "LeftRepetitiveMask": patterns.left_repetitive,
+    "RightRepetitiveMask": patterns.right_repetitive,
+    "StridedMask1": patterns.strided_window,
+    "StridedMask2": patterns.strided_repetitive,
+}
+MASKS = sorted(
+    name.removesuffix("__packed")
+    for name in GOLDEN.files
+    if name.endswith("__packed")
+)
+SHAPES = (1, 2, 7, 20, 23, (1, 1), (1, 6), (5, 3), (4, 4), (6, 10), (7, 7))
+pytestmark = counts_once
+
+
+def official(name):
+    shape = GOLDEN[f"{name}__shape"]
+    bits = np.unpackbits(GOLDEN[f"{name}__packed"])[: np.prod(shape)]
+    return bits.reshape(shape).astype(bool)
+
+
+def sides(text):
+    return tuple(int(side) for side in text.split("x"))
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_equal_to_the_official_masks(name):
+    kind, *rest = name.split("_")
+    expected = official(name)
+    if kind == "grid8":
+        queries, keys = (sides(part[1:]) for part in rest)
+        heads = ylg_heads(queries, keys)
+        actual = np.stack([pattern.mask() for pattern in heads])
+        edges = sum(pattern.num_edges for pattern in heads)
+    else:
+        size = int(rest[1]) if kind == "oned" else sides(rest[1])
+        pattern = OFFICIAL[rest[0]](size)
+        actual, edges = pattern.mask(), pattern.num_edges
+    np.testing.assert_array_equal(actual, expected)
+    assert edges == GOLDEN[f"{name}__count"]
+
+
+@pytest.mark.parametrize("side", (8, 16, 32))
+def test_esa_order_is_the_official_one(side):
+    rows, columns = GOLDEN[f"esa_{side}x{side}"].T
+    order = patterns.esa_order((side, side))
+    np.testing.assert_array_equal(order, rows * side + columns)
+
+
+def test_esa_order_by_hand():
+    # 0 1 2    Manhattan distances 0 1 2
+    # 3 4 5                        1 2 3
+    expected = [0, 1, 3, 2, 4, 5]
+    np.testing.assert_array_equal(patterns.esa_order((2, 3)), expected)
+    np.testing.assert_array_equal(patterns.esa_order(4), [0, 1, 2, 3])
+
+
+RULES = {
+    "dense": lambda i, j, s, n: True,
+    "left_floor": lambda i, j, s, n: i // s == j // s and j <= i,
+    "right_floor": lambda i, j, s, n: i // s == j // s and j >= i,
+    "left_repetitive": lambda i, j, s, n: i == j or j % s == s - 1,
+    "right_repetitive": lambda i, j, s, n: (
+        i == j or (j % s == 0 and j + s <= n)
+    ),
+    "strided_window": lambda i, j, s, n: 0 <= i - j < s,
+    "strided_repetitive": lambda i, j, s, n: (i - j) % s == 0,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_definition(name, shape):
+    """The rule of each pattern on ESA ranks, cell by cell."""
+    pattern = PATTERNS[name](shape)
+    order = patterns.esa_order(shape)
+    n = len(order)
+    stride = int(n**0.5)
+    mask = pattern.mask()
+    assert mask.shape == (n, n)
+    for i in range(n):
+        for j in range(n):
+            expected = RULES[name](i, j, stride, n)
+            assert mask[order[i], order[j]] == expected, (i, j)
+
+
+def test_stride_and_overlap():
+    mask = patterns.left_repetitive(12, stride=4, overlap=2).mask()
+    summaries = np.flatnonzero(mask.all(axis=0))
+    np.testing.assert_array_equal(summaries, [2, 3, 6, 7, 10, 11])
+    mask = patterns.right_repetitive(12, stride=4, overlap=2).mask()
+    summaries = np.flatnonzero(mask.all(axis=0))
+    np.testing.assert_array_equal(summaries, [0, 1, 4, 5, 8, 9])
+    mask = patterns.left_floor(12, stride=4).mask()
+    np.testing.assert_array_equal(mask.sum(axis=1), [1, 2, 3, 4] * 3)
+
+
+def test_summaries_of_an_incomplete_block():
+    """n = 11, stride 3: blocks 012 345 678 and the incomplete 9 10."""
+    for make, without, added in (
+        (patterns.left_repetitive, [2, 5, 8], 10),
+        (patterns.right_repetitive, [0, 3, 6], 9),
+    ):
+        np.testing.assert_array_equal(make(11).summary, without)
+        repaired = make(11, partial_block=True).summary
+        np.testing.assert_array_equal(repaired, [*without, added])
+
+
+def test_tiled_queries_repeat_the_key_grid():
+    fine = patterns.left_floor((6, 4), (3, 2)).mask()
+    square = patterns.left_floor((3, 2)).mask()
+    np.testing.assert_array_equal(fine, np.tile(square, (4, 1)))
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_spatial_queries_look_where_their_key_cell_does(name):
+    make = PATTERNS[name]
+    fine = make((6, 4), (3, 2), alignment="spatial").mask()
+    square = make((3, 2)).mask().reshape(3, 2, 6)
+    expected = square.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(fine.reshape(6, 4, 6), expected)
+
+
+@pytest.mark.parametrize("alignment", patterns.ALIGNMENTS)
+@pytest.mark.parametrize("grids", (((7, 5), (4, 3)), ((3, 3), (5, 4))))
+def test_uneven_grids_keep_one_row_of_the_pattern_for_each_query(
+    alignment, grids
+):
+    (h, w), (hk, wk) = grids
+    for make in PATTERNS.values():
+        square = make(grids[1]).mask()
+        fine = make(*grids, alignment=alignment).mask()
+        for query in range(h * w):
+            cell = query % (hk * wk)
+            if alignment == "spatial":
+                i, j = divmod(query, w)
+                cell = (i * hk // h) * wk + j * wk // w
+            np.testing.assert_array_equal(fine[query], square[cell])
+
+
+@pytest.mark.parametrize("shape", (64, (16, 16), (9, 20)))
+def test_edges_grow_like_n_sqrt_n(shape):
+    for pattern in ylg_heads(shape):
+        n = pattern.num_keys
+        assert pattern.num_edges <= 2 * n * (n**0.5 + 1)
+        degree = pattern.neighbours.shape[1]
+        assert pattern.neighbours.shape == (n, degree)
+        assert degree <= n**0.5 + 3
+
+
+def test_neighbours_agree_with_the_mask():
+    for pattern in ylg_heads((4, 6), (2, 3)):
+        for mask, keys in zip(pattern.mask(), pattern.neighbours, strict=True):
+            np.testing.assert_array_equal(
+                np.sort(keys[keys >= 0]), np.flatnonzero(mask)
+            )
+        with pytest.raises(ValueError, match="read-only"):
+            pattern.neighbours[0, 0] = 1
+
+
+def test_equal_arguments_give_the_same_object():
+    first = patterns.left_floor((8, 8), stride=8)
+    assert patterns.left_floor([8, 8]) is first
+    assert patterns.right_floor((8, 8)) is not first
+    assert len({id(p) for p in ylg_heads((8, 8))}) == 4
+
+
+def test_ylg_heads_at_other_settings():
+    names = [p.name for p in ylg_heads((4, 4))]
+    assert names == list(patterns.YLG_HEADS)
+    plain = ylg_heads((3, 6))  # stride 4: an incomplete block of two
+    repaired = ylg_heads((3, 6), partial_block=True)
+    assert [len(p.summary) for p in plain[1::2]] == [4, 4, 4, 4]
+    assert [len(p.summary) for p in repaired[1::2]] == [5, 5, 5, 5]
+
+
+def test_neighbour_pattern():
+    pattern = NeighbourPattern([[0, 2], [1, -1]], key_shape=3, name="mine")
+    expected = [[True, False, True], [False, True, False]]
+    np.testing.assert_array_equal(pattern.mask(), expected)
+    assert pattern.num_edges == 3
+    assert "mine (2,) x (3,)" in repr(pattern)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    (
+        (lambda: patterns.left_floor(0), "Received: 0"),
+        (lambda: patterns.left_floor((2, 2, 2)), r"Received: \(2, 2, 2\)"),
+        (lambda: patterns.left_floor((4, 2.5)), r"Received: \(4, 2.5\)"),
+        (lambda: patterns.left_floor(4, (2, 2)), r"key_shape=\(2, 2\)"),
+        (lambda: patterns.left_floor(9, stride=10), "stride=10"),
+        (lambda: patterns.left_floor(9, stride=0), "stride=0"),
+        (lambda: patterns.dense(9, alignment="best"), "alignment='best'"),
+        (lambda: patterns.left_repetitive(9, overlap=4), "overlap=4, stride=3"),
+        (lambda: patterns.make_patterns(["floor"], 9), "Received: 'floor'"),
+        (lambda: NeighbourPattern([[0.5]]), "dtype=float64"),
+        (lambda: NeighbourPattern([[3]], key_shape=3), "values 0..3"),
+        (lambda: NeighbourPattern([[0, 0]]), r"neighbours\[0\]=\[0, 0\]"),
+        (lambda: NeighbourPattern([[0]], query_shape=2), "1 rows"),
+    ),
+)
+def test_errors_name_the_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_plot(tmp_path):
+    from matplotlib.image import imread
+
+    path = tmp_path / "patterns.png"
+    patterns.plot(ylg_heads((8, 8))[:2], path)
+    picture = imread(path)
+    assert picture.shape[0] == 600 and picture[..., :3].std() > 0.1
+    patterns.plot(patterns.left_floor(9), path, query=4)
+    assert imread(path).shape[0] == 300
