@@ -198,7 +198,7 @@ def invert(
     *,
     starts=4,
     steps=300,
-    learning_rate=0.1,
+    learning_rate=0.2,
     heads=None,
     optimizer=None,
     pixel_weight=0.0,

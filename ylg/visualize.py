@@ -116,7 +116,7 @@ def plot_saliency(image, saliency, path):
     mean = np.mean(saliency / np.where(largest > 0, largest, 1), axis=0)
     maps = [("photo", None), ("mean of heads", mean)]
     maps += [
-        (f"head {head}: {heat.min():.2g} to {heat.max():.2g}", heat)
+        (f"head {head}: {heat.min():.3g} to {heat.max():.3g}", heat)
         for head, heat in enumerate(saliency)
     ]
     columns = min(len(maps), 5)

@@ -5,12 +5,20 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tests.backends import counts_once, to_numpy, weight_gradients
+from tests.backends import BACKEND, counts_once, to_numpy, weight_gradients
 from tests.layer_checks import fill_weights, random
 from ylg.gan.generator import CHANNELS, generator
 from ylg.layers import SpectralNormalization
 
 CLASSES = 3
+no_float16_nets = pytest.mark.skipif(
+    BACKEND == "jax",
+    reason="layers are tested in float16; a net takes seconds to compile",
+)
+POLICIES = [
+    pytest.param("mixed_float16", marks=no_float16_nets),
+    "mixed_bfloat16",
+]
 
 
 def make(**arguments):
@@ -133,8 +141,6 @@ def test_pictures(model):
     assert 0.01 < np.abs(pictures).max() <= 1
     others = run(model, [z, (labels + 1) % CLASSES])
     assert np.abs(others - pictures).max() > 0.01  # the class matters
-    eager = to_numpy(model([z, labels], training=False))
-    np.testing.assert_allclose(eager, pictures, atol=1e-4)
 
 
 def test_attention_place():
@@ -146,7 +152,7 @@ def test_attention_place():
     assert run(model, inputs()[0]).shape == (4, 32, 32, 3)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_mixed_precision(model, policy):
     half = make(dtype=policy, kernel_initializer="zeros")
     half.set_weights(model.get_weights())
@@ -209,6 +215,7 @@ def test_official_constants(official):
         assert model.get_layer(name).epsilon == 1e-3
 
 
+@counts_once
 def test_start():
     """Orthogonal kernels of one shape that differ; a closed gate."""
     model = generator(32, 4, None, 5)

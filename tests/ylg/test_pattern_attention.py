@@ -48,6 +48,11 @@ def tensors(heads, size=5, value_size=3, batch=2, seed=0):
     ]
 
 
+def quickly(function):
+    """Eager JAX would compile every operation of every shape by itself."""
+    return compiled(function) if BACKEND == "jax" else function
+
+
 def by_loops(query, key, value, heads, scale):
     """The definition, a query at a time, in float64."""
     query, key, value = (x.astype("float64") for x in (query, key, value))
@@ -73,9 +78,11 @@ def test_equal_to_loops_and_reference(grids, alignment):
     inputs = tensors(heads)
     expected = by_loops(*inputs, heads, 0.7)
     for implementation in ("xla", "reference"):
-        actual = pattern_attention(
-            *inputs, heads, scale=0.7, implementation=implementation
-        )
+        actual = quickly(
+            lambda *x, how=implementation: pattern_attention(
+                *x, heads, scale=0.7, implementation=how
+            )
+        )(*inputs)
         np.testing.assert_allclose(to_numpy(actual), expected, atol=1e-5)
 
 
@@ -128,7 +135,8 @@ def test_half_precision(dtype, tolerance):
     inputs[0] *= 200.0
     half = [ops.cast(x, dtype) for x in inputs]
     exact = [to_numpy(ops.cast(x, "float32")) for x in half]
-    output = pattern_attention(*half, heads)
+    attend = quickly(lambda *x: pattern_attention(*x, heads))
+    output = attend(*half)
     assert keras.backend.standardize_dtype(output.dtype) == dtype
     output = to_numpy(ops.cast(output, "float32"))
     assert np.all(np.isfinite(output))
@@ -138,7 +146,7 @@ def test_half_precision(dtype, tolerance):
     # compare where the logits are moderate.
     half[0] = ops.cast(exact[0] / 400.0, dtype)
     exact[0] = to_numpy(ops.cast(half[0], "float32"))
-    output = pattern_attention(*half, heads)
+    output = attend(*half)
     expected = by_loops(*exact, heads, 1.0)
     np.testing.assert_allclose(
         to_numpy(ops.cast(output, "float32")), expected, atol=tolerance
@@ -187,12 +195,17 @@ def test_never_forms_the_full_product():
 def test_weights():
     heads = heads_of((6, 10), (3, 5))
     inputs = tensors(heads)
-    output, weights = pattern_attention(*inputs, heads, return_weights=True)
-    plain = pattern_attention(*inputs, heads)
-    np.testing.assert_allclose(to_numpy(output), to_numpy(plain), atol=1e-6)
-    _, expected = pattern_attention(
-        *inputs, heads, implementation="reference", return_weights=True
+    plain, (output, weights), (_, expected) = (
+        quickly(lambda *x, o=options: pattern_attention(*x, heads, **o))(
+            *inputs
+        )
+        for options in (
+            {},
+            {"return_weights": True},
+            {"return_weights": True, "implementation": "reference"},
+        )
     )
+    np.testing.assert_allclose(to_numpy(output), to_numpy(plain), atol=1e-6)
     assert len(weights) == len(heads)
     for weight, wanted, pattern in zip(weights, expected, heads, strict=True):
         assert weight.shape == (2, *pattern.neighbours.shape)

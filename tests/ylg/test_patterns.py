@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.backends import counts_once
 from ylg import patterns
 from ylg.patterns import PATTERNS, NeighbourPattern, ylg_heads
 
@@ -24,7 +23,6 @@ MASKS = sorted(
     if name.endswith("__packed")
 )
 SHAPES = (1, 2, 7, 20, 23, (1, 1), (1, 6), (5, 3), (4, 4), (6, 10), (7, 7))
-pytestmark = counts_once
 
 
 def official(name):

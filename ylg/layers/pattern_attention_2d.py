@@ -54,6 +54,7 @@ class _PatternAttention2D(keras.layers.Layer):
                 "The input must be (batch, height, width, channels) with "
                 f"known channels. Received: input_shape={tuple(input_shape)}"
             )
+        self.patterns(input_shape)  # refuses unknown sizes early
         channels = input_shape[-1]
         self.key_dim = max(1, channels // (8 * self.num_heads))
         self.value_dim = max(1, channels // (2 * self.num_heads))
