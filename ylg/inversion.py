@@ -270,7 +270,8 @@ def invert(
     cells = resize_saliency(keys, embedded.shape[1:3])
 
     def losses(z):
-        images = _generate(generator, z, labels)
+        inputs = z if labels is None else [z, ops.convert_to_tensor(labels)]
+        images = generator(inputs, training=False)
         distances = weighted_distance(
             embed(images, training=False), embedded, cells
         )
@@ -294,12 +295,13 @@ def invert(
     order = np.argsort(history.min(axis=0), kind="stable")
     latents = latents[best, np.arange(starts)][order]
     labels = None if labels is None else labels[order]
-    images = _generate(generator, ops.convert_to_tensor(latents), labels)
+    inputs = latents if labels is None else [latents, labels]
+    images = generator.predict_on_batch(inputs)
     size = target.shape[1:3]
     return Inversion(
         latents=latents,
         labels=labels,
-        images=ops.convert_to_numpy(images),
+        images=images,
         losses=history.min(axis=0)[order],
         history=history[:, order],
         saliency=ops.convert_to_numpy(
@@ -372,11 +374,6 @@ def _jax_step(losses, z, networks, optimizer):
         return before, values
 
     return step
-
-
-def _generate(generator, z, labels):
-    inputs = z if labels is None else [z, ops.convert_to_tensor(labels)]
-    return generator(inputs, training=False)
 
 
 def _root(x):

@@ -7,16 +7,11 @@ operations, so neither Keras nor this package is needed where it is loaded.
 Pictures are read by the rules of `kanets.data.pictures`, as in training.
 """
 
-import operator
-import os
-import pathlib
-import shutil
-import uuid
-
 import numpy as np
 
 from kanets.data.graph_pictures import decode_pictures, fit_pictures
-from kanets.export.warmup import write_warmup
+from kanets.export import bundle
+from kanets.export.bundle import find_savedmodel
 
 # A softmax undoes a log-softmax, so that counts as logits.
 _LOGITS = ("linear", "log_softmax", "logsoftmax")
@@ -72,21 +67,9 @@ def export_savedmodel(
     """
     import keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "Exporting needs the TensorFlow backend of Keras. Save the model "
-            "with `model.save('model.keras')`, then load and export it under "
-            "KERAS_BACKEND=tensorflow. "
-            f"Received: backend={keras.backend.backend()!r}"
-        )
-    if not model.built:
-        raise ValueError(
-            "`model` must be built: call it on a batch first. "
-            f"Received: model={model.name!r}, not built"
-        )
-    directory = pathlib.Path(directory)
-    version_folder = _new_version(directory, version)
-    top_k = _positive_int("top_k", top_k)
+    bundle.check_model(model)
+    version_folder = bundle.new_version(directory, version)
+    top_k = bundle.positive_int("top_k", top_k)
     image_size = _resolve_image_size(model, image_size)
     if from_logits is None:
         from_logits = _outputs_logits(model)
@@ -98,43 +81,8 @@ def export_savedmodel(
     # store each a second time (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
     _add_endpoints(archive, body, image_size, class_names, top_k)
-    directory.mkdir(parents=True, exist_ok=True)
-    # Servers read numbers only, so they pass over this name.
-    partial = directory / f".tmp-{version_folder.name}-{uuid.uuid4().hex}"
-    try:
-        archive.write_out(str(partial), verbose=False)
-        _write_extra(partial, directory.name, class_names, image_size)
-        _publish(partial, version_folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    bundle.write(archive, version_folder, class_names, _warmup(image_size))
     return version_folder
-
-
-def find_savedmodel(path):
-    """Finds the folder of a SavedModel, the one `load_savedmodel` loads.
-
-    Args:
-        path: a version folder, or the folder of versions, of which the
-            highest is taken.
-
-    Returns:
-        `pathlib.Path` of the folder that holds `saved_model.pb`.
-
-    Raises:
-        FileNotFoundError: if there is no SavedModel at `path`.
-    """
-    path = pathlib.Path(path)
-    candidates = [path]
-    if path.is_dir():
-        versions = _versions(path)
-        candidates += [versions[number] for number in sorted(versions)[::-1]]
-    for folder in candidates:
-        if (folder / "saved_model.pb").is_file():
-            return folder
-    raise FileNotFoundError(
-        "`path` must be an exported version or a folder of versions. "
-        f"Received: path={str(path)!r}"
-    )
 
 
 def load_savedmodel(path):
@@ -161,8 +109,8 @@ def load_savedmodel(path):
     import tensorflow as tf
 
     folder = find_savedmodel(path)
-    bundle = tf.saved_model.load(str(folder))
-    serve = bundle.signatures.get("serving_default")
+    loaded = tf.saved_model.load(str(folder))
+    serve = loaded.signatures.get("serving_default")
     if (
         serve is None
         or "image_bytes" not in serve.structured_input_signature[1]
@@ -172,7 +120,7 @@ def load_savedmodel(path):
             f"takes `image_bytes`. Received: path={str(folder)!r}"
         )
 
-    def predict(pictures, bundle=bundle):  # `bundle` keeps the weights alive
+    def predict(pictures, loaded=loaded):  # `loaded` keeps the weights alive
         outputs = serve(image_bytes=tf.constant(list(pictures), tf.string))
         classes = outputs["classes"].numpy()
         names = [name.decode() for name in classes.flat]
@@ -265,7 +213,7 @@ def _resolve_image_size(model, image_size):
             "`image_size` must be a height and a width where the model's "
             f"input leaves them open. {received}"
         )
-    image_size = tuple(_positive_int("image_size", n) for n in image_size)
+    image_size = tuple(bundle.positive_int("image_size", n) for n in image_size)
     for side, own_side in zip(image_size, own_size, strict=True):
         if own_side not in (None, side):
             raise ValueError(
@@ -336,61 +284,21 @@ def _check_class_names(model, class_names, num_classes):
     return class_names
 
 
-def _positive_int(name, value):
-    """Returns `value` as an int of at least 1; a bool is not one."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}"
-        )
-    return number
+def _warmup(image_size):
+    """A request of one grey picture for each signature.
 
+    The picture is twice the model's size, so that resizing is warmed up as
+    well.
+    """
+    import tensorflow as tf
 
-def _versions(directory):
-    """Maps the numbers TensorFlow Serving sees in `directory` to paths."""
-    return {
-        int(path.name): path
-        for path in directory.glob("*")
-        if path.name.isascii() and path.name.isdigit()
-    }
-
-
-def _new_version(directory, version):
-    """Returns the path of the version folder to write; it does not exist."""
-    versions = _versions(directory)
-    if version is None:
-        return directory / str(max(versions, default=0) + 1)
-    version = _positive_int("version", version)
-    if version in versions:
-        raise _exists(versions[version])
-    return directory / str(version)
-
-
-def _exists(path):
-    return FileExistsError(
-        "`version` must not exist yet: exports are never overwritten. "
-        f"Received: version={int(path.name)}, which is {str(path)!r}"
-    )
-
-
-def _write_extra(folder, model_name, class_names, image_size):
-    """Writes the labels for clients and the requests for warm-up."""
-    extra = folder / "assets.extra"
-    extra.mkdir()
-    labels = "".join(f"{name}\n" for name in class_names)
-    (extra / "labels.txt").write_text(labels, encoding="utf-8")
-    write_warmup(extra, model_name, image_size)
-
-
-def _publish(partial, version_folder):
-    """Gives a complete export its number, in one step."""
-    try:
-        os.rename(partial, version_folder)
-    except OSError as error:
-        # A folder that is not empty cannot be replaced: another export won.
-        if version_folder.exists():
-            raise _exists(version_folder) from error
-        raise
+    height, width = image_size
+    shape = (2 * height, 2 * width, 3)
+    encoded = tf.io.encode_jpeg(tf.fill(shape, tf.constant(127, tf.uint8)))
+    image_bytes = tf.make_tensor_proto([encoded.numpy()])
+    # A single value stands for a whole tensor that repeats it.
+    images = tf.make_tensor_proto(127, tf.uint8, (1, *shape))
+    return [
+        ("serving_default", {"image_bytes": image_bytes}),
+        ("serve_images", {"images": images}),
+    ]

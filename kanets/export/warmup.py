@@ -17,43 +17,32 @@ _NAME, _SIGNATURE_NAME = 1, 3  # ModelSpec
 _KEY, _VALUE = 1, 2  # an entry of a map
 
 
-def write_warmup(folder, model_name, image_size):
-    """Writes a request of one grey picture for each signature.
+def write_warmup(folder, model_name, requests):
+    """Writes requests for a server to replay as it starts.
 
     Args:
         folder: `pathlib.Path`, the `assets.extra` of the SavedModel.
         model_name: str, the name the model is served under. Servers replay
             the requests whatever it is.
-        image_size: pair of int, height and width of the model's input. The
-            picture is twice that, so that resizing is warmed up as well.
+        requests: list of `(signature, inputs)`, where `inputs` is a dict from
+            the names of the signature's inputs to TensorProtos.
     """
     import tensorflow as tf
 
-    height, width = image_size
-    shape = (2 * height, 2 * width, 3)
-    encoded = tf.io.encode_jpeg(tf.fill(shape, tf.constant(127, tf.uint8)))
-    image_bytes = tf.make_tensor_proto([encoded.numpy()])
-    # A single value stands for a whole tensor that repeats it.
-    images = tf.make_tensor_proto(127, tf.uint8, (1, *shape))
     with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
-        for signature_name, input_name, tensor in (
-            ("serving_default", "image_bytes", image_bytes),
-            ("serve_images", "images", images),
-        ):
-            writer.write(
-                _prediction_log(model_name, signature_name, input_name, tensor)
-            )
+        for signature, inputs in requests:
+            writer.write(_prediction_log(model_name, signature, inputs))
 
 
-def _prediction_log(model_name, signature_name, input_name, tensor):
+def _prediction_log(model_name, signature_name, inputs):
     """Returns the bytes of a PredictionLog that holds one PredictRequest."""
     model_spec = _field(_NAME, model_name) + _field(
         _SIGNATURE_NAME, signature_name
     )
-    entry = _field(_KEY, input_name) + _field(
-        _VALUE, tensor.SerializeToString()
-    )
-    request = _field(_MODEL_SPEC, model_spec) + _field(_INPUTS, entry)
+    request = _field(_MODEL_SPEC, model_spec)
+    for name, tensor in inputs.items():
+        entry = _field(_KEY, name) + _field(_VALUE, tensor.SerializeToString())
+        request += _field(_INPUTS, entry)
     return _field(_PREDICT_LOG, _field(_REQUEST, request))
 
 

@@ -10,12 +10,15 @@ by the maps of an attention operator ("attention").
 import keras
 
 from kanets.layers.grid_attention import DenseAttention, KroneckerAttention
+from ylg.layers import LocalSparseAttention2D
 
 ATTENTIONS = {
     "kao_qkv": (KroneckerAttention, {"mode": "qkv"}),
     "kao_kv": (KroneckerAttention, {"mode": "kv"}),
     "dense": (DenseAttention, {"pool_size": 1}),
     "dense_pool": (DenseAttention, {"pool_size": 2}),
+    # Without its own input and gate: the modules have theirs.
+    "ylg": (LocalSparseAttention2D, {"residual": False, "pool_size": 1}),
 }
 
 
@@ -237,8 +240,9 @@ class AttnModule(_InvertedResidual):
     Args:
         filters, strides: as in `BaseModule`.
         expansion: r, 2 or more.
-        attention: "kao_qkv", "kao_kv", "dense", "dense_pool", a callable
-            that makes a layer (B, H, W, c) -> (B, H, W, c), such a layer, or
+        attention: "kao_qkv", "kao_kv", "dense", "dense_pool", "ylg" (local
+            sparse attention, for pictures of known size), a callable that
+            makes a layer (B, H, W, c) -> (B, H, W, c), such a layer, or
             None, which leaves the path out: (r-1)·c maps reach the last 1x1.
         attention_scale: scale of the logits of a named attention.
         attention_norm: whether the attention maps are batch-normalised.

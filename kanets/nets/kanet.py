@@ -91,7 +91,8 @@ def KANet(  # noqa: N802
         classifier_activation: of the top; None gives logits.
         name: the model's name.
         attention: "kao_qkv", "kao_kv", "dense", "dense_pool" (keys and values
-            averaged over 2x2), a callable that makes a layer
+            averaged over 2x2), "ylg" (local sparse attention of eight heads,
+            for a known input size), a callable that makes a layer
             (B, H, W, C) -> (B, H, W, C), or None, which leaves the attention
             path out (the yardstick).
         attention_scale: scale of the logits, "rsqrt" (1/sqrt(C)), None (the

@@ -19,6 +19,7 @@ import keras  # noqa: E402
 
 from kanets.data import graph_pictures  # noqa: E402
 from kanets.data.pictures import fit_picture, read_picture  # noqa: E402
+from kanets.export import bundle as export_bundle  # noqa: E402
 from kanets.export import export_savedmodel, load_savedmodel  # noqa: E402
 from kanets.export import savedmodel as export  # noqa: E402
 
@@ -625,7 +626,7 @@ def test_versions_count_on_and_are_never_overwritten(tmp_path):
 
 
 def test_of_two_exports_at_once_one_wins(tmp_path, monkeypatch):
-    model, write = make_model(), export.write_warmup
+    model, write = make_model(), export_bundle.write_warmup
     others = [["other", *NAMES[1:]]]
 
     def overtake(*arguments):
@@ -633,7 +634,7 @@ def test_of_two_exports_at_once_one_wins(tmp_path, monkeypatch):
         if others:
             export_savedmodel(model, tmp_path, others.pop(), 4)
 
-    monkeypatch.setattr(export, "write_warmup", overtake)
+    monkeypatch.setattr(export_bundle, "write_warmup", overtake)
     with pytest.raises(FileExistsError, match="version=4"):
         export_savedmodel(model, tmp_path, NAMES, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["4"]
@@ -649,7 +650,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         assert (folder.parent / "saved_model.pb").is_file()
         raise OSError("disk full")
 
-    monkeypatch.setattr(export, "write_warmup", fail)
+    monkeypatch.setattr(export_bundle, "write_warmup", fail)
     with pytest.raises(OSError, match="disk full"):
         export_savedmodel(make_model(), tmp_path, NAMES)
     left = {path.name for path in tmp_path.iterdir()}
@@ -659,11 +660,11 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 def test_a_killed_export_leaves_no_version(tmp_path, folder):
     code = f"""
 import time
-from tests.export.test_savedmodel import NAMES, export, make_model
+from tests.export.test_savedmodel import NAMES, export, export_bundle, make_model
 def hang(*_):
     print("writing", flush=True)
     time.sleep(100)
-export.write_warmup = hang
+export_bundle.write_warmup = hang
 export.export_savedmodel(make_model(), {str(tmp_path)!r}, NAMES)
 """
     process = run(code)

@@ -109,6 +109,27 @@ def attention_multiply_adds(attention, maps):
     return 2 * queries * keys * channels + values
 
 
+def test_local_sparse_attention(tmp_path):
+    """KANet(attention="ylg"): every weight learns, and it loads elsewhere."""
+    model = make_tiny(attention="ylg")
+    x = pixels(2, 32, 32, 3)
+    kinds = {
+        type(layer.attention).__name__
+        for layer in model.layers
+        if getattr(layer, "attention", None) is not None
+    }
+    assert kinds == {"LocalSparseAttention2D"}
+    for path, gradient in weight_gradients(model, x).items():
+        assert np.abs(gradient).max() > 0, path
+    path = tmp_path / "model.keras"
+    model.save(path)
+    expected = run(model, x)
+    found = call_in_a_fresh_process(path, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="known height and width"):
+        make_tiny((None, None, 3), attention="ylg")
+
+
 @counts_once
 @pytest.mark.parametrize(
     ("arguments", "parameters", "norms", "millions"),

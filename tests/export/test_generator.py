@@ -1,0 +1,112 @@
+"""kanets.export.export_generator: the SavedModel against the Keras model."""
+
+import io
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import ylg
+from kanets.export import export_generator, is_generator
+from tests.backends import BACKEND, to_numpy
+
+pytestmark = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="exporting needs the TensorFlow backend"
+)
+CLIENT = """
+import sys
+import numpy as np
+import tensorflow as tf
+given = np.load(sys.argv[2])
+inputs = {name: tf.constant(given[name]) for name in given.files}
+served = tf.saved_model.load(sys.argv[1])
+outputs = served.signatures["serving_default"](**inputs)
+assert "keras" not in sys.modules and "ylg" not in sys.modules
+np.savez(sys.argv[3], **{k: v.numpy() for k, v in outputs.items()})
+"""
+
+
+def make(num_classes=None):
+    model = ylg.gan.generator(32, 2, num_classes, latent_size=8, num_heads=2)
+    model.get_layer("attention").sigma.assign(1.0)
+    return model
+
+
+@pytest.mark.parametrize("num_classes", (None, 3))
+def test_a_client_without_keras_gets_the_pictures(tmp_path, num_classes):
+    model = make(num_classes)
+    model.class_names = ("ant", "bee", "cat") if num_classes else ()
+    folder = export_generator(model, tmp_path / "bundle")
+    assert folder == tmp_path / "bundle" / "1"
+    z = np.random.default_rng(0).normal(size=(5, 8)).astype("float32")
+    given = {"z": z}
+    inputs = z
+    if num_classes:
+        given["label"] = np.array([0, 1, 2, 0, 1], "int32")
+        inputs = [z, given["label"]]
+        labels = folder / "assets.extra" / "labels.txt"
+        assert labels.read_text() == "ant\nbee\ncat\n"
+    np.savez(tmp_path / "in.npz", **given)
+    paths = [str(path) for path in (folder, tmp_path / "in.npz")]
+    command = [sys.executable, "-c", CLIENT, *paths, str(tmp_path / "out.npz")]
+    subprocess.run(command, check=True, capture_output=True)
+    found = np.load(tmp_path / "out.npz")
+    expected = model.predict(inputs, verbose=0)
+    np.testing.assert_allclose(found["images"], expected, atol=1e-5)
+    assert expected.std() > 0.05
+    for png, picture in zip(found["png"], found["images"], strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(png)), np.float32)
+        np.testing.assert_allclose(
+            pixels, (picture + 1) * 127.5, atol=0.5 + 1e-3
+        )
+
+
+def test_warm_up_requests_name_every_input(tmp_path):
+    prediction_log_pb2 = pytest.importorskip(
+        "tensorflow_serving.apis.prediction_log_pb2"
+    )
+    import tensorflow as tf
+
+    folder = export_generator(make(3), tmp_path)
+    [record] = tf.data.TFRecordDataset(
+        str(folder / "assets.extra" / "tf_serving_warmup_requests")
+    )
+    log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+    request = log.predict_log.request
+    inputs = {
+        name: tf.constant(tf.make_ndarray(value))
+        for name, value in request.inputs.items()
+    }
+    assert set(inputs) == {"z", "label"}
+    served = tf.saved_model.load(str(folder))
+    outputs = served.signatures[request.model_spec.signature_name](**inputs)
+    assert outputs["images"].shape == (1, 32, 32, 3)
+
+
+def test_any_batch_size(tmp_path):
+    import tensorflow as tf
+
+    model = make()
+    served = tf.saved_model.load(str(export_generator(model, tmp_path)))
+    serve = served.signatures["serving_default"]
+    for count in (0, 1, 7):
+        outputs = serve(z=tf.zeros((count, 8)))
+        assert outputs["images"].shape == (count, 32, 32, 3)
+        assert outputs["png"].shape == (count,)
+
+
+def test_versions_and_errors(tmp_path):
+    export_generator(make(), tmp_path, version=3)
+    with pytest.raises(FileExistsError, match="version=3"):
+        export_generator(make(), tmp_path, version=3)
+    classifier = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    assert not is_generator(classifier) and is_generator(make(2))
+    with pytest.raises(ValueError, match=r"Received: inputs \[\(None, 8, 8"):
+        export_generator(classifier, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    assert to_numpy(make()(np.zeros((1, 8), "float32"))).shape[1] == 32

@@ -1,0 +1,261 @@
+"""The GANs' commands: what they write, read, and refuse."""
+
+import argparse
+import csv
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import ylg.official
+from kanets import gan_commands, zoo
+from kanets.gan_commands import load_network, read_labels, spherical
+from ylg.gan import discriminator, generator, picture_grid, to_pixels
+
+NAMES = ("cat", "dog", "2", "red fox")
+LATENT = 5
+
+
+@pytest.fixture(scope="module")
+def networks():
+    keras.utils.set_random_seed(0)
+    arguments = {"num_classes": len(NAMES), "num_heads": 2}
+    pair = (
+        generator(32, width=4, latent_size=LATENT, **arguments),
+        discriminator(32, width=4, **arguments),
+    )
+    gamma = pair[0].get_layer("norm").gamma
+    gamma.assign(0.02 * np.ones(gamma.shape))
+    return pair
+
+
+@pytest.fixture(scope="module")
+def run(networks, tmp_path_factory):
+    """A GAN run's folder, as `kanets train` leaves it."""
+    folder = tmp_path_factory.mktemp("gan") / "run"
+    for name, network in zip(
+        ("generator", "discriminator"), networks, strict=True
+    ):
+        zoo.save_model(network, folder / name, NAMES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A generator without classes."""
+    return generator(32, width=4, latent_size=LATENT, attention=None)
+
+
+def kanets(*arguments):
+    """Parses and runs a command as `kanets` does."""
+    commands = argparse.ArgumentParser().add_subparsers(required=True)
+    parser = {}
+
+    def command(name, run, summary, example):
+        assert example.startswith(f"{name} ") and summary.endswith(".")
+        sub = parser[name] = commands.add_parser(name, help=summary)
+        sub.set_defaults(run=run)
+        return sub
+
+    gan_commands.add_commands(command)
+    assert list(parser) == ["generate", "interpolate", "invert"]
+    name, *rest = map(str, arguments)
+    options = parser[name].parse_args(rest)
+    return options.run(options)
+
+
+def read(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def latents(count, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, LATENT))
+
+
+def draw(model, z, labels):
+    inputs = [np.float32(z), np.asarray(labels, "int32")]
+    return model.predict(inputs, verbose=0)
+
+
+def close(pixels, expected):
+    return np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_generate(run, networks, tmp_path, capsys):
+    path = tmp_path / "new" / "samples.png"
+    kanets("generate", run, "--to", path, "--count", 6, "--columns", 4)
+    expected = draw(networks[0], latents(6), [0, 1, 2, 3, 0, 1])
+    assert close(read(path), picture_grid(expected, 4))
+    assert "6 pictures, 134 x 66 pixels" in capsys.readouterr().out
+    options = ["--count", 3, "--labels", "red fox, 0", "--seed", 7]
+    kanets("generate", run / "generator", "--to", path, *options)
+    expected = draw(networks[0], latents(3, 7), [3, 0, 3])
+    assert close(read(path), picture_grid(expected, 3))
+
+
+def test_interpolate(run, networks, tmp_path, capsys):
+    path = tmp_path / "ways.png"
+    kanets("interpolate", run, "--to", path, "--rows", 2, "--steps", 3)
+    assert "2 ways of 3 pictures, 100 x 66" in capsys.readouterr().out
+    ends = latents(4)
+    z = [*spherical(ends[0], ends[1], 3), *spherical(ends[2], ends[3], 3)]
+    expected = draw(networks[0], z, [0, 0, 0, 1, 1, 1])
+    assert close(read(path), picture_grid(expected, 3))
+    options = ["--rows", 1, "--steps", 2, "--label", "dog"]
+    kanets("interpolate", run, "--to", path, *options)
+    expected = draw(networks[0], ends[:2], [1, 1])
+    assert close(read(path), picture_grid(expected, 2))
+
+
+def test_invert(run, networks, tmp_path, capsys):
+    target = to_pixels(draw(networks[0], latents(1, 50), [1]))[0]
+    wide = np.pad(target, ((0, 0), (10, 10), (0, 0)))  # cropped away again
+    Image.fromarray(wide).save(tmp_path / "dog.png")
+    to = tmp_path / "out"
+    options = ["--label", "dog", "--starts", 2, "--steps", 3, "--to", to]
+    kanets("invert", run, tmp_path / "dog.png", *options)
+    assert sorted(path.name for path in to.iterdir()) == [
+        "inversion.png",
+        "latents.npy",
+        "losses.csv",
+        "reconstruction_1.png",
+        "reconstruction_2.png",
+        "saliency.png",
+        "target.png",
+    ]
+    np.testing.assert_array_equal(read(to / "target.png"), target)
+    z = np.load(to / "latents.npy")
+    image = to_pixels(draw(networks[0], z, [1, 1]))
+    assert close(read(to / "reconstruction_1.png"), image[0])
+    assert close(read(to / "reconstruction_2.png"), image[1])
+    with (to / "losses.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["step", "reconstruction_1", "reconstruction_2"]
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    best = [min(float(row[i]) for row in rows) for i in (1, 2)]
+    assert 0 < best[0] <= best[1]
+    assert f"-> {best[0]:.4g}; target.png" in capsys.readouterr().out
+
+
+def test_where_the_discriminator_is(run, tmp_path):
+    def load(*arguments):
+        options = argparse.Namespace(
+            model=str(arguments[0]),
+            discriminator=str(arguments[1]) if arguments[1:] else None,
+        )
+        return gan_commands._load_discriminator(options).name
+
+    alone = tmp_path / "alone"
+    alone.symlink_to(run / "generator")
+    assert load(run) == load(run / "generator") == "discriminator"
+    assert load(alone, run) == load(alone, run / "discriminator")
+    with pytest.raises(ValueError, match="give --discriminator.*alone"):
+        load(alone)
+
+
+@pytest.mark.parametrize("role", ["generator", "discriminator"])
+def test_official_checkpoint(role, tmp_path, monkeypatch):
+    (tmp_path / "model.ckpt-90.index").touch()
+    monkeypatch.setattr(
+        ylg.official, f"load_{role}", lambda path: (role, str(path))
+    )
+    for path in (tmp_path, tmp_path / "model.ckpt-90"):
+        assert load_network(path, role) == (role, str(path))
+
+
+def test_load_network_errors(run, tmp_path):
+    (tmp_path / "log.csv").touch()
+    with pytest.raises(ValueError, match=r"generator/ in it.*\['log.csv'\]"):
+        load_network(tmp_path, "generator")
+    with pytest.raises(ValueError, match="No such model folder.*'nothing'"):
+        load_network("nothing", "generator")
+    with pytest.raises(ValueError, match="must be a generator.*discriminator'"):
+        load_network(run / "discriminator", "generator")
+    with pytest.raises(ValueError, match="must be a discriminator.*generator'"):
+        load_network(run / "generator", "discriminator")
+
+
+def test_labels(run, plain):
+    model = load_network(run, "generator")
+    assert read_labels(None, model) == [0, 1, 2, 3]
+    assert read_labels("dog", model) == [1]
+    assert read_labels("3,cat , 2,1,red fox", model) == [3, 0, 2, 1, 3]
+    for text in ("4", "-1", "Dog", "1,,2", "²"):
+        with pytest.raises(ValueError, match=r"cat, dog, 2, red.*0\.\.3"):
+            read_labels(text, model)
+    with pytest.raises(ValueError, match="Received: 'wolf'"):
+        read_labels("cat,wolf", model)
+    assert read_labels(None, plain) is None
+    with pytest.raises(ValueError, match="no classes.*Received: '0'"):
+        read_labels("0", plain)
+
+
+def test_a_number_is_a_name_first(networks):
+    model = networks[0]
+    model.class_names = ("3", "2", "1", "0")
+    assert read_labels("0,1", model) == [3, 2]
+    del model.class_names
+    assert read_labels("0,1", model) == [0, 1]
+    with pytest.raises(ValueError, match=r"be a number in 0\.\.3.*'cat'"):
+        read_labels("cat", model)
+
+
+def test_label_of_an_inversion(run, plain):
+    model = load_network(run, "generator")
+    assert gan_commands._one_label("dog", model) == 1
+    assert gan_commands._one_label(None, plain) is None
+    for text in (None, "cat,dog"):
+        with pytest.raises(ValueError, match=f"give --label.*fox.*{text}"):
+            gan_commands._one_label(text, model)
+
+
+def test_without_classes(plain, tmp_path):
+    zoo.save_model(plain, tmp_path / "generator")
+    kanets("generate", tmp_path, "--to", tmp_path / "a.png", "--count", 1)
+    assert read(tmp_path / "a.png").shape == (32, 32, 3)
+    way = ("--rows", 1, "--steps", 2)
+    kanets("interpolate", tmp_path, "--to", tmp_path / "b.png", *way)
+    assert read(tmp_path / "b.png").shape == (32, 66, 3)
+
+
+def test_spherical():
+    way = spherical([[2.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [1.0, 1.0]], 3)
+    assert way.dtype == np.float32
+    half = np.sqrt(2)
+    expected = [[[2, 0], [half, half], [0, 2]], [[0, 0], [0.5, 0.5], [1, 1]]]
+    # From nothing there is no angle that means something: a straight line,
+    # as between parallel vectors, if not of the same speed.
+    np.testing.assert_allclose(way[0], expected[0], atol=1e-6)
+    np.testing.assert_allclose(way[1, [0, 2]], [[0, 0], [1, 1]], atol=1e-6)
+    straight = spherical([1.0, 1.0], [3.0, 3.0], 3)
+    np.testing.assert_allclose(straight, [[1, 1], [2, 2], [3, 3]])
+    ends = latents(2)
+    way = spherical(ends[0], ends[0] + 1e-9, 5)
+    np.testing.assert_allclose(way, np.tile(ends[0], (5, 1)), rtol=1e-6)
+    a, b = np.random.default_rng(3).normal(size=(2, 128))
+    a, b = 11 * a / np.linalg.norm(a), 11 * b / np.linalg.norm(b)
+    lengths = np.linalg.norm(spherical(a, b, 9), axis=1)
+    np.testing.assert_allclose(lengths, 11, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("generate", "--count", 0), "--count must be 1 or more.*0"),
+        (("generate", "--columns", -1), "--columns must be 1 or more.*-1"),
+        (("generate", "--to", "samples.txt"), "--to must be.*'samples.txt'"),
+        (("interpolate", "--rows", 0), "--rows must be 1 or more.*0"),
+        (("interpolate", "--steps", 1), "--steps must be 2 or more.*1"),
+        (("interpolate", "--to", "way"), "--to must be.*'way'"),
+        (("invert", "no.png", "--starts", 0), "--starts must be 1 or more.*0"),
+        (("invert", "no.png", "--steps", 0), "--steps must be 1 or more.*0"),
+        (("invert", "no.png"), "cannot be read.*'no.png'"),
+    ],
+)
+def test_errors(arguments, message):
+    name, *rest = arguments
+    to = () if "--to" in rest else ("--to", "samples.png")
+    with pytest.raises(ValueError, match=message):
+        kanets(name, "nothing", *rest, *to)
