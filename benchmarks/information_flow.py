@@ -17,12 +17,9 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from ylg.information_flow import (
-    InformationFlowGraph,
-    Superconcentrator,
-    is_superconcentrator,
-)
+from ylg.information_flow import InformationFlowGraph, is_superconcentrator
 from ylg.patterns import make_patterns, ylg_heads
+from ylg.superconcentrator import Superconcentrator
 
 OUTPUT = Path(__file__).with_suffix(".csv")
 SHAPES = (64, 1000, 1024, (8, 8), (16, 16), (30, 40), (32, 32), (64, 64))

@@ -1,6 +1,15 @@
 """ylg: two-dimensional local sparse attention, and GANs built on it."""
 
-from ylg import gan, information_flow, layers, metrics, official, ops, patterns
+from ylg import (
+    gan,
+    information_flow,
+    layers,
+    metrics,
+    official,
+    ops,
+    patterns,
+    superconcentrator,
+)
 from ylg.gan import SAGAN
 from ylg.lookahead import Lookahead
 
@@ -14,4 +23,5 @@ __all__ = [
     "official",
     "ops",
     "patterns",
+    "superconcentrator",
 ]

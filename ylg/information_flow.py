@@ -7,8 +7,8 @@ lets i see j. There is *full information* if every input reaches every output.
 
 All inputs may still have to pass through one vertex. In a *superconcentrator*
 any k inputs have k vertex-disjoint paths to any k outputs, and O(n) edges
-suffice for that (Valiant, 1975): `Superconcentrator` builds one with a proof,
-`is_superconcentrator` counts the paths of any graph.
+suffice for that (Valiant, 1975): `is_superconcentrator` counts the paths of
+any graph, `ylg.superconcentrator.Superconcentrator` builds one with a proof.
 """
 
 import dataclasses
@@ -18,14 +18,9 @@ import math
 
 import numpy as np
 
-from ylg.patterns import NeighbourPattern, Pattern
+from ylg.patterns import Pattern
 
 MOST_PAIRS = 20_000  # that are looked at one and all
-# Of the degrees that Tanner's bound can certify, those with the fewest edges.
-INPUT_DEGREE, MIDDLE_DEGREE = 6, 8
-EIGENVALUE_BOUND = 24  # 2 * 6**2 - 6 * 8
-MARGIN = 1e-6  # thousands of times what rounding does to the eigenvalues
-ATTEMPTS = 200
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,7 +96,7 @@ class InformationFlowGraph:
         edges, start, end = [], 0, self.steps[0][0].num_keys
         inputs = np.arange(end)
         for heads in self.steps:
-            edges.append(_edges(heads) + [start, end])
+            edges.append(union_edges(heads) + [start, end])
             start, end = end, end + heads[0].num_queries
         return Digraph(np.concatenate(edges), inputs, np.arange(start, end))
 
@@ -154,124 +149,6 @@ class InformationFlowGraph:
         steps = [" | ".join(p.name for p in heads) for heads in self.steps]
         sizes = [self.steps[0][0].num_keys, self.steps[-1][0].num_queries]
         return f"<InformationFlowGraph {sizes}: {', then '.join(steps)}>"
-
-
-class Superconcentrator:
-    """A superconcentrator with n inputs, n outputs and at most 53 n edges.
-
-    The graph of size n is built of a smaller one (Pippenger, 1977):
-
-        input i -> output i
-        input i -> up to 6 of m = 3 ceil(n / 4) middle vertices
-        middle vertices -> graph of size m -> middle vertices
-        up to 6 middle vertices -> output i, the mirror image of the inputs
-
-    Small ones are complete bipartite.
-
-    *It is one if* any X of at most n/2 inputs has a matching into the middle.
-    Given k inputs and k outputs, the indices in both, at least 2k - n, take
-    the direct edges; at most n/2 are left on each side, are matched into the
-    middle, and are joined by the graph of size m.
-
-    *The matching exists* (Hall) if |N(X)| >= |X|. Let A be the n' x m matrix
-    of a bipartite multigraph, n' = 4 ceil(n / 4), with row sums d = 6, column
-    sums D = 8 and second singular value s. Then |AᵀX|² is at most |X| (s² +
-    (dD - s²) |X|/n'), and by Cauchy-Schwarz (Tanner, 1984)
-
-        |N(X)| >= d² |X| / (s² + (dD - s²) |X|/n')
-
-    which is at least |X| for |X| <= n'/2 if s² <= 2d² - dD = 24. Random graphs
-    have s² near (√5 + √7)² = 23.83: seeds are tried until a Cholesky
-    factorisation shows that s² < 24. Leaving out n' - n inputs, or the copies
-    of an edge, takes nothing from N(X).
-
-    Args:
-        n: number of inputs and of outputs.
-        seed: of the random graphs. Equal arguments make equal graphs, on any
-            version of NumPy.
-        base_size: the largest size that is made complete bipartite. With 34
-            there are fewest edges.
-
-    Attributes:
-        sizes: list of int: n, m, ...; each has one level of the following.
-        down: list of `NeighbourPattern`, middle [m] sees inputs [n].
-        base: `NeighbourPattern`, complete, of the last of `sizes`.
-        up: list of `NeighbourPattern`, innermost first: outputs [n] see m + n
-            keys, the outputs of the smaller graph and then the inputs [n].
-        concentrators: list of int [n', 6], the multigraphs that were
-            certified: the middle vertices of each input.
-        seeds_tried: list of int, how many it took.
-
-    Raises:
-        ValueError: `n`, `seed` or `base_size` out of range.
-        RuntimeError: no seed passes, which no n up to 4096 has been seen to do.
-
-    Cost: O(n) edges, O(log n) steps. The certificate takes O(n²) memory and
-    O(n³) time, once: seconds for n = 4096.
-
-    References: Pippenger, "Superconcentrators", SIAM J. Comput. 6, 1977;
-    Tanner, "Explicit concentrators from generalized N-gons", SIAM J. Algebraic
-    Discrete Methods 5, 1984.
-    """
-
-    def __init__(self, n, seed=0, base_size=34):
-        least = {"n": (n, 1), "seed": (seed, 0), "base_size": (base_size, 1)}
-        for name, (value, low) in least.items():
-            if not isinstance(value, int) or value < low:
-                raise ValueError(
-                    f"{name} must be an integer >= {low}. "
-                    f"Received: {name}={value!r}"
-                )
-        self.n = n
-        self.sizes, self.concentrators, self.seeds_tried = [n], [], []
-        self.down, self.up = [], []
-        while n > base_size and (m := 3 * -(-n // 4)) < n:
-            concentrator, tried = _concentrator(m // 3, seed)
-            inputs, edge = np.divmod(np.arange(INPUT_DEGREE * n), INPUT_DEGREE)
-            pairs = np.stack([inputs, concentrator[inputs, edge]], axis=1)
-            pairs = np.unique(pairs, axis=0)
-            own = np.stack([np.arange(n), m + np.arange(n)], axis=1)
-            both = np.concatenate([pairs, own])
-            self.down.append(_pattern("down", pairs[:, ::-1], m, n))
-            self.up.insert(0, _pattern("up", both, n, m + n))
-            self.sizes.append(m)
-            self.concentrators.append(concentrator)
-            self.seeds_tried.append(tried)
-            n = m
-        self.base = _pattern("base", np.argwhere(np.ones((n, n))), n, n)
-
-    @property
-    def steps(self):
-        """All patterns in the order in which information passes them."""
-        return [*self.down, self.base, *self.up]
-
-    @property
-    def num_steps(self):
-        return len(self.steps)
-
-    @property
-    def num_edges(self):
-        return sum(pattern.num_edges for pattern in self.steps)
-
-    @functools.cached_property
-    def digraph(self):
-        """The graph as a `Digraph`, one layer of vertices after the other."""
-        sizes = np.array([*self.sizes, *self.sizes[::-1]])
-        layers = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
-        edges = []
-        for step, pattern in enumerate(self.steps):
-            vertices = layers[step]
-            if step > len(self.down):  # the inputs of its level, too
-                vertices = np.concatenate([vertices, layers[-2 - step]])
-            keys, queries = _edges([pattern]).T
-            edges.append(
-                np.stack([vertices[keys], layers[step + 1][queries]], 1)
-            )
-        return Digraph(np.concatenate(edges), layers[0], layers[-1])
-
-    def __repr__(self):
-        counts = f"{self.num_edges} edges, {self.num_steps} steps"
-        return f"<Superconcentrator {self.n}: {counts}>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -411,53 +288,8 @@ def _scipy_sparse():
     return scipy.sparse
 
 
-def _concentrator(quarter, seed):
-    """int [n', 6], the middle vertices of n' = 4 quarter inputs; and tries."""
-    n, m = 4 * quarter, 3 * quarter
-    for attempt in range(ATTEMPTS):
-        # RandomState never changes its numbers: saved layers find their graph.
-        random = np.random.RandomState([seed, n, attempt])
-        slots = random.permutation(np.repeat(np.arange(m), MIDDLE_DEGREE))
-        concentrator = slots.reshape(n, INPUT_DEGREE)
-        if _is_certified(concentrator, m):
-            return concentrator, attempt + 1
-    raise RuntimeError(
-        f"None of {ATTEMPTS} random graphs passed Tanner's bound. "
-        f"Received: n={n}, seed={seed}"
-    )
-
-
-def _is_certified(concentrator, m):
-    """Whether the eigenvalues s² of AᵀA are below 24, without the first.
-
-    The first is dD = 48, of the vector of ones. With 48 taken from it, they
-    are below 24 if and only if 24 - AᵀA has a Cholesky factorisation.
-    """
-    pairs = concentrator[:, :, None] * m + concentrator[:, None, :]
-    gram = np.bincount(pairs.ravel(), minlength=m * m).reshape(m, m)
-    matrix = INPUT_DEGREE * MIDDLE_DEGREE / m - gram
-    matrix[np.diag_indices(m)] += EIGENVALUE_BOUND - MARGIN
-    try:
-        np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return False
-    return True
-
-
-def _pattern(name, pairs, num_queries, num_keys):
-    """A `NeighbourPattern` of int [E, 2], (query, key)."""
-    queries, keys = pairs[np.argsort(pairs[:, 0], kind="stable")].T
-    counts = np.bincount(queries, minlength=num_queries)
-    columns = np.arange(len(keys)) - np.repeat(
-        np.cumsum(counts) - counts, counts
-    )
-    neighbours = np.full((num_queries, counts.max()), -1)
-    neighbours[queries, columns] = keys
-    return NeighbourPattern(neighbours, num_queries, num_keys, name)
-
-
-def _edges(heads):
-    """int [E, 2], the (key, query) that one of the patterns has."""
+def union_edges(heads):
+    """int64 [E, 2], the (key, query) that one of the patterns has."""
     found, queries = [], heads[0].num_queries
     for pattern in heads:
         rows, columns = np.nonzero(pattern.neighbours >= 0)

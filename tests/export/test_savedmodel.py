@@ -660,7 +660,9 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 def test_a_killed_export_leaves_no_version(tmp_path, folder):
     code = f"""
 import time
-from tests.export.test_savedmodel import NAMES, export, export_bundle, make_model
+from tests.export.test_savedmodel import (
+    NAMES, export, export_bundle, make_model
+)
 def hang(*_):
     print("writing", flush=True)
     time.sleep(100)

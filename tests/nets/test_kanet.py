@@ -125,7 +125,7 @@ def test_local_sparse_attention(tmp_path):
     model.save(path)
     expected = run(model, x)
     found = call_in_a_fresh_process(path, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match="known height and width"):
         make_tiny((None, None, 3), attention="ylg")
 

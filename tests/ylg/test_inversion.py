@@ -9,6 +9,7 @@ from keras import ops
 
 from tests.backends import compiled, gradient, to_numpy
 from tests.layer_checks import random
+from tests.ylg.test_generator import settle
 from ylg import inversion, patterns
 from ylg.gan import discriminator, generator, to_pixels
 from ylg.inversion import invert, resize_saliency, saliency, weighted_distance
@@ -20,7 +21,6 @@ from ylg.layers.conditional_batch_normalization import (
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZE = (6, 10)
 LATENT = 6
-GAMMA = 0.006
 CLASSES = 3
 HEADS = range(8)
 
@@ -140,8 +140,9 @@ def test_saliency_by_hand():
     pattern = patterns.NeighbourPattern(
         np.array([[0, 1], [0, -1], [0, 3]]), (3, 1), (2, 2)
     )
-    weight = np.array([[[0.25, 0.75], [1.0, 0.0], [0.0, 1.0]]], "float32")
-    # Key 0 gets 0.25 and 1 of the two that look at it; nobody sees key 2.
+    weight = np.array([[[0.25, 0.75], [1.0, 9.0], [0.0, 1.0]]], "float32")
+    # Key 0 gets 0.25 and 1 of the two that look at it; nobody sees key 2;
+    # 9 stands where there is no key.
     expected = [[[[0.625, 0.75], [0.0, 1.0]]]]
     np.testing.assert_allclose(
         to_numpy(saliency([weight], [pattern])), expected, rtol=1e-6
@@ -249,30 +250,33 @@ def test_distance_errors(shapes):
 
 
 def test_recovers_a_generated_picture():
-    keras.utils.set_random_seed(1)
     arguments = {
         "num_classes": CLASSES,
         "num_heads": 2,
-        "kernel_initializer": "glorot_uniform",  # JAX compiles the others
+        "kernel_initializer": "zeros",  # nothing of it remains
     }
     pair = (
         generator(32, width=4, latent_size=LATENT, **arguments),
         discriminator(32, width=4, **arguments),
     )
-    # Attention that does something, and colours that are not saturated.
     for model in pair:
+        for seed, variable in enumerate(model.trainable_variables):
+            if len(variable.shape) > 1 and "kernel" in variable.name:
+                variable.assign(random(*variable.shape, seed=seed))
+        settle(model)
         model.get_layer("attention").sigma.assign(0.5)
+    # Strong colours, but not saturated.
     gamma = pair[0].get_layer("norm").gamma
-    gamma.assign(GAMMA * np.ones(gamma.shape))
+    gamma.assign(10 * np.ones(gamma.shape))
     pictures = draw(pair[0], random(16, LATENT, seed=99), [1] * 16)
     target = pictures[0]
-    assert 0.2 < target.std() < 0.6
+    assert 0.2 < target.std() < 0.5
 
     before = [model.get_weights() for model in pair]
-    found = invert(target, *pair, 1, starts=2, steps=100, verbose=0)
-    assert found.losses[0] < 0.15 * found.history[0].min()
+    found = invert(target, *pair, 1, starts=3, steps=60, verbose=0)
+    assert found.losses[0] < 0.05 * found.history[0].min()
     nearest = min(rmse(picture, target) for picture in pictures[1:])
-    assert rmse(found.images[0], target) < 0.2 * nearest
+    assert rmse(found.images[0], target) < 0.1 * nearest
 
     # The networks are as before.
     for model, weights in zip(pair, before, strict=True):
@@ -293,7 +297,7 @@ def test_what_is_returned(networks, target):
     np.testing.assert_allclose(found.images, images, atol=1e-5)
     # The saliency that counts is that of the target's own attention.
     layer = networks[1].get_layer("attention")
-    embed = keras.Model(networks[1].inputs, layer.input)
+    embed = keras.Model(networks[1].inputs[0], layer.input)
     embedded = embed(target[None])
     weights = layer.attention_weights(embedded)
     keys = saliency(weights, layer.patterns(embedded.shape))

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from ylg.information_flow import Superconcentrator
 from ylg.ops import pattern_attention
 from ylg.patterns import esa_order
+from ylg.superconcentrator import Superconcentrator
 
 _STEPS = ("down", "base", "up")
 _MAPS = ("query", "key", "value", "output")
@@ -66,7 +66,7 @@ class SuperconcentratorAttention(keras.layers.Layer):
     (2, 12, 20, 16)
 
     References: Daras et al., "Your Local GAN", CVPR 2020, section 3; the graph
-    is that of `ylg.information_flow.Superconcentrator`.
+    is that of `ylg.superconcentrator.Superconcentrator`.
     """
 
     def __init__(self, num_heads=1, use_bias=False, seed=0, **kwargs):

@@ -1,0 +1,301 @@
+"""SAGAN: the training step against one written by hand; resuming; saving."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import ylg
+from tests.backends import BACKEND, to_numpy
+
+# A graph takes seconds to trace, for the one or two steps of most tests. On
+# JAX it is the single operations that take long.
+QUICK = {"run_eagerly": BACKEND == "tensorflow"}
+SMALL = {"image_size": 32, "width": 2, "latent_size": 8, "num_heads": 2}
+
+
+def make(num_classes=3, attention="ylg", **arguments):
+    keras.utils.set_random_seed(0)
+    gan = ylg.SAGAN(
+        num_classes=num_classes, attention=attention, **{**SMALL, **arguments}
+    )
+    for network in (gan.generator, gan.discriminator):
+        if attention is not None:
+            network.get_layer("attention").sigma.assign(0.5)
+    gan.averaged_generator.set_weights(gan.generator.get_weights())
+    return gan
+
+
+def pictures(count=8, num_classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 32, 32, 3)).astype("uint8")
+    return images, (np.arange(count) % num_classes).astype("int32")
+
+
+def fit(gan, images, labels, epochs=1, initial_epoch=0, callbacks=()):
+    given = (images,) if labels is None else (images, labels)
+    return gan.fit(
+        *given,
+        batch_size=4,
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        shuffle=False,
+        verbose=0,
+        callbacks=list(callbacks),
+    ).history
+
+
+def close(first, second, atol):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "num_classes, attention, steps",
+    ((3, "ylg", 1), (None, "dense", 2), (2, None, 1)),
+)
+def test_fit(num_classes, attention, steps):
+    gan = make(num_classes, attention)
+    gan.compile(
+        discriminator_steps=steps, **({} if attention == "ylg" else QUICK)
+    )
+    images, labels = pictures(num_classes=num_classes or 1)
+    before = [v.copy() for v in gan.get_weights()]
+    history = fit(gan, images, None if num_classes is None else labels, 2)
+    assert set(history) == {
+        "generator_loss",
+        "discriminator_loss",
+        "real_logit",
+        "fake_logit",
+    }
+    assert np.all(np.isfinite(list(history.values())))
+    assert int(gan.generator_optimizer.iterations) == 4
+    assert int(gan.discriminator_optimizer.iterations) == 4 * steps
+    after = gan.get_weights()
+    for variable, old, new in zip(gan.weights, before, after, strict=True):
+        assert np.all(np.isfinite(new)), variable.path
+        assert not np.array_equal(old, new), variable.path
+
+
+def test_a_step_by_hand():
+    """Losses and the discriminator's update, from the formulas."""
+    gan = make()
+    gan.compile(
+        keras.optimizers.SGD(0.0),
+        keras.optimizers.SGD(0.125),
+        average=0.0,
+        **QUICK,
+    )
+    twin = make()
+    images, labels = pictures(4)
+    history = fit(gan, images, labels)
+
+    z = keras.random.normal((4, 8), seed=keras.random.SeedGenerator(0))
+    fakes = twin.generator([z, ops.convert_to_tensor(labels)], training=True)
+    both = ops.concatenate([images / np.float32(127.5) - 1, fakes], 0)
+    inputs = [both, ops.convert_to_tensor(np.tile(labels, 2))]
+    logits = to_numpy(twin.discriminator(inputs, training=True))
+    real, fake = logits[:4], logits[4:]
+    loss = np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean()
+    np.testing.assert_allclose(
+        history["discriminator_loss"][0], loss, rtol=1e-4
+    )
+    np.testing.assert_allclose(history["real_logit"][0], real.mean(), rtol=1e-4)
+    # d loss / d bias of the last map: the hinge of each logit that is open.
+    slope = np.mean(fake > -1) - np.mean(real < 1)
+    moved = -0.125 * slope
+    bias = gan.discriminator.get_layer("dense").layer.bias
+    np.testing.assert_allclose(to_numpy(bias), moved, atol=1e-6)
+    # A generator that learns at rate 0 keeps what is trained of it.
+    close(
+        [to_numpy(v) for v in gan.generator.trainable_variables],
+        [to_numpy(v) for v in twin.generator.trainable_variables],
+        0,
+    )
+    # An average of decay 0 is the generator, moving statistics included.
+    close(gan.averaged_generator.get_weights(), gan.generator.get_weights(), 0)
+
+
+def test_generator_climbs_the_logit():
+    gan = make()
+    gan.compile(keras.optimizers.SGD(0.05), keras.optimizers.SGD(0.0), **QUICK)
+    history = fit(gan, *pictures(4), epochs=8)["generator_loss"]
+    assert history[-1] < history[0] - 0.05
+
+
+def test_moving_average():
+    gan = make()
+    gan.compile(average=0.99, **QUICK)
+    start = [to_numpy(v).copy() for v in gan.generator.variables]
+    fit(gan, *pictures(4))
+    decay = (1 + 1) / (10 + 1)  # after one step
+    for averaged, variable, old in zip(
+        gan.averaged_generator.variables,
+        gan.generator.variables,
+        start,
+        strict=True,
+    ):
+        expected = decay * old + (1 - decay) * to_numpy(variable)
+        np.testing.assert_allclose(to_numpy(averaged), expected, atol=1e-5)
+
+
+def test_resume_is_exact(tmp_path):
+    """Weights, average, both optimizers and the latents go on as they were."""
+    images, labels = pictures()
+    gan = make()
+    gan.compile(**QUICK)
+    backup = keras.callbacks.BackupAndRestore(
+        tmp_path / "backup", delete_checkpoint=False
+    )
+    fit(gan, images, labels, epochs=2, callbacks=[backup])
+    expected = fit(gan, images, labels, epochs=3, initial_epoch=2)
+    resumed = make(seed=7)
+    resumed.compile(**QUICK)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    found = fit(resumed, images, labels, epochs=3, callbacks=[backup])
+    assert len(found["generator_loss"]) == 1
+    for name, values in found.items():
+        np.testing.assert_allclose(values[0], expected[name][0], rtol=1e-4)
+    close(resumed.get_weights(), gan.get_weights(), 1e-5)
+
+
+def test_save_and_load(tmp_path):
+    gan = make()
+    gan.compile(**QUICK)
+    fit(gan, *pictures(4))
+    path = tmp_path / "gan.keras"
+    gan.save(path)
+    loaded = keras.saving.load_model(path, compile=False)
+    close(loaded.get_weights(), gan.get_weights(), 0)
+    np.testing.assert_allclose(loaded.generate(3), gan.generate(3), atol=1e-5)
+    assert loaded.get_config() == gan.get_config()
+
+
+def test_generate():
+    gan = make()
+    norm = gan.averaged_generator.get_layer("block1_norm1")
+    norm.beta.assign(np.random.default_rng(0).normal(size=norm.beta.shape))
+    images = gan.generate(5, seed=3)
+    assert images.shape == (5, 32, 32, 3) and images.dtype == np.float32
+    assert np.abs(images).max() <= 1 and images.std() > 1e-3
+    np.testing.assert_array_equal(images, gan.generate(5, seed=3))
+    np.testing.assert_allclose(
+        images, gan.generate(5, [0, 1, 2, 0, 1], seed=3), atol=1e-6
+    )
+    assert np.abs(images - gan.generate(5, [1] * 5, seed=3)).max() > 1e-3
+    assert np.abs(images - gan.generate(5, seed=4)).max() > 1e-2
+    assert make(None).generate(2).shape == (2, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    (
+        "mixed_float16",
+        pytest.param("mixed_bfloat16", marks=pytest.mark.slow),
+    ),
+)
+def test_mixed_precision(policy):
+    if BACKEND == "jax" and policy == "mixed_float16":
+        pytest.skip("minutes of float16 compilation on a CPU")
+    gan = make(dtype=policy)
+    gan.compile(**QUICK)
+    scaled = isinstance(
+        gan.generator_optimizer, keras.optimizers.LossScaleOptimizer
+    )
+    assert scaled == (policy == "mixed_float16")
+    before = [v.copy() for v in gan.generator.get_weights()]
+    history = fit(gan, *pictures(4), epochs=2)
+    assert np.all(np.isfinite(list(history.values())))
+    assert np.abs(history["generator_loss"]).max() < 100  # not the scaled one
+    after = gan.generator.get_weights()
+    assert all(np.all(np.isfinite(value)) for value in after)
+    assert any(
+        not np.array_equal(a, b) for a, b in zip(before, after, strict=True)
+    )
+    if scaled:  # each optimizer has a scale of its own
+        pair = (gan.generator_optimizer, gan.discriminator_optimizer)
+        scales = [id(optimizer.dynamic_scale) for optimizer in pair]
+        assert len(set(scales)) == 2
+
+
+@pytest.mark.slow
+def test_one_xla_program():
+    """The whole step compiles, attention included."""
+    gan = make(attention="ylg")
+    gan.compile(jit_compile=True)
+    history = fit(gan, *pictures(4))
+    assert np.all(np.isfinite(list(history.values())))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about tf.data")
+def test_tf_data():
+    import tensorflow as tf
+
+    gan = make()
+    gan.compile(**QUICK)
+    data = tf.data.Dataset.from_tensor_slices(pictures(8)).batch(3)
+    history = gan.fit(
+        data, shuffle=False, verbose=0
+    ).history  # batches of 3, 3 and 2
+    assert np.all(np.isfinite(list(history.values())))
+
+
+def test_callbacks(tmp_path):
+    gan = make()
+    gan.compile(**QUICK)
+    images, labels = pictures(8)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.AveragePooling2D(16)(x)
+    x = keras.layers.Flatten()(x)
+    outputs = keras.layers.Dense(3, activation="softmax")(x)
+    classifier = keras.Model(inputs, outputs)
+    extractor = ylg.metrics.classifier_features(classifier, name="tiny")
+    evaluation = ylg.gan.Evaluation(images, extractor, count=30, every=2)
+    grid = ylg.gan.SampleGrid(tmp_path / "samples", rows=2, columns=3)
+    history = fit(gan, images, labels, epochs=2, callbacks=[evaluation, grid])
+    written = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert written == ["epoch_0001.png", "epoch_0002.png"]
+    size = keras.utils.load_img(tmp_path / "samples" / written[0]).size
+    assert size == (3 * 34 - 2, 2 * 34 - 2)
+    # Measured after the second epoch alone, and as `ylg.metrics` does.
+    assert len(history["frechet_distance"]) == 1
+    expected = ylg.metrics.evaluate(images, gan.generate(30, seed=1), extractor)
+    for name in ("frechet_distance", "kernel_distance"):
+        np.testing.assert_allclose(
+            history[name][0], expected[name], rtol=1e-3, atol=1e-6
+        )
+
+
+def test_picture_grid():
+    images = np.stack([np.full((2, 2, 3), v, "float32") for v in (-1, 0, 1)])
+    grid = ylg.gan.picture_grid(images, columns=2)
+    assert grid.shape == (6, 6, 3) and grid.dtype == np.uint8
+    np.testing.assert_array_equal(grid[0, :, 0], [0, 0, 255, 255, 128, 128])
+    assert np.all(grid[4:, :2] == 255) and np.all(grid[2:4] == 255)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    (
+        (lambda: make().compile(discriminator_steps=0), "steps=0"),
+        (lambda: make().compile(average=1.0), "average=1.0"),
+        (lambda: ylg.SAGAN(image_size=40), "image_size=40"),
+        (lambda: ylg.SAGAN(attention="sparse"), "attention='sparse'"),
+    ),
+)
+def test_errors_name_the_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_misuse():
+    gan = make()
+    gan.compile(**QUICK)
+    images, labels = pictures(4)
+    with pytest.raises(ValueError, match="num_classes=3"):
+        fit(gan, images, None)
+    with pytest.raises(NotImplementedError, match="Evaluation"):
+        gan.evaluate(images, labels, verbose=0)
+    with pytest.raises(AttributeError, match="generator_optimizer"):
+        gan.optimizer.learning_rate = 0.1

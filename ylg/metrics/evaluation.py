@@ -1,0 +1,101 @@
+"""All metrics of generated pictures in one report.
+
+Letters: H W grid, F features, n m numbers of pictures.
+"""
+
+import numpy as np
+
+from ylg.metrics.statistics import (
+    GaussianStatistics,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
+
+
+def evaluate(
+    real,
+    fake,
+    extractor,
+    *,
+    real_range=None,
+    fake_range=None,
+    max_count=None,
+    k=3,
+    splits=10,
+    subsets=100,
+    subset_size=None,
+    seed=0,
+):
+    """All metrics of generated pictures against real ones.
+
+    Args:
+        real, fake: pictures (n, H, W, 3), or an iterable of batches of them
+            (generator, `tf.data.Dataset`, `PyDataset`) or of tuples that
+            start with such a batch; uint8, or float in [-1, 1].
+        extractor: a `FeatureExtractor`.
+        real_range, fake_range: pair, the range of pixels where it is
+            another; (0, 255) for the float batches of `kanets.data`.
+        max_count: int, take at most so many pictures of each; needed where
+            an iterable never ends.
+        k: of `precision_recall`; None leaves it out (it is the slow one).
+        splits: of `inception_score`; the pictures are shuffled before.
+        subsets, subset_size, seed: of `kernel_distance`; `seed` of the
+            shuffle too.
+
+    Returns:
+        A dict with "frechet_distance", "kernel_distance",
+        "kernel_distance_std", "precision" and "recall" (with `k`),
+        "inception_score" and "inception_score_std" (of `fake`, where the
+        extractor gives probabilities), "extractor" (its name), "real_count"
+        and "fake_count".
+
+    Raises:
+        ValueError: no pictures, and what the metrics and extractor raise.
+
+    Cost: holds all features, 4·(n + m)·F bytes, twice that in float64.
+    """
+    real, _ = _extract(real, "real", extractor, real_range, max_count)
+    fake, probabilities = _extract(
+        fake, "fake", extractor, fake_range, max_count
+    )
+    kernel = kernel_distance(real, fake, subsets, subset_size, seed)
+    report = {
+        "frechet_distance": frechet_distance(
+            GaussianStatistics().update(real), GaussianStatistics().update(fake)
+        ),
+        "kernel_distance": kernel.value,
+        "kernel_distance_std": kernel.std,
+    }
+    if k is not None:
+        precision, recall = precision_recall(real, fake, k)
+        report |= {"precision": precision, "recall": recall}
+    if probabilities is not None:
+        order = np.random.default_rng(seed).permutation(len(probabilities))
+        score, std = inception_score(probabilities[order], splits)
+        report |= {"inception_score": score, "inception_score_std": std}
+    counts = {"real_count": len(real), "fake_count": len(fake)}
+    return report | {"extractor": extractor.name} | counts
+
+
+def _extract(pictures, name, extractor, value_range, max_count):
+    if max_count is not None and max_count < 1:
+        raise ValueError(
+            f"max_count must be 1 or more. Received: max_count={max_count}"
+        )
+    found, count = [], 0
+    for batch in [pictures] if hasattr(pictures, "shape") else pictures:
+        batch = batch[0] if isinstance(batch, list | tuple) else batch
+        if max_count is not None:
+            batch = batch[: max_count - count]
+        found.append(extractor(batch, value_range))
+        count += len(found[-1][0])
+        if count == max_count:
+            break
+    if not found:
+        raise ValueError(f"There must be pictures. Received: {name}=no batch")
+    features, probabilities = zip(*found, strict=True)
+    if probabilities[0] is None:
+        return np.concatenate(features), None
+    return np.concatenate(features), np.concatenate(probabilities)

@@ -1,0 +1,212 @@
+"""Extractors: models that turn pictures into features.
+
+Pictures pass through Keras in float32 and come back as NumPy.
+
+Letters: B batch, H W grid, F features, K classes.
+"""
+
+import keras
+import numpy as np
+
+
+class FeatureExtractor:
+    """A Keras model that turns pictures into features.
+
+    Calling it, `extractor(images, value_range=None)`, gives the features
+    (B, F), float32 NumPy, and the class probabilities (B, K), or None where
+    the model has none. Pictures are resized (bilinear, antialiased) in
+    float32, then mapped to `pixel_range`, and never rounded to 8 bits.
+
+    Args:
+        model: functional Keras model with one output, features (B, F), or
+            two, features and class probabilities (B, K).
+        name: what reports print, so that nobody takes one for another.
+        pixel_range: pair of numbers, the pixels the model wants: (0, 255),
+            (-1, 1) or (0, 1).
+        image_size: (H, W) the model wants; default that of its input. Open
+            sizes leave pictures as they are.
+        batch_size: int; the model always sees batches of this size, the last
+            one padded, so it compiles once.
+
+    Call arguments:
+        images: (B, H, W, 3), uint8, or float in [-1, 1] as generators give.
+        value_range: pair, the range of `images` where it is another one.
+
+    Raises:
+        ValueError: pictures of another shape, dtype or range; features that
+            are not (B, F).
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()]
+    ... )
+    >>> extractor = FeatureExtractor(model, "mean colour", (0, 255))
+    >>> extractor(np.full((2, 5, 7, 3), 9, "uint8"))[0].shape
+    (2, 3)
+    """
+
+    def __init__(
+        self, model, name, pixel_range, image_size=None, batch_size=50
+    ):
+        if image_size is None:
+            image_size = model.input_shape[1:3]
+        self.model = model
+        self.name = name
+        self.pixel_range = _check_range(pixel_range, "pixel_range")
+        self.image_size = None if None in image_size else tuple(image_size)
+        self.batch_size = batch_size
+
+    def __call__(self, images, value_range=None):
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+            raise ValueError(
+                "Pictures must be (B, H, W, 3) with B of 1 or more. "
+                f"Received: images.shape={images.shape}"
+            )
+        outputs = []
+        for start in range(0, len(images), self.batch_size):
+            part = _unit(images[start : start + self.batch_size], value_range)
+            outputs.append(self._forward(part))
+        features, *rest = map(np.concatenate, zip(*outputs, strict=True))
+        if features.ndim != 2:
+            raise ValueError(
+                "The model's first output must be features (B, F). "
+                f"Received: features.shape={features.shape}"
+            )
+        return features, rest[0] if rest else None
+
+    def _forward(self, unit):
+        padding = self.batch_size - len(unit)
+        x = np.pad(unit, [(0, padding), (0, 0), (0, 0), (0, 0)])
+        if self.image_size not in (None, x.shape[1:3]):
+            x = keras.ops.image.resize(
+                x,
+                self.image_size,
+                interpolation="bilinear",
+                antialias=True,
+                data_format="channels_last",
+            )
+        low, high = self.pixel_range
+        y = self.model.predict_on_batch(low + (high - low) * x)
+        y = y if isinstance(y, list | tuple) else [y]
+        return [np.asarray(o)[: len(unit)].astype("float32") for o in y]
+
+
+def inception_v3(weights="imagenet"):
+    """Keras's InceptionV3: 2048 pooled features, 1000 class probabilities.
+
+    Its figures are NOT comparable with published FID, KID or IS. Those come
+    from the TensorFlow graph of 2015-12-05: other weights, 1008 classes, max
+    instead of average pooling in the last block, and no antialiasing in the
+    resize. Compare only figures made with this same extractor.
+
+    Args:
+        weights: as in `keras.applications.InceptionV3`: "imagenet" (about
+            90 MB, downloaded on first use), a path, or None (random).
+
+    Returns:
+        A `FeatureExtractor` at 299 x 299, in float32 under any policy.
+
+    References: Szegedy et al., "Rethinking the Inception Architecture",
+    CVPR 2016; 2015 graph: https://github.com/bioinf-jku/TTUR.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        net = keras.applications.InceptionV3(weights=weights)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    pooled = net.get_layer("avg_pool").output
+    model = keras.Model(net.inputs, [pooled, net.outputs[0]])
+    source = {"imagenet": "ImageNet", None: "random weights"}
+    name = f"InceptionV3 (keras.applications, {source.get(weights, weights)})"
+    return FeatureExtractor(model, name, (-1, 1))
+
+
+def classifier_features(
+    model, layer=None, name=None, pixel_range=(0, 255), from_logits=None
+):
+    """An extractor from any functional Keras classifier.
+
+    Args:
+        model: classifier with one input and one output (B, K).
+        layer: name of the layer whose output, (B, F), is the features;
+            default what enters the last Dense layer.
+        name: of the classifier, default `model.name`; the extractor is
+            called "features of <name> (not Inception)".
+        pixel_range: pixels the classifier wants; (0, 255) is this zoo's.
+        from_logits: whether the output is logits; None reads it off the
+            activation of the last layer, softmax or linear.
+
+    Returns:
+        A `FeatureExtractor`.
+
+    Raises:
+        ValueError: no Dense layer, or a last layer that does not tell.
+    """
+    if layer is None:
+        dense = [x for x in model.layers if isinstance(x, keras.layers.Dense)]
+        if not dense:
+            raise ValueError(
+                "A classifier without a Dense layer needs `layer`, the name "
+                f"of the layer with its features. Received: model={model.name}"
+            )
+        features = dense[-1].input
+    else:
+        features = model.get_layer(layer).output
+    output = model.outputs[0]
+    if _from_logits(model) if from_logits is None else from_logits:
+        output = keras.layers.Softmax(dtype="float32")(output)
+    return FeatureExtractor(
+        keras.Model(model.inputs, [features, output]),
+        f"features of {name or model.name} (not Inception)",
+        pixel_range,
+    )
+
+
+def _unit(images, value_range):
+    """Pixels in [0, 1], float32."""
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    if value_range is not None:
+        low, high = _check_range(value_range, "value_range")
+    elif dtype == "uint8":
+        low, high = 0.0, 255.0
+    elif "float" in dtype:
+        low, high = -1.0, 1.0
+    else:
+        raise ValueError(
+            "Pictures must be uint8 or float, or have a value_range. "
+            f"Received: images.dtype={dtype}"
+        )
+    unit = (images.astype("float32") - low) / (high - low)
+    # Written so that NaN fails.
+    if not (unit.min() >= -1e-3 and unit.max() <= 1.001):
+        raise ValueError(
+            f"Pixels of these pictures must lie in [{low:g}, {high:g}]; give "
+            "value_range (of evaluate: real_range, fake_range) for another. "
+            f"Received: images in [{images.min()}, {images.max()}]"
+        )
+    return unit
+
+
+def _from_logits(model):
+    last = model.outputs[0]._keras_history.operation
+    activation = getattr(last, "activation", None)
+    if isinstance(last, keras.layers.Softmax):
+        return False
+    if activation in (keras.activations.softmax, keras.activations.linear):
+        return activation is keras.activations.linear
+    raise ValueError(
+        "from_logits must be given where the last layer has neither a softmax "
+        f"nor a linear activation. Received: model={model.name}, whose last "
+        f"layer is {last.name}"
+    )
+
+
+def _check_range(pair, name):
+    if len(pair) != 2 or not pair[0] < pair[1]:
+        raise ValueError(
+            f"{name} must be (low, high), low < high. Received: {name}={pair}"
+        )
+    return float(pair[0]), float(pair[1])
