@@ -11,7 +11,6 @@ from ylg import information_flow
 from ylg.information_flow import (
     Digraph,
     InformationFlowGraph,
-    Superconcentrator,
     is_superconcentrator,
 )
 from ylg.patterns import (
@@ -68,6 +67,10 @@ def disjoint_steps(n, groups=2):
     """A pattern in which nothing leaves its group."""
     keys = np.arange(n).reshape(groups, -1)
     return NeighbourPattern(np.repeat(keys, n // groups, axis=0))
+
+
+def complete_graph(n):
+    return InformationFlowGraph([disjoint_steps(n, groups=1)])
 
 
 # Reach
@@ -289,7 +292,7 @@ def benes(without=()):
 
 
 def test_known_graphs():
-    complete = InformationFlowGraph([disjoint_steps(5, groups=1)])
+    complete = complete_graph(5)
     assert is_superconcentrator(complete).pairs_checked == 251
     assert is_superconcentrator(benes())
     # A butterfly has full information, but one path only from 0 to 0.
@@ -312,13 +315,14 @@ def test_networks_with_a_missing_edge():
     found = []
     for edge in benes().edges.tolist():
         graph = benes(without=[tuple(edge)])
-        wrong = [
+        wrong = (
             pair
             for pair in information_flow._all_pairs(4)
             if brute_force_paths(graph, *pair) < len(pair[0])
-        ]
+        )
+        first = next(wrong, [None])
         check = is_superconcentrator(graph)
-        assert (check.counterexample or [None])[0] == (wrong or [[None]])[0][0]
+        assert (check.counterexample or [None])[0] == first[0]
         found.append(check.passed)
     assert set(found) == {True, False}
 
@@ -335,75 +339,8 @@ def test_summaries_are_a_bottleneck():
             assert paths < len(some_inputs) == len(some_outputs)
 
 
-# Superconcentrators
-
-
-def most_edges(n, base_size=34):
-    """Edges of a superconcentrator before copies are dropped."""
-    edges = 0
-    while n > base_size:
-        edges, n = edges + 13 * n, 3 * -(-n // 4)
-    return edges + n * n
-
-
-def test_at_most_53_edges_for_each_input():
-    """Below 477 by trying; from there on by induction, as m <= (3 n + 9) / 4:
-
-    most_edges(n) = 13 n + most_edges(m) <= 13 n + 53 (3 n + 9) / 4
-    = 52.75 n + 119.25 <= 53 n.
-    """
-    assert max(most_edges(n) / n for n in range(1, 4097)) < 53
-    for n in (1, 34, 35, 36, 37, 64, 150):
-        graph = Superconcentrator(n)
-        assert 0.9 * most_edges(n) <= graph.num_edges <= most_edges(n)
-        assert graph.num_edges == len(graph.digraph.edges)
-        assert graph.num_steps == 2 * len(graph.sizes) - 1
-
-
-def test_the_default_base_size_has_the_fewest_edges():
-    totals = {
-        size: sum(most_edges(n, size) / n for n in range(1, 4097))
-        for size in range(16, 64)
-    }
-    assert min(totals, key=totals.get) == 34
-    assert len(Superconcentrator(34).sizes) == 1
-    assert len(Superconcentrator(35).sizes) == 2
-
-
-@pytest.mark.parametrize(("n", "base_size"), [(7, 6), (4, 3), (6, 6), (1, 34)])
-def test_small_ones_exhaustively(n, base_size):
-    """Those of n > base_size have one level above a complete graph."""
-    graph = Superconcentrator(n, base_size=base_size)
-    assert len(graph.sizes) == 1 + (n > base_size)
-    check = is_superconcentrator(graph)
-    assert check and check.exhaustive
-    assert check.pairs_checked == math.comb(2 * n, n) - 1
-
-
-@pytest.mark.parametrize("n", [35, 37, 61, 128])
-def test_larger_ones_by_samples(n):
-    graph = Superconcentrator(n, seed=n)
-    assert is_superconcentrator(graph, samples=60, seed=n)
-
-
-def test_samples_find_what_is_missing(monkeypatch):
-    graph = Superconcentrator(37).digraph
-    direct = np.isin(graph.edges[:, 0], graph.inputs)
-    direct &= np.isin(graph.edges[:, 1], graph.outputs)
-    assert direct.sum() == 37
-    broken = Digraph(graph.edges[~direct], graph.inputs, graph.outputs)
-    check = is_superconcentrator(broken, samples=1)
-    assert check.counterexample == (*[tuple(range(37))] * 2, 30)
-    # A run of k inputs that sees 3/4 k middle vertices; random sets see more.
-    middle = np.repeat(np.arange(30), 8).reshape(40, 6)
-    monkeypatch.setattr(
-        information_flow, "_concentrator", lambda *_: (middle, 1)
-    )
-    assert not is_superconcentrator(Superconcentrator(37), samples=50)
-
-
 def test_sampled_pairs_include_the_hard_ones():
-    graph = Superconcentrator(40).digraph
+    graph = complete_graph(40).digraph
     pairs = information_flow._sampled_pairs(graph, seed=0)
     pairs = [tuple(map(set, p)) for p in itertools.islice(pairs, 100)]
     for some_inputs, some_outputs in pairs:
@@ -415,109 +352,6 @@ def test_sampled_pairs_include_the_hard_ones():
         assert len(a & b) == max(0, 2 * len(a) - 40)
     for ends in itertools.chain(*pairs[3::4]):  # runs, around the end
         assert len(ends - {(i + 1) % 40 for i in ends}) <= 1
-
-
-@pytest.mark.parametrize(("n", "seed"), [(12, 0), (16, 1), (15, 2)])
-def test_concentrators_match_every_half(n, seed):
-    """Hall's condition, set by set; also after inputs were left out."""
-    graph = Superconcentrator(n, seed=seed, base_size=11)
-    middle = graph.concentrators[0][:n]
-    bits = np.bitwise_or.reduce(1 << middle.astype(np.int64), axis=1)
-    for size in range(1, n // 2 + 1):
-        sets = np.array(list(itertools.combinations(range(n), size)))
-        seen = np.bitwise_or.reduce(bits[sets], axis=1)
-        assert min(int(row).bit_count() for row in seen) >= size
-
-
-@pytest.mark.parametrize("n", [37, 100, 256])
-def test_certificates(n):
-    graph = Superconcentrator(n)
-    for size, m, middle in zip(
-        graph.sizes, graph.sizes[1:], graph.concentrators, strict=False
-    ):
-        assert middle.shape == (4 * -(-size // 4), 6) and m < size
-        matrix = np.zeros((len(middle), m))
-        np.add.at(matrix, (np.arange(len(middle))[:, None], middle), 1)
-        assert set(matrix.sum(axis=0)) == {8}
-        values = np.linalg.svd(matrix, compute_uv=False) ** 2
-        assert values[0] == pytest.approx(48) and values[1] < 24
-
-
-def test_certificate_agrees_with_the_singular_values():
-    rng, found = np.random.default_rng(0), []
-    for _ in range(40):
-        middle = rng.permutation(np.repeat(np.arange(12), 8)).reshape(16, 6)
-        matrix = np.zeros((16, 12))
-        np.add.at(matrix, (np.arange(16)[:, None], middle), 1)
-        value = np.linalg.svd(matrix, compute_uv=False)[1] ** 2
-        found.append(information_flow._is_certified(middle, 12))
-        assert found[-1] == (value < 24)
-    assert set(found) == {True, False}
-
-
-def test_certificate_refuses_bad_concentrators():
-    """Two graphs side by side have s² = 48: a half sees a half of m."""
-    half = Superconcentrator(64).concentrators[0]
-    both = np.concatenate([half, half + 48])
-    assert information_flow._is_certified(half, 48)
-    assert not information_flow._is_certified(both, 96)
-    lame = np.sort(half.ravel()).reshape(64, 6)  # neighbours share them all
-    assert not information_flow._is_certified(lame, 48)
-
-
-def test_no_seed_passes_is_an_error(monkeypatch):
-    monkeypatch.setattr(information_flow, "_is_certified", lambda *_: False)
-    with pytest.raises(RuntimeError, match=r"None of 200 .* n=36, seed=3"):
-        Superconcentrator(36, seed=3)
-
-
-def test_a_failing_seed_is_followed_by_the_next(monkeypatch):
-    answers = iter([False, False, True])
-    monkeypatch.setattr(
-        information_flow, "_is_certified", lambda *_: next(answers)
-    )
-    assert Superconcentrator(36).seeds_tried == [3]
-
-
-def test_equal_arguments_give_the_same_graph():
-    first, same = Superconcentrator(37, seed=1), Superconcentrator(37, seed=1)
-    other = Superconcentrator(37, seed=2)
-    np.testing.assert_array_equal(first.digraph.edges, same.digraph.edges)
-    assert first.digraph.edges.tolist() != other.digraph.edges.tolist()
-    # On all versions of NumPy: weights were trained for these edges.
-    row = [7, 10, 12, 13, 17, 21, 24, 34]
-    assert first.down[0].neighbours[0].tolist() == row
-    assert (
-        repr(first)
-        == f"<Superconcentrator 37: {first.num_edges} edges, 3 steps>"
-    )
-
-
-def test_steps_are_attention_patterns():
-    """Along the patterns alone: down, base, up over [middle, own inputs]."""
-    graph = Superconcentrator(50)
-    assert graph.sizes == [50, 39, 30]
-    shapes = [(p.num_queries, p.num_keys) for p in graph.steps]
-    assert shapes == [(39, 50), (30, 39), (30, 30), (39, 69), (50, 89)]
-    levels = [np.eye(50, dtype=int)]
-    for pattern in graph.down:
-        levels.append(pattern.mask() @ levels[-1])
-    state = graph.base.mask() @ levels.pop()
-    for pattern in graph.up:
-        keys = np.concatenate([state, levels.pop()])
-        state = pattern.mask() @ keys
-    assert state.min() > 0  # full information
-    # As many walks as in the graph of edges.
-    digraph = graph.digraph
-    walks = np.zeros((information_flow._num_vertices(digraph), 50))
-    walks[digraph.inputs] = np.eye(50)
-    for tail, head in sorted(digraph.edges.tolist(), key=lambda e: e[1]):
-        walks[head] += walks[tail]
-    np.testing.assert_array_equal(walks[digraph.outputs], state)
-    assert [p.neighbours.shape[1] <= 8 for p in graph.down] == [True, True]
-    for size, pattern in zip((39, 50), graph.up, strict=True):
-        own = pattern.mask()[:, -size:]
-        np.testing.assert_array_equal(own, np.eye(size))
 
 
 # Errors
@@ -550,20 +384,6 @@ def test_number_of_steps_errors():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"n": 0}, "n must be an integer >= 1. Received: n=0"),
-        ({"n": 2.0}, "n must be an integer >= 1. Received: n=2.0"),
-        ({"n": 2, "seed": -1}, "seed must be an integer >= 0. .*seed=-1"),
-        ({"n": 2, "base_size": 0}, "base_size must be .* >= 1. .*base_size=0"),
-    ],
-)
-def test_superconcentrator_errors(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Superconcentrator(**arguments)
-
-
-@pytest.mark.parametrize(
     ("inputs", "outputs", "received"),
     [
         ([0, 1], [2], r"\[2, 1\] inputs and outputs"),
@@ -577,7 +397,7 @@ def test_digraph_errors(inputs, outputs, received):
 
 
 def test_sample_errors():
-    graph = Superconcentrator(9)
+    graph = complete_graph(9)
     with pytest.raises(ValueError, match="20000 pairs .* n=9 with 48619 pairs"):
         is_superconcentrator(graph)
     with pytest.raises(ValueError, match="integer >= 1. Received: samples=0"):
@@ -587,7 +407,7 @@ def test_sample_errors():
 def test_scipy_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.sparse.csgraph", None)
     with pytest.raises(ImportError, match="pip install scipy"):
-        is_superconcentrator(Superconcentrator(2))
+        is_superconcentrator(complete_graph(2))
 
 
 def test_all_patterns_have_a_graph():
