@@ -8,11 +8,12 @@ keys of 4 channels and values of 16 (SAGAN's of a map of 256 channels), one
 picture, keys on the same grid as queries, float32, TensorFlow.
 
 The yardstick is `implementation="reference"`: the dense product, masked, as
-the official code does it. Each row is a process of its own, the two
+the official code does it, but for two heads at a time, which spares it memory.
+Each row is a process of its own, the two
 implementations in turn. Time is the median of at least five calls, after two
 for warming up. Memory is the highest resident size of the process
 during a call, less its size before, in a second process whose allocator gives
-every freed block back at once (MALLOC_MMAP_THRESHOLD_).
+every freed block back at once.
 """
 
 import csv
@@ -89,6 +90,7 @@ def run(what, side, implementation, xla):
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     environment["PYTHONPATH"] = str(HERE.parent)
     if what == "memory":
+        environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # its allocator keeps blocks
         environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
         environment["MALLOC_TRIM_THRESHOLD_"] = "65536"
     arguments = [what, str(side), implementation, str(int(xla))]

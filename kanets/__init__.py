@@ -1,6 +1,15 @@
 """kanets: a Keras 3 vision model zoo built on efficient attention."""
 
-from kanets import data, layers, nets, ops, optimizers, recipes, visualize
+from kanets import (
+    data,
+    export,
+    layers,
+    nets,
+    ops,
+    optimizers,
+    recipes,
+    visualize,
+)
 from kanets.export import export_savedmodel, load_savedmodel
 from kanets.nets import KANet
 from kanets.zoo import create_model, list_models, load_model, save_model
@@ -11,6 +20,7 @@ __all__ = [
     "KANet",
     "create_model",
     "data",
+    "export",
     "export_savedmodel",
     "layers",
     "list_models",

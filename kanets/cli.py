@@ -6,6 +6,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from kanets import gan_commands
+
 FORMATS = ("savedmodel",)
 
 
@@ -124,6 +126,12 @@ def _export(options):
     import kanets
 
     model = kanets.load_model(options.model)
+    if kanets.export.is_generator(model):
+        path = kanets.export.export_generator(
+            model, options.to, version=options.version
+        )
+        print(f"{path}: signature serving_default (z, label -> images, png)")
+        return
     path = kanets.export_savedmodel(
         model,
         options.to,
@@ -311,11 +319,13 @@ def _parser():
         "Write a model in the form its consumer wants.",
         "export runs/mine --format savedmodel --to savedmodels/mine",
     )
-    sub.add_argument("model", help="zoo name, run or model folder")
+    sub.add_argument("model", help="zoo name, run (a GAN's, too), model folder")
     sub.add_argument("--format", choices=FORMATS, default=FORMATS[0])
     sub.add_argument("--to", required=True, help="the folder of versions")
     sub.add_argument("--version", type=int, help="default: the next")
     _image_size_option(sub)
+
+    gan_commands.add_commands(command)
 
     sub = command("list", _list, "The models of the zoo.", "list 'kanet_qkv*'")
     sub.add_argument("pattern", nargs="?", default="*")

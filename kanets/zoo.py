@@ -119,7 +119,7 @@ def load_model(source):
 
     Args:
         source: a path, or the name of an entry. Of a run's folder the best
-            model is taken.
+            model is taken, of a GAN's run the generator.
 
     Returns:
         A `keras.Model`, not compiled; labels that were saved with it are its
@@ -132,12 +132,13 @@ def load_model(source):
     path = Path(source)
     if not path.exists():
         path = _entry_folder(str(source))
-    elif (path / "best" / "config.json").exists():
-        path = path / "best"
+    for part in ("best", "generator"):
+        if (path / part / "config.json").exists():
+            path = path / part
     if path.is_dir() and not (path / "config.json").exists():
         raise ValueError(
             "A model folder holds config.json, metadata.json and "
-            "model.weights.h5, or best/ with these. Received: "
+            "model.weights.h5, or best/ or generator/ with these. Received: "
             f"{str(source)!r} with {sorted(p.name for p in path.iterdir())}"
         )
     _check_sha256(path)

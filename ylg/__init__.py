@@ -3,14 +3,17 @@
 from ylg import (
     gan,
     information_flow,
+    inversion,
     layers,
     metrics,
     official,
     ops,
     patterns,
     superconcentrator,
+    visualize,
 )
 from ylg.gan import SAGAN
+from ylg.inversion import invert
 from ylg.lookahead import Lookahead
 
 __all__ = [
@@ -18,10 +21,13 @@ __all__ = [
     "Lookahead",
     "gan",
     "information_flow",
+    "inversion",
+    "invert",
     "layers",
     "metrics",
     "official",
     "ops",
     "patterns",
     "superconcentrator",
+    "visualize",
 ]
