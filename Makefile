@@ -5,10 +5,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# What depends on no backend, and is tested once.
+NUMPY := tests/ylg/test_information_flow.py tests/ylg/test_patterns.py \
+	tests/ylg/test_superconcentrator.py tests/ylg/test_visualize.py
+
 # What does not depend on TensorFlow, and is tested on JAX, too.
 NEUTRAL := tests/test_ops.py tests/layers tests/nets tests/optimizers \
 	tests/test_augment.py tests/test_recipes.py tests/test_zoo.py \
-	tests/test_tensorflow_addons.py
+	tests/test_tensorflow_addons.py \
+	$(filter-out $(NUMPY), $(wildcard tests/ylg/test_*.py))
 
 # TensorFlow's start-up messages are of no use here.
 export TF_CPP_MIN_LOG_LEVEL ?= 2

@@ -79,7 +79,9 @@ class StopAt(keras.callbacks.Callback):
 def interrupted(monkeypatch, epoch, run):
     """Runs until `epoch`, then leaves in the middle of it."""
     with monkeypatch.context() as patch:
-        patch.setattr(recipes, "_tensorboard", lambda _: StopAt(epoch))
+        patch.setattr(
+            recipes.classifier, "tensorboard", lambda _: StopAt(epoch)
+        )
         with pytest.raises(Stop):
             run()
 

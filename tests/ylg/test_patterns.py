@@ -133,6 +133,24 @@ def test_spatial_queries_look_where_their_key_cell_does(name):
     np.testing.assert_array_equal(fine.reshape(6, 4, 6), expected)
 
 
+def test_where_queries_of_the_official_model_look():
+    """What docs/ylg.md says of "tiled" against "spatial"."""
+    i, j = np.divmod(np.arange(32 * 32), 32)
+    own_cell = i // 2 * 16 + j // 2
+    found = {}
+    for alignment in patterns.ALIGNMENTS:
+        local = patterns.left_floor((32, 32), (16, 16), alignment=alignment)
+        keys = local.neighbours
+        seen = keys >= 0
+        rows, columns = np.divmod(keys, 16)  # centres at 2 k + 1/2
+        distance = abs(2 * rows + 0.5 - i[:, None])
+        distance += abs(2 * columns + 0.5 - j[:, None])
+        sees_itself = np.any(keys == own_cell[:, None], axis=1)
+        found[alignment] = (sees_itself.mean(), distance[seen].mean())
+    np.testing.assert_allclose(found["tiled"], (0.05, 18.9), atol=0.05)
+    np.testing.assert_allclose(found["spatial"], (1.0, 13.5), atol=0.05)
+
+
 @pytest.mark.parametrize("alignment", patterns.ALIGNMENTS)
 @pytest.mark.parametrize("grids", (((7, 5), (4, 3)), ((3, 3), (5, 4))))
 def test_uneven_grids_keep_one_row_of_the_pattern_for_each_query(
