@@ -394,32 +394,39 @@ def make_patterns(
 
 
 def plot(patterns, path, query=None):
-    """Draws patterns: a row each, the mask and what one query sees.
+    """Draws patterns side by side: the masks, and what one query sees.
 
     Args:
         patterns: a pattern or a list of them.
         path: PNG to write.
-        query: index of the query whose keys are shown on the key grid;
-            default the one in the middle.
+        query: index of the query whose keys are shown on the key grid, where
+            a red dot marks its place; default the one in the middle.
 
     Raises:
         ImportError: matplotlib is missing.
     """
-    import matplotlib.figure
+    from matplotlib.figure import Figure
 
     patterns = [patterns] if isinstance(patterns, Pattern) else list(patterns)
-    figure = matplotlib.figure.Figure(
-        figsize=(6, 3 * len(patterns)), layout="constrained"
-    )
-    axes = figure.subplots(len(patterns), 2, squeeze=False)
-    for (left, right), pattern in zip(axes, patterns, strict=True):
+    figure = Figure(figsize=(3 * len(patterns), 6), layout="constrained")
+    axes = figure.subplots(2, len(patterns), squeeze=False)
+    for above, below, pattern in zip(*axes, patterns, strict=True):
         mask = pattern.mask()
-        left.imshow(mask, cmap="Greys", aspect="auto", interpolation="none")
-        left.set(title=pattern.name, xlabel="key", ylabel="query")
-        index = _middle(pattern.query_shape) if query is None else query
-        shape = pattern.key_shape if len(pattern.key_shape) == 2 else (1, -1)
-        right.imshow(mask[index].reshape(shape), cmap="Greys", vmin=0, vmax=1)
-        right.set(title=f"keys of query {index}", xticks=[], yticks=[])
+        above.imshow(mask, cmap="Greys", aspect="auto", interpolation="none")
+        above.set(title=pattern.name, xlabel="key", ylabel="query")
+        shape = pattern.query_shape
+        index = _middle(shape) if query is None else query
+        sizes = pattern.key_shape if len(shape) == 2 else (1, pattern.num_keys)
+        below.imshow(mask[index].reshape(sizes), cmap="Greys", vmin=0, vmax=1)
+        # The query's place, from its own grid to that of the keys.
+        grid = shape if len(shape) == 2 else (1, *shape)
+        place = np.unravel_index(index, grid)
+        row, column = (
+            (at + 0.5) * keys / queries - 0.5
+            for at, keys, queries in zip(place, sizes, grid, strict=True)
+        )
+        below.plot(column, row, "o", color="red")
+        below.set(title=f"keys of query {index}", xticks=[], yticks=[])
     figure.savefig(path, dpi=100)
 
 
