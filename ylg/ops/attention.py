@@ -1,5 +1,6 @@
 """Exact attention over sparsity patterns, one or one for each head."""
 
+import numpy as np
 from keras import ops
 
 from ylg.ops import reference, xla
@@ -108,12 +109,24 @@ def dense_weights(weights, patterns):
     """
     if isinstance(patterns, Pattern):
         patterns = [patterns] * len(weights)
-    heads = []
-    for weight, pattern in zip(weights, patterns, strict=True):
-        columns = pattern.num_keys
-        one_hot = ops.one_hot(pattern.neighbours, columns, dtype="float32")
-        heads.append(ops.einsum("bqr,qrk->bqk", weight, one_hot))
+    heads = [
+        _dense(weight, pattern)
+        for weight, pattern in zip(weights, patterns, strict=True)
+    ]
     return ops.stack(heads, axis=1)
+
+
+def _dense(weight, pattern):
+    """(B, n_q, degree) -> (B, n_q, n_k)."""
+    queries, keys = pattern.num_queries, pattern.num_keys
+    cells = np.arange(queries)[:, None] * keys + pattern.neighbours
+    # One cell more than there are, for the padding.
+    cells = np.where(pattern.neighbours < 0, queries * keys, cells)
+    flat = ops.transpose(ops.reshape(weight, (-1, cells.size)))
+    dense = ops.segment_sum(
+        flat, cells.ravel(), num_segments=queries * keys + 1
+    )
+    return ops.reshape(ops.transpose(dense[:-1]), (-1, queries, keys))
 
 
 def _heads(x, heads):
