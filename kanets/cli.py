@@ -127,10 +127,16 @@ def _export(options):
 
     model = kanets.load_model(options.model)
     if kanets.export.is_generator(model):
+        if options.image_size:
+            raise ValueError(
+                "A generator has one size. Received: "
+                f"--image-size {' '.join(map(str, options.image_size))}"
+            )
         path = kanets.export.export_generator(
             model, options.to, version=options.version
         )
-        print(f"{path}: signature serving_default (z, label -> images, png)")
+        inputs = "z, label" if len(model.inputs) == 2 else "z"
+        print(f"{path}: signature serving_default ({inputs} -> images, png)")
         return
     path = kanets.export_savedmodel(
         model,

@@ -93,7 +93,7 @@ def load_network(source, role):
     path = Path(source)
     if (path / role / "config.json").exists():
         return zoo.load_model(path / role)
-    if path.with_name(f"{path.name}.index").is_file() or (
+    if Path(f"{path}.index").is_file() or (
         path.is_dir() and any(path.glob("*.index"))
     ):
         return getattr(ylg.official, f"load_{role}")(source)

@@ -119,6 +119,7 @@ def test_toml_round_trip(photos, tmp_path):
     "changes, message",
     (
         ({"gan": "small"}, "gan='small'"),
+        ({"gan": {"image_size": 32}}, r"gan=\{'image_size': 32\}"),
         ({"epochs": 0}, "epochs=0"),
         ({"steps_per_epoch": -1}, "steps_per_epoch=-1"),
         ({"optimize": {"average": 1.0}}, "average=1.0"),

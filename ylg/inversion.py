@@ -265,7 +265,7 @@ def invert(
     # What the target looks like, and where it matters.
     embedded = embed(target, training=False)
     weights = layer.attention_weights(embedded)
-    patterns = layer.patterns(embedded.shape)
+    patterns = layer.patterns_for(embedded.shape)
     keys = saliency([weights[h] for h in heads], [patterns[h] for h in heads])
     cells = resize_saliency(keys, embedded.shape[1:3])
 

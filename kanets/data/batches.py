@@ -197,11 +197,13 @@ class Steps(keras.utils.PyDataset):
         self.batches = batches
         self.steps = steps
         self.epoch = 0
+        self._asked = 0
 
     def __len__(self):
         return self.steps
 
     def __getitem__(self, index):
+        self._asked += 1
         passes, place = divmod(
             self.epoch * self.steps + index, len(self.batches)
         )
@@ -209,7 +211,10 @@ class Steps(keras.utils.PyDataset):
         return self.batches[place]
 
     def on_epoch_end(self):
-        self.epoch += 1
+        # Keras also takes a look at a batch or two before it trains.
+        if self._asked >= self.steps:
+            self.epoch += 1
+        self._asked = 0
 
 
 def gathered(batches, *, shuffle=False, seed=0):

@@ -62,7 +62,7 @@ def export_generator(model, directory, version=None):
     bundle.write(
         archive,
         version_folder,
-        getattr(model, "class_names", ()),
+        getattr(model, "class_names", ()) if len(names) == 2 else (),
         [("serving_default", {name: request[name] for name in names})],
     )
     return version_folder

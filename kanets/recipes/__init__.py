@@ -8,10 +8,10 @@ folder; started again on the same folder, it continues where it was stopped.
 from kanets.recipes.classifier import train_classifier
 from kanets.recipes.fields import (
     NETS,
-    Adversaries,
     Augment,
     Data,
     FineTune,
+    GANOptimize,
     GANRecipe,
     Measure,
     Optimize,
@@ -24,10 +24,10 @@ from kanets.recipes.gan import train_gan
 
 __all__ = [
     "NETS",
-    "Adversaries",
     "Augment",
     "Data",
     "FineTune",
+    "GANOptimize",
     "GANRecipe",
     "Measure",
     "Optimize",

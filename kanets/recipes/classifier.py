@@ -1,7 +1,6 @@
 """A classifier's recipe, run with `compile()` and `fit()`."""
 
 import dataclasses
-import functools
 import json
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from kanets import checkpoints, data, zoo
 from kanets.augment import Augmentation
 from kanets.optimizers import layer_decay_factors
 from kanets.recipes.fields import NETS, OPTIMIZERS, arguments
-from kanets.recipes.folder import claim, precision, tensorboard
+from kanets.recipes.folder import claim, precision, printer, tensorboard
 
 
 def train_classifier(recipe, directory, verbose=1):
@@ -41,7 +40,7 @@ def train_classifier(recipe, directory, verbose=1):
     directory = Path(directory)
     start = time.time()
     claim(recipe, directory)
-    say = functools.partial(print, flush=True) if verbose else _silent
+    say = printer(verbose)
     rows, _ = checkpoints.read_progress(directory)
     done = len(rows)
     result_path = directory / "result.json"
@@ -227,7 +226,3 @@ def _monitor(recipe, validation_set):
     """The column of the log whose greatest value marks the kept epoch."""
     by_accuracy = recipe.keep == "best" and validation_set is not None
     return "val_accuracy" if by_accuracy else "epoch"
-
-
-def _silent(*_):
-    pass

@@ -10,6 +10,14 @@ from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
 
 NETS = {"KANet": KANet, "MobileNetV2": MobileNetV2}
 OPTIMIZERS = {"sgd": LayerwiseSGD, "adamw": LayerwiseAdamW}
+GAN_ARGUMENTS = {
+    "width",
+    "latent_size",
+    "attention",
+    "attention_size",
+    "num_heads",
+    "conditional",
+}
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -120,7 +128,7 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Adversaries:
+class GANOptimize:
     """The two optimizers of a GAN, both Adam.
 
     Attributes:
@@ -160,14 +168,14 @@ class GANRecipe:
     """The training of a GAN as plain data.
 
     Attributes:
-        gan: arguments of `ylg.SAGAN` but for `num_classes` and `seed`;
-            "none" is None. `conditional = false` leaves the labels unused.
+        gan: arguments of `ylg.SAGAN`, those of `GAN_ARGUMENTS`; "none" is
+            None. `conditional = false` leaves the labels unused.
         epochs, batch_size, seed: integers.
         steps_per_epoch: after how many steps to write the log, the sample
             pictures and the state to resume from; 0 is once through the data.
         flip: whether pictures are mirrored at random.
         precision, jit_compile: as in `Recipe`.
-        data, optimize, measure: sections, see `Data`, `Adversaries`,
+        data, optimize, measure: sections, see `Data`, `GANOptimize`,
             `Measure`.
     """
 
@@ -179,8 +187,8 @@ class GANRecipe:
     flip: bool = True
     precision: str = "float32"
     jit_compile: bool | str = "auto"
-    data: Data = Data()
-    optimize: Adversaries = Adversaries()
+    data: Data = Data(validation=0.0)
+    optimize: GANOptimize = GANOptimize()
     measure: Measure = Measure()
 
     def __post_init__(self):
@@ -213,7 +221,7 @@ def from_dict(fields):
             _refuse_unknown(section, values, f"[{name}] of a recipe")
             if values.get("image_size") is not None:
                 values["image_size"] = tuple(values["image_size"])
-            fields[name] = section(**values)
+            fields[name] = dataclasses.replace(field.default, **values)
     _refuse_unknown(kind, fields, "a recipe")
     return kind(**{required: None, **fields})
 
@@ -359,7 +367,12 @@ def _check_gan(recipe):
     """Raises a ValueError that names the first value out of its range."""
     optimize, measure = recipe.optimize, recipe.measure
     rules = [
-        ("gan", recipe.gan, isinstance(recipe.gan, dict), "a section"),
+        (
+            "gan",
+            recipe.gan,
+            isinstance(recipe.gan, dict) and set(recipe.gan) <= GAN_ARGUMENTS,
+            f"a section with fields among {sorted(GAN_ARGUMENTS)}",
+        ),
         _one_of("precision", recipe.precision, PRECISIONS),
         _one_of("jit_compile", recipe.jit_compile, ("auto", True, False)),
         _one_of("flip", recipe.flip, (True, False)),

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import tomllib
 
@@ -30,6 +31,13 @@ def claim(recipe, directory):
         return
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints.replace_text(path, text)
+
+
+def printer(verbose):
+    """A function that prints at once, or not at all."""
+    if verbose:
+        return functools.partial(print, flush=True)
+    return lambda *_: None
 
 
 @contextlib.contextmanager

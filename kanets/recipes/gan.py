@@ -1,6 +1,5 @@
 """A GAN's recipe, run with `compile()` and `fit()`."""
 
-import functools
 import json
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import ylg
 from kanets import checkpoints, data, zoo
 from kanets.augment import Mirror
 from kanets.recipes.fields import arguments
-from kanets.recipes.folder import claim, precision, tensorboard
+from kanets.recipes.folder import claim, precision, printer, tensorboard
 
 NETWORKS = ("generator", "discriminator")
 
@@ -33,7 +32,7 @@ def train_gan(recipe, directory, verbose=1):
     directory = Path(directory)
     start = time.time()
     claim(recipe, directory)
-    say = functools.partial(print, flush=True) if verbose else _silent
+    say = printer(verbose)
     rows, _ = checkpoints.read_progress(directory)
     result_path = directory / "result.json"
     if len(rows) >= recipe.epochs and result_path.exists():
@@ -54,11 +53,12 @@ def train_gan(recipe, directory, verbose=1):
             f"{pictures.num_pictures:,} pictures of "
             f"{len(pictures.class_names)} classes."
         )
-        callbacks = _callbacks(recipe, directory, pictures)
+        batches = _batches(recipe, pictures)
+        callbacks = _callbacks(recipe, directory, pictures, batches)
         if rows:
             checkpoints.restore(directory, gan)
         gan.fit(
-            callbacks[-1].batches,
+            batches,
             initial_epoch=len(rows),
             epochs=recipe.epochs,
             callbacks=callbacks,
@@ -147,10 +147,12 @@ def _build(recipe, pictures):
     return gan
 
 
-def _callbacks(recipe, directory, pictures):
+def _batches(recipe, pictures):
     mirrored = data.augmented(pictures, Mirror()) if recipe.flip else pictures
-    steps = recipe.steps_per_epoch or len(pictures)
-    batches = data.Steps(mirrored, steps)
+    return data.Steps(mirrored, recipe.steps_per_epoch or len(pictures))
+
+
+def _callbacks(recipe, directory, pictures, batches):
     columns = len(pictures.class_names)
     found = [
         ylg.gan.SampleGrid(
@@ -178,7 +180,3 @@ def _evaluation(settings, pictures):
                 zoo.load_model(settings.extractor), name=settings.extractor
             )
     return ylg.gan.Evaluation(real, extractor, count, settings.every)
-
-
-def _silent(*_):
-    pass

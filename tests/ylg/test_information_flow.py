@@ -126,7 +126,7 @@ def test_repr_names_the_steps():
     )
 
 
-def test_large_grids_take_little_memory():
+def test_large_grids():
     graph = two_steps(LTR, (64, 64))
     assert graph.has_full_information() and graph.num_steps == 2
 

@@ -300,7 +300,7 @@ def test_what_is_returned(networks, target):
     embed = keras.Model(networks[1].inputs[0], layer.input)
     embedded = embed(target[None])
     weights = layer.attention_weights(embedded)
-    keys = saliency(weights, layer.patterns(embedded.shape))
+    keys = saliency(weights, layer.patterns_for(embedded.shape))
     expected = resize_saliency(keys, SIZE, "bilinear")[0]
     np.testing.assert_allclose(found.saliency, to_numpy(expected), atol=1e-6)
     # The losses are those of the definition.

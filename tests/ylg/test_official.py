@@ -100,7 +100,7 @@ def test_generator_pictures(model, golden):
     weights = attention.attention_weights(
         ops.convert_to_tensor(features[:1]),
     )
-    matrices = dense_weights(weights, attention.patterns(features.shape))
+    matrices = dense_weights(weights, attention.patterns_for(features.shape))
     np.testing.assert_allclose(
         to_numpy(matrices), golden["attention"], atol=5e-6
     )

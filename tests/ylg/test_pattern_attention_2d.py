@@ -65,7 +65,9 @@ def test_equal_to_the_official_block(name):
     x = arrays["input"]
     output = to_numpy(layer(x, training=False))
     np.testing.assert_allclose(output, arrays["output"], atol=1e-5)
-    weights = dense_weights(layer.attention_weights(x), layer.patterns(x.shape))
+    weights = dense_weights(
+        layer.attention_weights(x), layer.patterns_for(x.shape)
+    )
     expected = arrays["attention"].reshape(weights.shape)
     np.testing.assert_allclose(to_numpy(weights), expected, atol=1e-5)
     [found] = gradient(
@@ -137,15 +139,15 @@ def test_scale_divides_the_logits():
 
 def test_heads_take_the_patterns_in_turn():
     layer = LocalSparseAttention2D(8)
-    names = [p.name for p in layer.patterns((1, 8, 8, 64))]
+    names = [p.name for p in layer.patterns_for((1, 8, 8, 64))]
     assert names[:3] == ["right_floor", "right_repetitive", "right_floor"]
     assert names[4:6] == ["left_floor", "left_repetitive"]
     layer = LocalSparseAttention2D(4)
-    assert {p.name for p in layer.patterns((1, 8, 8, 64))} == set(names)
+    assert {p.name for p in layer.patterns_for((1, 8, 8, 64))} == set(names)
     layer = LocalSparseAttention2D(3, patterns=["dense", "left_floor"])
-    names = [p.name for p in layer.patterns((1, 9, 9, 64))]
+    names = [p.name for p in layer.patterns_for((1, 9, 9, 64))]
     assert names == ["dense", "left_floor", "dense"]
-    assert layer.patterns((1, 9, 9, 64))[0].key_shape == (5, 5)
+    assert layer.patterns_for((1, 9, 9, 64))[0].key_shape == (5, 5)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,10 @@ class Evaluation(keras.callbacks.Callback):
         seed: of the latents.
 
     Adds to the logs: "frechet_distance", "kernel_distance" and
-    "kernel_distance_std".
+    "kernel_distance_std"; NaN where a picture is not finite.
     """
+
+    names = ("frechet_distance", "kernel_distance", "kernel_distance_std")
 
     def __init__(self, real, extractor, count=2000, every=1, seed=1):
         super().__init__()
@@ -66,31 +68,30 @@ class Evaluation(keras.callbacks.Callback):
         self.count = count
         self.every = every
         self.seed = seed
-        self._features = None
+        self._real = None
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every or logs is None:
             return
-        if self._features is None:
-            self._features = self._extract(self.real)
-        fake = self._extract(self.model.generate(self.count, seed=self.seed))
-        statistics = []
-        for features in (self._features, fake):
-            statistics.append(metrics.GaussianStatistics())
-            statistics[-1].update(features)
-        kernel = metrics.kernel_distance(self._features, fake)
-        logs["frechet_distance"] = metrics.frechet_distance(*statistics)
-        logs["kernel_distance"] = kernel.value
-        logs["kernel_distance_std"] = kernel.std
+        pictures = self.model.generate(self.count, seed=self.seed)
+        if not np.all(np.isfinite(pictures)):  # it diverged: say so, and go on
+            logs.update(dict.fromkeys(self.names, np.nan))
+            return
+        if self._real is None:
+            self._real = self._extract(self.real)
+        features = (self._real, self._extract(pictures))
+        kernel = metrics.kernel_distance(*features)
+        distance = metrics.frechet_distance(
+            *(metrics.GaussianStatistics().update(f) for f in features)
+        )
+        values = (distance, kernel.value, kernel.std)
+        logs.update(zip(self.names, values, strict=True))
 
     def _extract(self, pictures):
         if pictures.ndim == 2:
             return pictures
-        parts = [
-            self.extractor(pictures[start : start + 500])[0]
-            for start in range(0, len(pictures), 500)
-        ]
-        return np.concatenate(parts)
+        features, _ = self.extractor(pictures)
+        return features
 
 
 def picture_grid(pictures, columns):

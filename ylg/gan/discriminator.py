@@ -55,7 +55,8 @@ def discriminator(
         width: factor of the channels in `CHANNELS`; 64 in the papers.
         num_classes: number of classes, or None: then there is no second term
             in the logit.
-        attention: "ylg" (sparse), "dense" (SAGAN's), or None.
+        attention: "ylg" (sparse), "dense" (SAGAN's, but for `num_heads`), or
+            None.
         attention_size: side of the map that the layer "attention" gets; None
             is 32, and 16 for pictures of 32 pixels. A block's output size.
         num_heads: of the attention; 8 is what the "ylg" patterns are for.

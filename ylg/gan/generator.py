@@ -57,7 +57,8 @@ def generator(
         width: factor of the channels in `CHANNELS`; 64 in the papers.
         num_classes: number of classes, or None for an unconditional one.
         latent_size: length of z.
-        attention: "ylg" (sparse), "dense" (SAGAN's), or None.
+        attention: "ylg" (sparse), "dense" (SAGAN's, but for `num_heads`), or
+            None.
         attention_size: side of the map that the layer "attention" gets; None
             is 32, and 16 for pictures of 32 pixels. A block's output size.
         num_heads: of the attention; 8 is what the "ylg" patterns are for.

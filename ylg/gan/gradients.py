@@ -57,6 +57,12 @@ def run_stateless(model, state, step):
 def _tensorflow_step(loss, variables, optimizer, model):
     import tensorflow as tf
 
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            "A GAN trains on one device here: replicas would draw the same "
+            f"latents. Received: a strategy of {replicas} replicas"
+        )
     with tf.GradientTape() as tape:
         value, auxiliary = loss()
         scaled = optimizer.scale_loss(value)

@@ -49,6 +49,12 @@ class OptimizerPair(keras.optimizers.Optimizer):
     def iterations(self):
         return self.generator_optimizer.iterations
 
+    def save_own_variables(self, store):
+        """Nothing: Keras finds the two optimizers and saves each."""
+
+    def load_own_variables(self, store):
+        """Nothing, see above."""
+
     def finalize_variable_values(self, var_list):
         """Nothing: SAGAN keeps its own moving average."""
 

@@ -179,6 +179,21 @@ class SAGAN(keras.Model):
             **kwargs,
         )
 
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        names = ("discriminator_steps", "average", "jit_compile")
+        return {
+            **self.optimizer.get_config(),
+            **{name: getattr(self, name) for name in names},
+        }
+
+    def compile_from_config(self, config):
+        for name in ("generator_optimizer", "discriminator_optimizer"):
+            optimizer = keras.saving.deserialize_keras_object(config[name])
+            config = {**config, name: optimizer}
+        self.compile(**config)
+
     @property
     def generator_optimizer(self):
         return self.optimizer.generator_optimizer

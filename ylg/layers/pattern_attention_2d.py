@@ -14,7 +14,7 @@ from ylg.ops import pattern_attention
 
 
 class _PatternAttention2D(keras.layers.Layer):
-    """Projections, an operator over `pattern_names`, and a gate."""
+    """Projections, an operator over the patterns of a grid, and a gate."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class _PatternAttention2D(keras.layers.Layer):
                 "The input must be (batch, height, width, channels) with "
                 f"known channels. Received: input_shape={tuple(input_shape)}"
             )
-        self.patterns(input_shape)  # refuses unknown sizes early
+        self.patterns_for(input_shape)  # refuses unknown sizes early
         channels = input_shape[-1]
         self.key_dim = max(1, channels // (8 * self.num_heads))
         self.value_dim = max(1, channels // (2 * self.num_heads))
@@ -90,14 +90,14 @@ class _PatternAttention2D(keras.layers.Layer):
 
         Returns:
             List of N float32 tensors (B, H W, degree) in the layout of
-            `self.patterns(inputs.shape)[head].neighbours`;
+            `self.patterns_for(inputs.shape)[head].neighbours`;
             `ylg.ops.dense_weights` makes matrices of them.
         """
         inputs = ops.cast(inputs, self.compute_dtype)
         _, weights = self._attend(inputs, False, return_weights=True)
         return weights
 
-    def patterns(self, input_shape):
+    def patterns_for(self, input_shape):
         """The pattern of each head for an input of shape (B, H, W, C)."""
         grid = tuple(input_shape[1:3])
         if None in grid:
@@ -126,7 +126,7 @@ class _PatternAttention2D(keras.layers.Layer):
         }
 
     def _attend(self, inputs, training, return_weights=False):
-        patterns = self.patterns(inputs.shape)
+        patterns = self.patterns_for(inputs.shape)
         query = self._project(self.theta, inputs, training)
         key = self._pooled(self._project(self.phi, inputs, training))
         value = self._pooled(self._project(self.g, inputs, training))
@@ -200,9 +200,10 @@ class LocalSparseAttention2D(_PatternAttention2D):
             eight heads, for other numbers its four different ones in turn.
         alignment: where a query finds itself on the coarser grid of the
             pooled keys. "spatial", the default, is the key cell that covers
-            it. "tiled" is the official model's, which wraps around: there
-            most queries look at cells of another part of the picture, which
-            is not the locality that the paper is about.
+            it (where `pool_size` is above 2 and does not divide the grid, one
+            next to that). "tiled" is the official model's, which wraps
+            around: there most queries look at cells of another part of the
+            picture, which is not the locality that the paper is about.
         pool_size: side of the pooling of keys and values; 1 for none.
         scale: factor of the logits: None is none, as in SAGAN; "rsqrt" is
             1 / sqrt(key channels of a head); or a number.
@@ -253,7 +254,7 @@ class LocalSparseAttention2D(_PatternAttention2D):
                 f"Received: alignment={alignment!r}"
             )
         self._names = [names[h % len(names)] for h in range(num_heads)]
-        self.pattern_names = (
+        self.patterns = (
             patterns if isinstance(patterns, str) else list(patterns)
         )
         self.alignment = alignment
@@ -271,7 +272,7 @@ class LocalSparseAttention2D(_PatternAttention2D):
     def get_config(self):
         return {
             **super().get_config(),
-            "patterns": self.pattern_names,
+            "patterns": self.patterns,
             "alignment": self.alignment,
         }
 
@@ -281,7 +282,8 @@ class NonLocalAttention2D(_PatternAttention2D):
     """SAGAN's attention: every query sees every pooled key.
 
     The dense twin of `LocalSparseAttention2D`: the same maps, weights, gate
-    and arguments, but for `patterns` and `alignment`. SAGAN has one head.
+    and arguments, but for `patterns` and `alignment`. SAGAN's own block has
+    one head, `num_heads=1`; the default of eight is for comparisons.
 
     Cost: O((H W)^2 C) time, O((H W)^2 N) memory.
 

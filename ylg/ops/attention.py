@@ -38,7 +38,7 @@ def pattern_attention(
         scale: float. 1.0, as in SAGAN, is not the 1 / sqrt(D) of
             Transformers.
         implementation: "xla", "reference" (masked dense, O(n_q n_k)) or
-            "auto", the fastest exact one.
+            "auto", which is "xla" as long as there is no other fast one.
         return_weights: if True, also return the attention weights.
 
     Returns:

@@ -7,7 +7,7 @@ grids only.
 import numpy as np
 from keras import ops
 
-from ylg.ops.softmax import masked_softmax
+from ylg.ops.softmax import masked_softmax, scores
 
 
 def attention(query, key, value, pattern, scale, return_weights):
@@ -25,9 +25,9 @@ def attention(query, key, value, pattern, scale, return_weights):
         Output (B, N, n_q, E) and weights (B, N, n_q, degree) in the layout
         of `pattern.neighbours`, or None.
     """
-    scores = ops.einsum("bnqd,bnkd->bnqk", query, key)
+    logits = scores("bnqd,bnkd->bnqk", query, key, scale)
     mask, may_be_empty = pattern.mask(), pattern.has_empty_rows
-    weights = masked_softmax(scores, scale, mask, may_be_empty)
+    weights = masked_softmax(logits, mask, may_be_empty)
     output = ops.matmul(ops.cast(weights, value.dtype), value)
     if not return_weights:
         return output, None

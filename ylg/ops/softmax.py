@@ -1,4 +1,4 @@
-"""Softmax over the keys that are visible, safe in half precision."""
+"""Scores and softmax in float32, safe whatever the precision of the inputs."""
 
 import numpy as np
 from keras import ops
@@ -6,12 +6,28 @@ from keras import ops
 HIDDEN = float(np.finfo("float32").min)
 
 
-def masked_softmax(scores, scale, visible=None, rows_may_be_empty=False):
+def scores(equation, query, key, scale):
+    """Products of queries and keys, times `scale`, in float32.
+
+    In float16 a product of large queries and keys would overflow.
+
+    Args:
+        equation: of `keras.ops.einsum`.
+        query, key: tensors of any float dtype.
+        scale: float.
+
+    Returns:
+        float32 tensor.
+    """
+    query = ops.cast(query, "float32")
+    return ops.einsum(equation, query, ops.cast(key, "float32")) * scale
+
+
+def masked_softmax(scores, visible=None, rows_may_be_empty=False):
     """Weights over the last axis, in float32.
 
     Args:
-        scores: (..., K), any float dtype.
-        scale: float, multiplies the scores in float32.
+        scores: float32 (..., K).
         visible: bool array that broadcasts to the scores, or None for all.
         rows_may_be_empty: whether rows that see nothing matter. They get
             zeros then, otherwise anything that is finite.
@@ -19,7 +35,6 @@ def masked_softmax(scores, scale, visible=None, rows_may_be_empty=False):
     Returns:
         float32 tensor of the shape of `scores`.
     """
-    scores = ops.cast(scores, "float32") * scale
     if visible is None:
         return _softmax(scores)
     weights = _softmax(ops.where(visible, scores, HIDDEN))

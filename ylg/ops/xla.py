@@ -7,7 +7,7 @@ needs more than its edges (padding of incomplete groups included).
 import numpy as np
 from keras import ops
 
-from ylg.ops.softmax import HIDDEN, masked_softmax
+from ylg.ops.softmax import HIDDEN, masked_softmax, scores
 from ylg.patterns import GroupPattern, NeighbourPattern, SummaryPattern
 
 
@@ -34,8 +34,8 @@ def _group_attention(query, key, value, pattern, scale, return_weights):
         # Padding is seen by nobody, but for the groups' padding queries.
         present = (pattern.key_groups >= 0)[:, None]
         visible = ops.logical_and(present, pattern.visible)
-    scores = ops.einsum("bngpd,bngrd->bngpr", query, key)
-    weights = masked_softmax(scores, scale, visible)
+    logits = scores("bngpd,bngrd->bngpr", query, key, scale)
+    weights = masked_softmax(logits, visible)
     output = ops.matmul(ops.cast(weights, value.dtype), value)
     output = _ungrouped(output, pattern)
     return output, _ungrouped(weights, pattern) if return_weights else None
@@ -44,10 +44,8 @@ def _group_attention(query, key, value, pattern, scale, return_weights):
 def _summary_attention(query, key, value, pattern, scale, return_weights):
     """Scores with the M summary keys and with the own one: O(n_q M D)."""
     summary, own = pattern.summary, pattern.own
-    shared = ops.einsum("bnqd,bnmd->bnqm", query, _rows(key, summary))
-    shared = ops.cast(shared, "float32") * scale
-    single = ops.sum(query * _rows(key, own), axis=-1, keepdims=True)
-    single = ops.cast(single, "float32") * scale
+    shared = scores("bnqd,bnmd->bnqm", query, _rows(key, summary), scale)
+    single = scores("bnqd,bnqd->bnq", query, _rows(key, own), scale)[..., None]
     # A query whose own key is a summary sees it once.
     is_summary = np.isin(own, summary)[:, None]
     single = ops.where(is_summary, HIDDEN, single)
@@ -56,21 +54,21 @@ def _summary_attention(query, key, value, pattern, scale, return_weights):
     largest = ops.stop_gradient(largest)
     shared, single = ops.exp(shared - largest), ops.exp(single - largest)
     total = ops.sum(shared, axis=-1, keepdims=True) + single
+    shared, single = shared / total, single / total
     output = ops.matmul(ops.cast(shared, value.dtype), _rows(value, summary))
     output = output + ops.cast(single, value.dtype) * _rows(value, own)
-    output = output / ops.cast(total, value.dtype)
     if not return_weights:
         return output, None
-    return output, ops.concatenate([shared, single], axis=-1) / total
+    return output, ops.concatenate([shared, single], axis=-1)
 
 
 def _neighbour_attention(query, key, value, pattern, scale, return_weights):
     """Gathered keys and values: O(n_q degree D), memory included."""
     key = _grouped(key, pattern.neighbours)
     value = _grouped(value, pattern.neighbours)
-    scores = ops.einsum("bnqd,bnqrd->bnqr", query, key)
+    logits = scores("bnqd,bnqrd->bnqr", query, key, scale)
     visible = pattern.neighbours >= 0
-    weights = masked_softmax(scores, scale, visible, pattern.has_empty_rows)
+    weights = masked_softmax(logits, visible, pattern.has_empty_rows)
     output = ops.einsum(
         "bnqr,bnqre->bnqe", ops.cast(weights, value.dtype), value
     )
