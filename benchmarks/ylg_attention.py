@@ -20,15 +20,24 @@ import csv
 import json
 import math
 import os
+import platform
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
 SIDES = (16, 32, 64, 128, 256)
 GIBIBYTES, SECONDS = 20, 120  # what a process may take
 HEADS, KEY_SIZE, VALUE_SIZE = 8, 4, 16
+MACHINE = ", ".join(
+    [
+        platform.machine(),
+        f"{os.cpu_count()} cores",
+        *(f"{name} {version(name)}" for name in ("tensorflow", "keras")),
+    ]
+)
 COLUMNS = (
     "side",
     "tokens",
@@ -40,6 +49,7 @@ COLUMNS = (
     "slowest",
     "peak_mib",
     "note",
+    "machine",
 )
 
 
@@ -60,8 +70,10 @@ def main():
 
 
 def measure(side, implementation, xla):
-    times = run("time", side, implementation, xla)
-    peaks = times and run("memory", side, implementation, xla)
+    times, note = run("time", side, implementation, xla)
+    peaks = {}
+    if not note:
+        peaks, note = run("memory", side, implementation, xla)
     rows = []
     for direction in ("forward", "forward+backward"):
         row = {
@@ -71,8 +83,9 @@ def measure(side, implementation, xla):
             "xla": xla,
             "pass": direction,
         }
-        if not peaks or direction not in peaks:
-            row["note"] = f"not within {GIBIBYTES} GiB and {SECONDS} s"
+        row["machine"] = MACHINE
+        if direction not in peaks:
+            row["note"] = note
         else:
             taken = sorted(times[direction])
             row["milliseconds"] = f"{1e3 * taken[len(taken) // 2]:.3g}"
@@ -85,7 +98,7 @@ def measure(side, implementation, xla):
 
 
 def run(what, side, implementation, xla):
-    """What a fresh process measures until it ends; None if nothing."""
+    """What a fresh process measures, and why it ended early, if it did."""
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     environment["PYTHONPATH"] = str(HERE.parent)
@@ -98,16 +111,20 @@ def run(what, side, implementation, xla):
         [sys.executable, __file__, *arguments],
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     )
+    note = ""
     try:
-        output, _ = process.communicate(timeout=SECONDS)
+        output, errors = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
-        output, _ = process.communicate()
+        output, errors = process.communicate()
+        note = f"not within {SECONDS} s"
+    if process.returncode and not note:
+        note = f"within {GIBIBYTES} GiB: {(errors.split(chr(10)) + [''])[-2]}"
     lines = output.strip().splitlines()
-    return json.loads(lines[-1]) if lines else None
+    return (json.loads(lines[-1]) if lines else {}), note
 
 
 def child(what, side, implementation, xla):
