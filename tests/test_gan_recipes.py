@@ -78,6 +78,10 @@ def test_a_run_that_is_stopped_goes_on(photos, judge, tmp_path, capsys):
         result["frechet_distance"], rel=1e-4
     )
     assert json.loads((folder / "result.json").read_text()) == result
+    # It ends as if it had not been stopped.
+    whole = recipes.train(plan, tmp_path / "whole", verbose=0)
+    for name in ("generator_loss", "discriminator_loss", "frechet_distance"):
+        assert result[name] == pytest.approx(whole[name], rel=1e-2), name
     assert recipes.read(folder / "recipe.toml") == plan
     samples = sorted(path.name for path in (folder / "samples").iterdir())
     assert samples == ["epoch_0001.png", "epoch_0002.png"]
