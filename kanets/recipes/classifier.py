@@ -11,7 +11,7 @@ from kanets import checkpoints, data, zoo
 from kanets.augment import Augmentation
 from kanets.optimizers import layer_decay_factors
 from kanets.recipes.fields import NETS, OPTIMIZERS, arguments
-from kanets.recipes.folder import claim, precision, printer, tensorboard
+from kanets.recipes.folder import claim, load, precision, printer, tensorboard
 
 
 def train_classifier(recipe, directory, verbose=1):
@@ -180,21 +180,7 @@ def _optimizer(recipe, model, steps, epochs):
 
 
 def _load(recipe):
-    if not recipe.data.source:
-        raise ValueError(
-            "data.source must be a folder or a TFDS name. Received: source=''"
-        )
-    train_set, validation_set = data.load(
-        recipe.data.source,
-        image_size=recipe.data.image_size,
-        batch_size=recipe.batch_size,
-        validation=recipe.data.validation,
-        seed=recipe.seed,
-        on_error=recipe.data.on_error,
-    )
-    # What fits in memory is repeatable on every backend.
-    train_set = data.gathered(train_set, shuffle=True, seed=recipe.seed)
-    validation_set = data.gathered(validation_set)
+    train_set, validation_set = load(recipe)
     classes = len(train_set.class_names)
     augmentation = Augmentation(
         classes, train_set.image_size, **dataclasses.asdict(recipe.augment)

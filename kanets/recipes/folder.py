@@ -8,7 +8,7 @@ import tomllib
 
 import keras
 
-from kanets import checkpoints
+from kanets import checkpoints, data
 from kanets.recipes.fields import from_dict, read, to_toml
 
 
@@ -31,6 +31,28 @@ def claim(recipe, directory):
         return
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints.replace_text(path, text)
+
+
+def load(recipe):
+    """Training and validation set of a recipe, the latter maybe None.
+
+    What fits in memory is held there, which makes it repeatable on every
+    backend.
+    """
+    if not recipe.data.source:
+        raise ValueError(
+            "data.source must be a folder or a TFDS name. Received: source=''"
+        )
+    train_set, validation_set = data.load(
+        recipe.data.source,
+        image_size=recipe.data.image_size,
+        batch_size=recipe.batch_size,
+        validation=recipe.data.validation,
+        seed=recipe.seed,
+        on_error=recipe.data.on_error,
+    )
+    train_set = data.gathered(train_set, shuffle=True, seed=recipe.seed)
+    return train_set, data.gathered(validation_set)
 
 
 def printer(verbose):

@@ -11,7 +11,7 @@ import ylg
 from kanets import checkpoints, data, zoo
 from kanets.augment import Mirror
 from kanets.recipes.fields import arguments
-from kanets.recipes.folder import claim, precision, printer, tensorboard
+from kanets.recipes.folder import claim, load, precision, printer, tensorboard
 
 NETWORKS = ("generator", "discriminator")
 
@@ -90,19 +90,7 @@ class _Networks(checkpoints.Progress):
 
 
 def _load(recipe):
-    if not recipe.data.source:
-        raise ValueError(
-            "data.source must be a folder or a TFDS name. Received: source=''"
-        )
-    pictures, _ = data.load(
-        recipe.data.source,
-        image_size=recipe.data.image_size,
-        batch_size=recipe.batch_size,
-        validation=recipe.data.validation,
-        seed=recipe.seed,
-        on_error=recipe.data.on_error,
-    )
-    pictures = data.gathered(pictures, shuffle=True, seed=recipe.seed)
+    pictures, _ = load(recipe)
     if not isinstance(pictures, data.Batches):
         raise ValueError(
             "The pictures of a GAN must fit in memory, "
