@@ -8,6 +8,7 @@ hinge loss, spectral norm in both networks, two learning rates. Daras et al.,
 import keras
 from keras import ops
 
+from ylg.gan.blocks import check_positive
 from ylg.gan.discriminator import discriminator
 from ylg.gan.generator import generator
 from ylg.gan.gradients import gradient_step, run_stateless
@@ -152,11 +153,7 @@ class SAGAN(keras.Model):
         Raises:
             ValueError: a number out of its range.
         """
-        if not isinstance(discriminator_steps, int) or discriminator_steps < 1:
-            raise ValueError(
-                "discriminator_steps must be a positive integer. "
-                f"Received: discriminator_steps={discriminator_steps!r}"
-            )
+        check_positive(discriminator_steps=discriminator_steps)
         if not 0 <= average < 1:
             raise ValueError(
                 f"average must be in [0, 1). Received: average={average!r}"
