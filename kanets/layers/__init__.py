@@ -1,4 +1,4 @@
-"""Keras layers: attention over a grid, and the modules of a KANet."""
+"""Keras layers: attention over a grid, the modules of a KANet, resizing."""
 
 from kanets.layers.grid_attention import DenseAttention, KroneckerAttention
 from kanets.layers.inverted_residual import (
@@ -7,6 +7,7 @@ from kanets.layers.inverted_residual import (
     BaseModule,
     BaseSkipModule,
 )
+from kanets.layers.resize_like import ResizeLike
 
 __all__ = [
     "AttnModule",
@@ -15,4 +16,5 @@ __all__ = [
     "BaseSkipModule",
     "DenseAttention",
     "KroneckerAttention",
+    "ResizeLike",
 ]

@@ -58,9 +58,15 @@ def make_attention(attention, **arguments):
 class _InvertedResidual(keras.layers.Layer):
     """expand -> depthwise -> project, with a hook after each of the two."""
 
-    def __init__(self, filters, expansion=6, strides=1, **kwargs):
+    def __init__(
+        self, filters, expansion=6, strides=1, dilation_rate=1, **kwargs
+    ):
         super().__init__(**kwargs)
-        for name, value in (("filters", filters), ("expansion", expansion)):
+        for name, value in (
+            ("filters", filters),
+            ("expansion", expansion),
+            ("dilation_rate", dilation_rate),
+        ):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
                     f"{name} must be a positive integer. "
@@ -70,9 +76,15 @@ class _InvertedResidual(keras.layers.Layer):
             raise ValueError(
                 f"strides must be 1 or 2. Received: strides={strides!r}"
             )
+        if strides > 1 and dilation_rate > 1:
+            raise ValueError(
+                "A module has a stride or a dilation, not both. Received: "
+                f"strides={strides}, dilation_rate={dilation_rate}"
+            )
         self.filters = filters
         self.expansion = expansion
         self.strides = strides
+        self.dilation_rate = dilation_rate
 
     def _expanded_channels(self, channels):
         return self.expansion * channels
@@ -105,7 +117,11 @@ class _InvertedResidual(keras.layers.Layer):
             self.expand_bn.build((*input_shape[:-1], expanded))
         widened = (*input_shape[:-1], self._depthwise_channels(channels))
         self.depthwise = self._conv(
-            keras.layers.DepthwiseConv2D, 3, "depthwise", strides=self.strides
+            keras.layers.DepthwiseConv2D,
+            3,
+            "depthwise",
+            strides=self.strides,
+            dilation_rate=self.dilation_rate,
         )
         self.depthwise_bn = self._norm("depthwise_bn")
         self.depthwise.build(widened)
@@ -144,13 +160,14 @@ class _InvertedResidual(keras.layers.Layer):
             "filters": self.filters,
             "expansion": self.expansion,
             "strides": self.strides,
+            "dilation_rate": self.dilation_rate,
         }
 
-    def _conv(self, kind, kernel_size, name, filters=None, strides=1):
-        arguments = {} if filters is None else {"filters": filters}
+    def _conv(self, kind, kernel_size, name, filters=None, **arguments):
+        if filters is not None:
+            arguments["filters"] = filters
         return kind(
             kernel_size=kernel_size,
-            strides=strides,
             padding="same",
             use_bias=False,
             dtype=self.dtype_policy,
@@ -176,6 +193,8 @@ class BaseModule(_InvertedResidual):
         filters: channels of the output.
         expansion: r, in units of the input's channels c.
         strides: s, 1 or 2.
+        dilation_rate: d, the distance of the depthwise convolution's taps;
+            above 1 only where s is 1.
 
     Call arguments:
         inputs: float tensor (B, H, W, c).
@@ -184,8 +203,9 @@ class BaseModule(_InvertedResidual):
         Tensor (B, ceil(H/s), ceil(W/s), filters).
 
     Raises:
-        ValueError: `filters` or `expansion` not a positive integer, `strides`
-            not 1 or 2, an input that is no picture of known channels.
+        ValueError: `filters`, `expansion` or `dilation_rate` not a positive
+            integer, `strides` not 1 or 2, a stride and a dilation together,
+            an input that is no picture of known channels.
 
     Cost: about r·c·(c + filters/s² + 9/s²) multiply-adds a position.
 
@@ -201,7 +221,7 @@ class BaseSkipModule(_InvertedResidual):
     depthwise, stride s -> linear 1x1; otherwise `BaseModule`.
 
     Args:
-        filters, strides: as in `BaseModule`.
+        filters, strides, dilation_rate: as in `BaseModule`.
         expansion: r, 2 or more.
 
     Call arguments, Returns, Raises: as `BaseModule`.
@@ -209,8 +229,10 @@ class BaseSkipModule(_InvertedResidual):
     References: Kronecker Attention Networks (KDD 2020), section 3.5.
     """
 
-    def __init__(self, filters, expansion=6, strides=1, **kwargs):
-        super().__init__(filters, expansion, strides, **kwargs)
+    def __init__(
+        self, filters, expansion=6, strides=1, dilation_rate=1, **kwargs
+    ):
+        super().__init__(filters, expansion, strides, dilation_rate, **kwargs)
         _require_expansion(expansion)
 
     def _expanded_channels(self, channels):
@@ -238,7 +260,7 @@ class AttnModule(_InvertedResidual):
     in `benchmarks/attention_path.csv`.
 
     Args:
-        filters, strides: as in `BaseModule`.
+        filters, strides, dilation_rate: as in `BaseModule`.
         expansion: r, 2 or more.
         attention: "kao_qkv", "kao_kv", "dense", "dense_pool", "ylg" (local
             sparse attention, for pictures of known size), a callable that
@@ -268,9 +290,10 @@ class AttnModule(_InvertedResidual):
         attention_scale="rsqrt",
         attention_norm=True,
         attention_activation="relu6",
+        dilation_rate=1,
         **kwargs,
     ):
-        super().__init__(filters, expansion, strides, **kwargs)
+        super().__init__(filters, expansion, strides, dilation_rate, **kwargs)
         _require_expansion(expansion)
         self.attention_activation = keras.activations.get(attention_activation)
         self.attention_scale = attention_scale

@@ -6,6 +6,9 @@ from the input or from a Kronecker attention operator. It differs from the
 paper in the attention path, which is scaled and normalised: see `AttnModule`.
 """
 
+import itertools
+import operator
+
 import keras
 
 from kanets.layers import (
@@ -58,6 +61,7 @@ def KANet(  # noqa: N802
     attention_norm=True,
     attention_activation="relu6",
     strides=(2, 2, 2, 2, 2),
+    output_stride=None,
     dropout_rate=0.0,
     include_preprocessing=True,
 ):
@@ -101,6 +105,10 @@ def KANet(  # noqa: N802
             the paper's form.
         attention_activation: of attention maps; None is the paper's form.
         strides: five numbers, 1 or 2; see above.
+        output_stride: None, or 8 or 16: what `strides` may reduce the picture
+            by. The strides beyond it become 1, and the modules after a
+            removed stride are dilated by it, so that they see what they saw
+            (DeepLab's rule). The weights do not depend on it.
         dropout_rate: before the classifier.
         include_preprocessing: whether the model takes pixels in 0..255 and
             maps them to -1..1 itself; without it the caller does.
@@ -125,44 +133,30 @@ def KANet(  # noqa: N802
     References: Gao, Wang and Ji, "Kronecker Attention Networks", KDD 2020,
     table 1; code: https://github.com/divelab/KANets.
     """
-    _check_arguments(input_shape, alpha, pooling, classes, strides)
-    if isinstance(attention, keras.layers.Layer):
+    if pooling not in (None, "avg", "max"):
         raise ValueError(
-            "attention must be a callable that makes a new layer for each "
-            f"module, not one layer. Received: attention={attention!r}"
+            'pooling must be None, "avg" or "max". '
+            f"Received: pooling={pooling!r}"
         )
+    check_arguments(input_shape, alpha, classes, strides, output_stride)
     inputs = _make_input(input_shape, input_tensor)
     x = inputs
     if include_preprocessing:
         x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
-
-    # Stem
-    x = _conv_norm_relu6(x, _width(STEM_CHANNELS, alpha), 3, strides[0], "stem")
-
-    # Body
-    for number, stage in enumerate(STAGES, start=1):
-        module, expansion, channels, repeats, stride = stage
-        for block in range(repeats):
-            arguments = {}
-            if issubclass(module, AttnModule):
-                arguments = {
-                    "attention": attention,
-                    "attention_scale": attention_scale,
-                    "attention_norm": attention_norm,
-                    "attention_activation": attention_activation,
-                }
-            first = block == 0 and stride is not None
-            x = module(
-                _width(channels, alpha),
-                expansion=expansion,
-                strides=strides[stride] if first else 1,
-                name=f"stage{number}_block{block + 1}",
-                **arguments,
-            )(x)
+    x = make_body(
+        x,
+        alpha,
+        strides,
+        output_stride,
+        attention,
+        attention_scale=attention_scale,
+        attention_norm=attention_norm,
+        attention_activation=attention_activation,
+    )
 
     # Head
-    channels = _width(HEAD_CHANNELS, max(alpha, 1.0))
-    x = _conv_norm_relu6(x, channels, 1, 1, "head")
+    channels = width(HEAD_CHANNELS, max(alpha, 1.0))
+    x = conv_norm_relu6(x, channels, 1, 1, "head")
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         if dropout_rate:
@@ -214,6 +208,39 @@ def feature_maps(model):
         ) from None
 
 
+def make_body(
+    x, alpha, strides, output_stride, attention, **attention_arguments
+):
+    """Stem and stages: from scaled pixels to maps (B, h, w, 320 * alpha)."""
+    if isinstance(attention, keras.layers.Layer):
+        raise ValueError(
+            "attention must be a callable that makes a new layer for each "
+            f"module, not one layer. Received: attention={attention!r}"
+        )
+    attention_arguments["attention"] = attention
+    x = conv_norm_relu6(x, width(STEM_CHANNELS, alpha), 3, strides[0], "stem")
+    reached, dilation = strides[0], 1
+    for number, stage in enumerate(STAGES, start=1):
+        module, expansion, channels, repeats, place = stage
+        attends = issubclass(module, AttnModule)
+        arguments = attention_arguments if attends else {}
+        stride = 1 if place is None else strides[place]
+        first = dilation  # the strided module itself sees the cells before it
+        if reached == output_stride:
+            stride, dilation = 1, dilation * stride
+        reached *= stride
+        for block in range(repeats):
+            x = module(
+                width(channels, alpha),
+                expansion=expansion,
+                strides=stride if block == 0 else 1,
+                dilation_rate=first if block == 0 else dilation,
+                name=f"stage{number}_block{block + 1}",
+                **arguments,
+            )(x)
+    return x
+
+
 def _make_input(input_shape, input_tensor):
     if input_tensor is None:
         shape = (224, 224, 3) if input_shape is None else input_shape
@@ -226,7 +253,8 @@ def _make_input(input_shape, input_tensor):
     return input_tensor
 
 
-def _conv_norm_relu6(x, channels, kernel_size, strides, name):
+def conv_norm_relu6(x, channels, kernel_size, strides, name):
+    """A convolution without bias, batch normalisation and ReLU6."""
     x = keras.layers.Conv2D(
         channels,
         kernel_size,
@@ -235,18 +263,24 @@ def _conv_norm_relu6(x, channels, kernel_size, strides, name):
         use_bias=False,
         name=f"{name}_conv",
     )(x)
+    return norm_relu6(x, name)
+
+
+def norm_relu6(x, name):
+    """Batch normalisation and ReLU6."""
     x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)
     return keras.layers.Activation("relu6", name=f"{name}_relu6")(x)
 
 
-def _width(channels, alpha):
+def width(channels, alpha):
     """A multiple of 8 near channels * alpha, never 10 % below it."""
     scaled = channels * alpha
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def _check_arguments(input_shape, alpha, pooling, classes, strides):
+def check_arguments(input_shape, alpha, classes, strides, output_stride):
+    """Raises a ValueError that names the first argument out of its range."""
     if input_shape is not None and (
         len(input_shape) != 3 or input_shape[-1] is None
     ):
@@ -256,11 +290,6 @@ def _check_arguments(input_shape, alpha, pooling, classes, strides):
         )
     if not alpha > 0:
         raise ValueError(f"alpha must be positive. Received: alpha={alpha}")
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(
-            'pooling must be None, "avg" or "max". '
-            f"Received: pooling={pooling!r}"
-        )
     if not isinstance(classes, int) or classes < 1:
         raise ValueError(
             f"classes must be a positive integer. Received: classes={classes!r}"
@@ -270,4 +299,11 @@ def _check_arguments(input_shape, alpha, pooling, classes, strides):
             "strides must be five numbers, 1 or 2: of the stem and of the "
             "stages with 24, 32, 64 and 160 channels. "
             f"Received: strides={strides}"
+        )
+    reached = set(itertools.accumulate(strides, operator.mul))
+    if output_stride is not None and output_stride not in reached & {8, 16}:
+        raise ValueError(
+            "output_stride must be None, or 8 or 16 and a product of the "
+            f"first of `strides`. Received: output_stride={output_stride}, "
+            f"strides={strides}"
         )

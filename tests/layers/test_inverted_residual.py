@@ -55,16 +55,18 @@ def relu6(x):
     return np.clip(x, 0, 6)
 
 
-def depthwise(x, kernel, strides):
+def depthwise(x, kernel, strides=1, rate=1):
     """A 3x3 depthwise convolution cell by cell, as TensorFlow pads "same"."""
     batch, height, width, channels = x.shape
     rows, columns = -(-height // strides), -(-width // strides)
-    top = max((rows - 1) * strides + 3 - height, 0) // 2
-    left = max((columns - 1) * strides + 3 - width, 0) // 2
-    padded = np.pad(x, ((0, 0), (top, 3), (left, 3), (0, 0)))
+    reach = 2 * rate + 1
+    top = max((rows - 1) * strides + reach - height, 0) // 2
+    left = max((columns - 1) * strides + reach - width, 0) // 2
+    padded = np.pad(x, ((0, 0), (top, reach), (left, reach), (0, 0)))
     output = np.zeros((batch, rows, columns, channels))
     for i, j in np.ndindex(rows, columns):
-        window = padded[:, strides * i :, strides * j :][:, :3, :3]
+        window = padded[:, strides * i :, strides * j :]
+        window = window[:, :reach:rate, :reach:rate]
         output[:, i, j] = (window * kernel[..., 0]).sum((1, 2))
     return output
 
@@ -82,7 +84,10 @@ def reference(
     if kind is BaseSkipModule:
         convolved = np.concatenate([convolved, x], -1)
     convolved = depthwise(
-        convolved, weights["depthwise/kernel"], module.strides
+        convolved,
+        weights["depthwise/kernel"],
+        module.strides,
+        module.dilation_rate,
     )
     convolved = relu6(norm(convolved, weights, "depthwise_bn"))
     if attention is not None:
@@ -113,6 +118,7 @@ def reference(
         (AttnModule, {"strides": 2}),
         (AttnSkipModule, {"attention": "kao_kv"}),
         (AttnSkipModule, {"attention": None}),
+        (AttnSkipModule, {"dilation_rate": 2}),
     ],
     ids=str,
 )
@@ -136,6 +142,26 @@ def test_equals_the_description_in_numpy(kind, strides, grid):
         np.testing.assert_allclose(
             to_numpy(module(x)), reference(module, x, attention), atol=2e-5
         )
+
+
+@pytest.mark.parametrize("dilation_rate", [2, 5])
+@pytest.mark.parametrize("kind", MODULES)
+def test_dilation_is_of_the_depthwise_convolution(kind, dilation_rate):
+    x = random(2, 7, 5, 4)
+    attention = "kao_qkv" if kind in ATTENDING else None
+    module = kind(4, expansion=3, dilation_rate=dilation_rate)
+    plain = filled(kind(4, expansion=3), x)
+    expected = reference(filled(module, x), x, attention)
+    np.testing.assert_allclose(to_numpy(module(x)), expected, atol=2e-5)
+    assert np.abs(to_numpy(plain(x)) - expected).max() > 0.1
+    assert set(weights_of(module)) == set(weights_of(plain))
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_a_config_from_before_dilation(kind):
+    config = kind(4, expansion=3, strides=2).get_config()
+    assert config.pop("dilation_rate") == 1
+    assert kind.from_config(config).dilation_rate == 1
 
 
 def test_without_expansion():
@@ -302,6 +328,15 @@ def test_a_frozen_module_runs_in_inference(kind):
         (
             lambda: BaseModule(8, strides=3),
             "strides must be 1 or 2. Received: strides=3",
+        ),
+        (
+            lambda: BaseModule(8, dilation_rate=0),
+            "dilation_rate must be a positive integer. "
+            "Received: dilation_rate=0",
+        ),
+        (
+            lambda: AttnModule(8, strides=2, dilation_rate=2),
+            "not both. Received: strides=2, dilation_rate=2",
         ),
         (
             lambda: BaseSkipModule(8, expansion=1),

@@ -85,8 +85,12 @@ def multiply_adds(model):
         before, after = layer.input, layer.output
         if isinstance(layer, keras.layers.Dense):
             total += count([layer.kernel])
-        elif isinstance(layer, keras.layers.Conv2D):
+        elif isinstance(
+            layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D
+        ):
             total += count([layer.kernel]) * cells(after)
+        elif isinstance(layer, KroneckerAttention):
+            total += attention_multiply_adds(layer, before)
         elif layer.name.startswith("stage"):
             if layer.expand is not None:
                 total += count([layer.expand.kernel]) * cells(before)
@@ -214,6 +218,68 @@ def test_feature_maps_make_a_pyramid(tiny):
         "pool",
         "predictions",
     ]
+
+
+@pytest.mark.parametrize(
+    ("strides", "output_stride", "expected"),
+    [
+        # Of stages 2, 3, 5 and 8: stride; then dilation of the first block
+        # of stages 5, 6, 8, 9 and 10.
+        ((2, 2, 2, 2, 2), None, ((2, 2, 2, 2), (1, 1, 1, 1, 1))),
+        ((2, 2, 2, 2, 2), 16, ((2, 2, 2, 1), (1, 1, 1, 2, 2))),
+        ((2, 2, 2, 2, 2), 8, ((2, 2, 1, 1), (1, 2, 2, 4, 4))),
+        ((1, 2, 2, 2, 2), 8, ((2, 2, 2, 1), (1, 1, 1, 2, 2))),
+        ((2, 1, 2, 2, 1), 8, ((1, 2, 2, 1), (1, 1, 1, 1, 1))),
+    ],
+    ids=str,
+)
+def test_output_stride_turns_strides_into_dilation(
+    strides, output_stride, expected
+):
+    model = KANet(
+        (32, 32, 3), 0.25, strides=strides, output_stride=output_stride
+    )
+    blocks = [f"stage{n}_block1" for n in (2, 3, 5, 8)]
+    found = tuple(model.get_layer(name).strides for name in blocks)
+    blocks = [f"stage{n}_block1" for n in (5, 6, 8, 9, 10)]
+    dilations = tuple(model.get_layer(name).dilation_rate for name in blocks)
+    assert (found, dilations) == expected
+    for block in ("stage6_block3", "stage7_block3"):
+        assert model.get_layer(block).dilation_rate == dilations[1]
+    assert model.get_layer("stage9_block2").dilation_rate == dilations[3]
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_a_dilated_net_holds_the_maps_of_the_strided_one(output_stride):
+    """Between the cells of the strided net come others; without attention,
+    which sees them all, the former stay. Odd sizes keep the cells aligned."""
+    x = pixels(2, 65, 33, 3)
+    maps = []
+    for stride in (None, output_stride):
+        model = KANet((65, 33, 3), 0.25, attention=None, output_stride=stride)
+        fill_weights(model.weights)
+        paths = {v.path: tuple(v.shape) for v in model.weights}
+        maps.append(
+            run(keras.Model(model.input, feature_maps(model)["level5"]), x)
+        )
+        if stride is None:
+            expected_paths = paths
+    assert paths == expected_paths
+    step = 32 // output_stride
+    assert maps[0].shape[1:3] == (3, 2)
+    assert maps[1].shape[1:3] == (2 * step + 1, step + 1)
+    largest = np.abs(maps[0]).max()
+    assert largest > 1
+    np.testing.assert_allclose(
+        maps[1][:, ::step, ::step], maps[0], atol=1e-4 * largest
+    )
+
+
+def test_an_output_stride_that_is_reached_changes_nothing(tiny):
+    x = pixels(2, 32, 32, 3)
+    np.testing.assert_array_equal(
+        run(make_tiny(output_stride=8), x), run(tiny, x)
+    )
 
 
 @pytest.mark.parametrize(
@@ -423,6 +489,14 @@ def test_loads_in_a_fresh_process(tiny, tmp_path):
         (
             {"strides": (2, 2, 2, 2, 4)},
             r"Received: strides=\(2, 2, 2, 2, 4\)",
+        ),
+        (
+            {"output_stride": 4},
+            r"8 or 16 and a product .* Received: output_stride=4, strides=\(2",
+        ),
+        (
+            {"output_stride": 16, "strides": STRIDES},
+            r"Received: output_stride=16, strides=\(2, 1, 2, 2, 1\)",
         ),
         (
             {"attention": "kao"},

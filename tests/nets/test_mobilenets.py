@@ -1,13 +1,44 @@
-"""The yardstick is keras.applications' MobileNetV2 but for its strides."""
+"""The yardsticks are keras.applications' nets but for their strides."""
 
 import keras
 import numpy as np
 import pytest
 
-from kanets.nets import KANet, MobileNetV2, feature_maps
-from kanets.nets.mobilenet_v2 import REDUCING
+from kanets.nets import KANet, MobileNetV2, MobileNetV3Small, feature_maps
+from kanets.nets.mobilenets import V2_REDUCING, V3_SMALL_REDUCING
 from tests.backends import counts_once, to_numpy
 from tests.layer_checks import fill_weights
+
+# The last layer of each level, as `feature_maps` has them for a KANet.
+V2_ENDS = (
+    "expanded_conv_project_BN",
+    "block_2_add",
+    "block_5_add",
+    "block_12_add",
+    "block_16_project_BN",
+)
+V3_SMALL_ENDS = (
+    "conv_bn",
+    "expanded_conv_project_bn",
+    "expanded_conv_2_add",
+    "expanded_conv_7_add",
+    "expanded_conv_10_add",
+)
+NETS = {
+    "v2": (
+        MobileNetV2,
+        keras.applications.MobileNetV2,
+        {},
+        (V2_REDUCING, V2_ENDS, 52),
+    ),
+    "v3_small": (
+        MobileNetV3Small,
+        keras.applications.MobileNetV3Small,
+        {"include_preprocessing": False},
+        (V3_SMALL_REDUCING, V3_SMALL_ENDS, 34),
+    ),
+}
+nets = pytest.mark.parametrize("net", NETS)
 
 
 def pixels(*shape):
@@ -15,23 +46,27 @@ def pixels(*shape):
     return values.astype("float32")
 
 
-def theirs(input_shape, alpha, classes):
-    return keras.applications.MobileNetV2(
-        input_shape, alpha, weights=None, classes=classes
-    )
+def theirs(net, input_shape, alpha, classes):
+    _, make, arguments, _ = NETS[net]
+    return make(input_shape, alpha, weights=None, classes=classes, **arguments)
 
 
 @counts_once
 @pytest.mark.parametrize(
-    ("alpha", "classes", "parameters"),
-    [(1.0, 1000, 3_538_984), (0.35, 7, None)],
+    ("net", "alpha", "classes", "parameters"),
+    [
+        ("v2", 1.0, 1000, 3_538_984),
+        ("v2", 0.35, 7, None),
+        ("v3_small", 1.0, 1000, 2_554_968),
+        ("v3_small", 0.5, 7, None),
+    ],
 )
-def test_same_parameters(alpha, classes, parameters):
-    ours = MobileNetV2(alpha=alpha, classes=classes)
-    expected = theirs((224, 224, 3), alpha, classes)
+def test_same_parameters(net, alpha, classes, parameters):
+    ours = NETS[net][0](alpha=alpha, classes=classes)
+    expected = theirs(net, (224, 224, 3), alpha, classes)
     assert ours.count_params() == expected.count_params()
     assert ours.count_params() == parameters or parameters is None
-    for a, b in zip(ours.weights, expected.weights, strict=True):
+    for a, b in zip(ours.weights[:-4], expected.weights[:-4], strict=True):
         assert (
             a.shape == b.shape
             and a.path.split("/")[1:] == (b.path.split("/")[1:])
@@ -39,16 +74,18 @@ def test_same_parameters(alpha, classes, parameters):
     assert ours.output_shape == (None, classes)
 
 
+@nets
 @pytest.mark.parametrize("size", [(32, 32), (33, 45)], ids=str)
-def test_same_outputs(size):
+def test_same_outputs(net, size):
     # Keras pads by itself before "valid": at even sizes as at odd ones that
     # is what "same" does.
-    expected = theirs((*size, 3), 0.35, 5)
+    expected = theirs(net, (*size, 3), 0.35, 5)
     fill_weights(expected.weights)
-    ours = MobileNetV2((*size, 3), 0.35, 5)
-    ours.set_weights(expected.get_weights())
+    ours = NETS[net][0]((*size, 3), 0.35, 5)
+    for a, b in zip(ours.weights, expected.weights, strict=True):
+        a.assign(keras.ops.reshape(b, a.shape))
     x = pixels(2, *size, 3)
-    scaled = keras.applications.mobilenet_v2.preprocess_input(x.copy())
+    scaled = x / 127.5 - 1
     probabilities = to_numpy(expected(scaled, training=False))
     assert probabilities.std() > 1e-3
     np.testing.assert_allclose(
@@ -56,22 +93,17 @@ def test_same_outputs(size):
     )
 
 
+@nets
 @pytest.mark.parametrize("strides", [(2, 1, 2, 2, 1), (1, 2, 1, 2, 2)], ids=str)
-def test_maps_are_as_large_as_a_kanets(strides):
-    ours = MobileNetV2((32, 47, 3), 0.35, 5, strides)
+def test_maps_are_as_large_as_a_kanets(net, strides):
+    make, _, _, (reducing, ends, _) = NETS[net]
+    ours = make((32, 47, 3), 0.35, 5, strides)
     kanet = KANet(
         (32, 47, 3), 0.35, attention=None, include_top=False, strides=strides
     )
-    ends = (
-        "expanded_conv_project_BN",
-        "block_2_add",
-        "block_5_add",
-        "block_12_add",
-        "block_16_project_BN",
-    )
     for name, level in zip(ends, feature_maps(kanet).values(), strict=True):
-        assert ours.get_layer(name).output.shape == level.shape
-    for name, stride in zip(REDUCING, strides, strict=True):
+        assert ours.get_layer(name).output.shape[1:3] == level.shape[1:3]
+    for name, stride in zip(reducing, strides, strict=True):
         assert ours.get_layer(name).strides == (stride, stride)
 
 
@@ -96,20 +128,23 @@ def test_other_strides_keep_the_convolutions():
     )
 
 
-def test_dropout_and_momentum():
-    model = MobileNetV2((32, 32, 3), 0.35, 5, dropout_rate=0.3, name="mine")
+@nets
+def test_dropout_and_momentum(net):
+    make, _, _, (_, _, count) = NETS[net]
+    model = make((32, 32, 3), 0.35, 5, dropout_rate=0.3, name="mine")
     assert model.name == "mine" and model.get_layer("dropout").rate == 0.3
     norms = [
         layer
         for layer in model.layers
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
-    assert len(norms) == 52
+    assert len(norms) == count
     assert {layer.momentum for layer in norms} == {0.99}
 
 
-def test_saves_and_loads(tmp_path):
-    model = MobileNetV2((32, 32, 3), 0.35, 5, strides=(2, 1, 2, 2, 1))
+@nets
+def test_saves_and_loads(net, tmp_path):
+    model = NETS[net][0]((32, 32, 3), 0.35, 5, strides=(2, 1, 2, 2, 1))
     fill_weights(model.weights)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -121,9 +156,10 @@ def test_saves_and_loads(tmp_path):
     )
 
 
+@nets
 @pytest.mark.parametrize("strides", [(2, 2), (2, 2, 2, 2, 3)])
-def test_bad_strides_are_named(strides):
+def test_bad_strides_are_named(net, strides):
     with pytest.raises(
         ValueError, match=r"five numbers, .* Received: strides="
     ):
-        MobileNetV2((32, 32, 3), 0.35, strides=strides)
+        NETS[net][0]((32, 32, 3), 0.35, strides=strides)

@@ -1,0 +1,228 @@
+"""KANetSegmenter: a KANet body that labels every pixel.
+
+DeepLab's parts at a KANet's price. The body keeps its last maps large by
+dilation; atrous spatial pyramid pooling (Chen et al., "Rethinking Atrous
+Convolution for Semantic Image Segmentation", 2017) reads them at several
+distances, and a decoder joins them with finer maps (Chen et al.,
+"Encoder-Decoder with Atrous Separable Convolution", ECCV 2018). It differs in
+that all 3x3 convolutions are depthwise separable, that activations are ReLU6,
+and that Kronecker attention (Gao, Wang and Ji, KDD 2020) over the whole map
+follows the pyramid.
+"""
+
+from itertools import zip_longest
+
+import keras
+
+from kanets.layers import ResizeLike
+from kanets.layers.inverted_residual import make_attention
+from kanets.nets.kanet import (
+    LEVELS,
+    check_arguments,
+    conv_norm_relu6,
+    make_body,
+    norm_relu6,
+    width,
+)
+
+# Distances of the taps in the pyramid, for each output stride.
+RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
+ASPP_CHANNELS = 256
+LEVEL2_CHANNELS = 48
+
+
+def KANetSegmenter(  # noqa: N802
+    input_shape=None,
+    alpha=1.0,
+    classes=21,
+    *,
+    output_stride=16,
+    attention="kao_qkv",
+    backbone=None,
+    backbone_attention="kao_qkv",
+    strides=(2, 2, 2, 2, 2),
+    aspp_channels=None,
+    dropout_rate=0.1,
+    classifier_activation="softmax",
+    include_preprocessing=True,
+    name="kanet_segmenter",
+):
+    """A segmentation net of pixels, as a functional Keras model.
+
+    With F2 the body's maps at level 2 and F5 its last:
+
+        P = ASPP(F5)                          1x1, three dilated 3x3, pooling
+        A = P + ReLU6(norm(attention(P)))
+        D = separable3x3([up(A), conv1x1(F2)])
+        Y = softmax(up(conv1x1(D)))
+
+    where "up" is bilinear, to the size of F2 and of the picture. Attention
+    maps are normalised for the reason given in `kanets.layers.AttnModule`.
+    The body's layers are named as in `KANet`; `feature_maps(model)` gives the
+    levels.
+
+    Args:
+        input_shape: (H, W, 3); default (None, None, 3), any picture.
+        alpha: width; channels are multiplied by it and rounded as in `KANet`.
+        classes: number of classes.
+        output_stride: 8 or 16: how much smaller F5 is than the picture. 8 is
+            finer and dearer. The weights do not depend on it.
+        attention: after the pyramid: "kao_qkv", "kao_kv", "dense",
+            "dense_pool", "ylg" (for a known input size), a callable that
+            makes a layer (B, H, W, C) -> (B, H, W, C), or None, which leaves
+            it out.
+        backbone: a KANet, as a `keras.Model`, whose weights the body starts
+            from: its `alpha` and attention must be those given here.
+        backbone_attention: `attention` of the body's modules, as in `KANet`.
+        strides: five numbers, 1 or 2, as in `KANet`; small pictures want
+            fewer early strides.
+        aspp_channels: channels of P; default 256 * alpha.
+        dropout_rate: before the classifier.
+        classifier_activation: None gives logits.
+        include_preprocessing: whether the model takes pixels in 0..255 and
+            maps them to -1..1 itself; without it the caller does.
+        name: the model's name.
+
+    Returns:
+        A `keras.Model` from pixels (B, H, W, 3) to probabilities
+        (B, H, W, classes) in float32. With `keras.mixed_precision` set, all
+        before the classifier computes in half precision.
+
+    Raises:
+        ValueError: an argument out of its range, named with its value; a
+            backbone of other layers, where the first that differs is named.
+
+    Training wants batches of several pictures: the pooled branch of the
+    pyramid is normalised over the batch alone.
+
+    Cost: at 360x480 pixels and 21 classes, without the resizing:
+
+    ===== ============= ==================== ==============
+    alpha output stride trainable parameters multiply-adds
+    ===== ============= ==================== ==============
+    1.0   16            2.69 M               2.89 G
+    1.0   8             2.69 M               7.45 G
+    0.5   16            0.70 M               0.80 G
+    0.5   8             0.70 M               1.98 G
+    ===== ============= ==================== ==============
+
+    Resizing adds 0.5 to 0.6 G in plain matrix products.
+
+    Example:
+
+    >>> model = KANetSegmenter((60, 80, 3), 0.25, classes=11)
+    >>> model.output_shape
+    (None, 60, 80, 11)
+
+    References: Chen et al., "Encoder-Decoder with Atrous Separable
+    Convolution for Semantic Image Segmentation", ECCV 2018, figure 2; Gao,
+    Wang and Ji, "Kronecker Attention Networks", KDD 2020.
+    """
+    check_arguments(input_shape, alpha, classes, strides, output_stride)
+    if output_stride is None:
+        raise ValueError(
+            "output_stride must be 8 or 16. Received: output_stride=None"
+        )
+    if aspp_channels is None:
+        aspp_channels = width(ASPP_CHANNELS, alpha)
+    shape = (None, None, 3) if input_shape is None else input_shape
+    inputs = keras.Input(shape, name="pixels")
+    x = inputs
+    if include_preprocessing:
+        x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
+
+    # Body
+    x = make_body(x, alpha, strides, output_stride, backbone_attention)
+    body = keras.Model(inputs, x)
+    level2 = body.get_layer(LEVELS["level2"]).output
+    if backbone is not None:
+        _copy_weights(backbone, body)
+
+    # Pyramid and attention
+    x = _pyramid(x, aspp_channels, RATES[output_stride])
+    if attention is not None:
+        maps = _make_attention(attention)(x)
+        maps = norm_relu6(maps, "attention")
+        x = keras.layers.Add(name="attention_add")([x, maps])
+
+    # Decoder
+    x = ResizeLike(name="decoder_resize")([x, level2])
+    fine = conv_norm_relu6(
+        level2, width(LEVEL2_CHANNELS, alpha), 1, 1, "decoder_level2"
+    )
+    x = keras.layers.Concatenate(name="decoder_concat")([x, fine])
+    x = _separable(x, aspp_channels, 1, "decoder")
+    if dropout_rate:
+        x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
+    x = keras.layers.Conv2D(classes, 1, dtype="float32", name="predictions")(x)
+    x = ResizeLike(dtype="float32", name="predictions_resize")([x, inputs])
+    x = keras.layers.Activation(
+        classifier_activation, dtype="float32", name="classifier_activation"
+    )(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def _pyramid(x, channels, rates):
+    branches = [conv_norm_relu6(x, channels, 1, 1, "aspp_1x1")]
+    for number, rate in enumerate(rates, start=1):
+        branches.append(_separable(x, channels, rate, f"aspp_dilated{number}"))
+    pooled = keras.layers.GlobalAveragePooling2D(
+        keepdims=True, name="aspp_pool"
+    )(x)
+    pooled = conv_norm_relu6(pooled, channels, 1, 1, "aspp_pool")
+    branches.append(ResizeLike(name="aspp_pool_resize")([pooled, x]))
+    x = keras.layers.Concatenate(name="aspp_concat")(branches)
+    return conv_norm_relu6(x, channels, 1, 1, "aspp_project")
+
+
+def _separable(x, channels, dilation_rate, name):
+    x = keras.layers.DepthwiseConv2D(
+        3,
+        padding="same",
+        dilation_rate=dilation_rate,
+        use_bias=False,
+        name=f"{name}_depthwise",
+    )(x)
+    x = norm_relu6(x, f"{name}_depthwise")
+    return conv_norm_relu6(x, channels, 1, 1, name)
+
+
+def _make_attention(attention):
+    if isinstance(attention, str):
+        return make_attention(attention, scale="rsqrt", name="attention")
+    return make_attention(attention)
+
+
+def _copy_weights(backbone, body):
+    if not isinstance(backbone, keras.Model):
+        raise ValueError(
+            "backbone must be a KANet, as a keras.Model. "
+            f"Received: backbone={backbone!r}"
+        )
+    found = {layer.name: layer for layer in backbone.layers}
+    for layer in body.layers:
+        if not layer.weights:
+            continue
+        given = found.get(layer.name)
+        for has, needs in zip_longest(_summary(given), _summary(layer)):
+            if has != needs:
+                raise ValueError(
+                    "backbone must be a KANet of this alpha and this "
+                    f"backbone_attention. Received: backbone={backbone.name!r}"
+                    f", whose layer {layer.name!r} has {has}, not {needs}"
+                )
+        for new, old in zip(layer.weights, given.weights, strict=True):
+            new.assign(old)
+
+
+def _summary(layer):
+    """What must agree: the kind, a named attention, the weights' shapes."""
+    if layer is None:
+        return [None]
+    attention = layer.get_config().get("attention")
+    named = [attention] if isinstance(attention, str) else []
+    return [
+        type(layer).__name__,
+        *named,
+        *(tuple(weight.shape) for weight in layer.weights),
+    ]

@@ -1,0 +1,409 @@
+"""KANetSegmenter: its counts, each of its parts in NumPy, and daily use."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from kanets import KANet
+from kanets.layers import KroneckerAttention
+from kanets.nets import KANetSegmenter, feature_maps
+from tests.backends import (
+    compiled,
+    counts_once,
+    needs_tensorflow,
+    to_numpy,
+    weight_gradients,
+)
+from tests.layer_checks import call_in_a_fresh_process, fill_weights
+from tests.layers.test_inverted_residual import depthwise, norm, relu6
+from tests.layers.test_resize_like import interpolate
+from tests.nets.test_kanet import count, multiply_adds, pixels, policy, run
+
+__all__ = ["policy"]
+STRIDES = (2, 1, 2, 2, 1)  # which reach 8
+
+
+def make_tiny(input_shape=(None, None, 3), **arguments):
+    """A small net with filled weights; logits, not probabilities."""
+    arguments = {"classifier_activation": None, "classes": 5, **arguments}
+    model = KANetSegmenter(input_shape, 0.25, aspp_channels=16, **arguments)
+    fill_weights(model.weights)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Of open size; not to be changed by a test."""
+    return make_tiny()
+
+
+def weights_of(model, layer):
+    """Float64 arrays by path."""
+    return {
+        v.path: to_numpy(v).astype("float64")
+        for v in model.get_layer(layer).weights
+    }
+
+
+def maps_of(model, x, *names):
+    outputs = {name: model.get_layer(name).output for name in names}
+    found = keras.Model(model.input, outputs)(x, training=False)
+    return [to_numpy(found[name]).astype("float64") for name in names]
+
+
+def normalised(model, x, layer):
+    name = f"{layer}_bn"
+    return relu6(norm(x, weights_of(model, name), name))
+
+
+def conv_norm_relu6(model, x, layer):
+    kernel = weights_of(model, f"{layer}_conv")[f"{layer}_conv/kernel"]
+    return normalised(model, x @ kernel[0, 0], layer)
+
+
+def separable(model, x, layer, rate=1):
+    kernel = weights_of(model, f"{layer}_depthwise")
+    x = depthwise(x, kernel[f"{layer}_depthwise/kernel"], rate=rate)
+    x = normalised(model, x, f"{layer}_depthwise")
+    return conv_norm_relu6(model, x, layer)
+
+
+@counts_once
+@pytest.mark.parametrize(
+    ("alpha", "output_stride", "attention", "parameters", "millions"),
+    [
+        (1.0, 16, "kao_qkv", 2_693_317, 2_888.8),
+        (1.0, 8, "kao_qkv", 2_693_317, 7_453.8),
+        (1.0, 16, None, 2_627_269, 2_883.9),
+        (0.5, 16, "kao_qkv", 703_709, 803.5),
+        (0.5, 8, "kao_kv", 703_709, 2_048.2),
+    ],
+)
+def test_counts_at_360x480(
+    alpha, output_stride, attention, parameters, millions
+):
+    model = KANetSegmenter(
+        (360, 480, 3), alpha, output_stride=output_stride, attention=attention
+    )
+    assert model.output_shape == (None, 360, 480, 21)
+    assert count(model.trainable_variables) == parameters
+    assert abs(multiply_adds(model) / 1e6 - millions) < 0.1
+    last = feature_maps(model)["level5"].shape[1:3]
+    assert last == (-(-360 // output_stride), -(-480 // output_stride))
+
+
+@counts_once
+def test_names():
+    model, body = make_tiny(), KANet((32, 32, 3), 0.25, include_top=False)
+    names = [layer.name for layer in model.layers]
+    expected = [layer.name for layer in body.layers if "head" not in layer.name]
+    assert [name for name in names if name in expected] == expected
+    for part in (
+        *("aspp_1x1", "aspp_dilated1", "aspp_dilated2", "aspp_dilated3"),
+        *("aspp_pool", "aspp_project", "decoder_level2", "decoder"),
+    ):
+        parts = {f"{part}_conv", f"{part}_bn", f"{part}_relu6"}
+        assert parts <= set(names)
+    rest = {name for name in names if name not in expected}
+    assert {n for n in rest if not n.startswith(("aspp", "decoder"))} == {
+        *("attention", "attention_bn", "attention_relu6", "attention_add"),
+        *("dropout", "predictions", "predictions_resize"),
+        "classifier_activation",
+    }
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "rates"), [(16, (6, 12, 18)), (8, (12, 24, 36))]
+)
+def test_the_pyramid_in_numpy(output_stride, rates):
+    model = make_tiny(output_stride=output_stride)
+    size = (14 * output_stride, 13 * output_stride + 1)
+    x, found = maps_of(
+        model, pixels(1, *size, 3), "stage10_block1", "aspp_project_relu6"
+    )
+    assert x.shape[1:3] == (14, 14)
+    assert tuple(
+        model.get_layer(f"aspp_dilated{number}_depthwise").dilation_rate
+        for number in (1, 2, 3)
+    ) == tuple((rate, rate) for rate in rates)
+    pooled = conv_norm_relu6(model, x.mean((1, 2), keepdims=True), "aspp_pool")
+    branches = [
+        conv_norm_relu6(model, x, "aspp_1x1"),
+        *(
+            separable(model, x, f"aspp_dilated{number}", rate)
+            for number, rate in enumerate(rates, start=1)
+        ),
+        np.broadcast_to(pooled, (1, 14, 14, 16)),
+    ]
+    expected = np.concatenate(branches, -1)
+    expected = conv_norm_relu6(model, expected, "aspp_project")
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert expected.std((0, 1, 2)).max() > 0.1
+
+
+def test_attention_and_decoder_in_numpy(tiny):
+    x = pixels(2, 45, 62, 3)
+    pyramid, attention, attended, level2, found = maps_of(
+        tiny,
+        x,
+        "aspp_project_relu6",
+        "attention",
+        "attention_add",
+        "stage2_block2",
+        "classifier_activation",
+    )
+    layer = tiny.get_layer("attention")
+    assert (layer.mode, layer.scale) == ("qkv", "rsqrt")
+    expected = pyramid + normalised(tiny, attention, "attention")
+    np.testing.assert_allclose(attended, expected, atol=1e-5)
+    assert np.abs(attended - pyramid).max() > 0.1
+
+    assert level2.shape[1:3] == (12, 16)
+    fine = conv_norm_relu6(tiny, level2, "decoder_level2")
+    assert fine.shape[-1] == 16  # 48 * 0.25 = 12, a multiple of 8 near it
+    joined = np.concatenate([interpolate(attended, (12, 16)), fine], -1)
+    joined = separable(tiny, joined, "decoder")
+    kernel, bias = tiny.get_layer("predictions").weights
+    logits = joined @ to_numpy(kernel)[0, 0] + to_numpy(bias)
+    expected = interpolate(logits, (45, 62))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_probabilities_and_logits(tiny):
+    x = pixels(2, 33, 41, 3)
+    logits = run(tiny, x)
+    assert logits.shape == (2, 33, 41, 5)
+    model = make_tiny(classifier_activation="softmax")
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(run(model, x), expected, atol=1e-4)
+    # A picture does not depend on its batch.
+    np.testing.assert_allclose(run(tiny, x[1:]), logits[1:], atol=1e-4)
+
+
+def test_open_and_known_sizes(tiny):
+    assert tiny.output_shape == (None, None, None, 5)
+    x = pixels(1, 7, 19, 3)
+    known = make_tiny((7, 19, 3))
+    assert known.output_shape == (None, 7, 19, 5)
+    np.testing.assert_allclose(run(tiny, x), run(known, x), atol=1e-4)
+    x = pixels(2, 21, 35, 3)
+    found = tiny.predict(x, verbose=0)
+    np.testing.assert_allclose(found, run(tiny, x), atol=1e-4)
+
+
+@needs_tensorflow
+def test_a_graph_of_open_sizes(tiny):
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((None, None, None, 3), tf.float32)
+    function = tf.function(tiny, input_signature=[spec])
+    for size in ((32, 48), (33, 41)):
+        x = pixels(2, *size, 3)
+        np.testing.assert_allclose(function(x), run(tiny, x), atol=1e-4)
+
+
+def test_compiled(tiny):
+    x = pixels(2, 33, 41, 3)
+    found = compiled(lambda t: tiny(t, training=False))(x)
+    np.testing.assert_allclose(to_numpy(found), run(tiny, x), atol=1e-3)
+
+
+def test_weights_do_not_depend_on_the_output_stride(tiny):
+    fine = make_tiny(output_stride=8)
+    assert [(v.path, v.shape) for v in fine.weights] == [
+        (v.path, v.shape) for v in tiny.weights
+    ]
+    x = pixels(1, 65, 65, 3)
+    assert feature_maps(fine)["level5"].shape == (None, None, None, 80)
+    sizes = [maps_of(m, x, "stage10_block1")[0].shape[1] for m in (fine, tiny)]
+    assert sizes == [9, 5]
+    assert np.abs(run(fine, x) - run(tiny, x)).max() > 0.01
+
+
+def test_weights_from_a_backbone():
+    backbone = KANet((32, 32, 3), 0.25, classes=3, strides=STRIDES)
+    fill_weights(backbone.weights)
+    arguments = {"output_stride": 8, "strides": STRIDES}
+    model = KANetSegmenter(None, 0.25, 5, backbone=backbone, **arguments)
+    fresh = KANetSegmenter(None, 0.25, 5, **arguments)
+    x = pixels(2, 32, 32, 3)
+    for level, expected in feature_maps(backbone).items():
+        expected = run(keras.Model(backbone.input, expected), x)
+        maps = keras.Model(model.input, feature_maps(model)[level])
+        np.testing.assert_allclose(run(maps, x), expected, atol=1e-4)
+        other = keras.Model(fresh.input, feature_maps(fresh)[level])
+        assert np.abs(run(other, x) - expected).max() > 0.01
+    # Copied, not shared.
+    model.get_layer("stem_conv").kernel.assign(
+        0 * model.get_layer("stem_conv").kernel
+    )
+    assert np.abs(to_numpy(backbone.get_layer("stem_conv").kernel)).max() > 0
+
+
+def two_heads():
+    return KroneckerAttention(mode="kv", num_heads=2, name="attention")
+
+
+@pytest.mark.parametrize(
+    ("attention", "kind"),
+    [
+        ("kao_kv", "KroneckerAttention"),
+        ("dense_pool", "DenseAttention"),
+        ("ylg", "LocalSparseAttention2D"),
+        (two_heads, "KroneckerAttention"),
+        (None, None),
+    ],
+)
+def test_attentions(attention, kind):
+    model = make_tiny((33, 41, 3), attention=attention, strides=(1, 2, 2, 2, 2))
+    layers = {layer.name: layer for layer in model.layers}
+    if kind is None:
+        assert not any("attention" in name for name in layers)
+        assert layers["decoder_resize"].input[0] is (
+            layers["aspp_project_relu6"].output
+        )
+    else:
+        assert type(layers["attention"]).__name__ == kind
+        assert "attention_add" in layers
+    assert np.all(np.isfinite(run(model, pixels(1, 33, 41, 3))))
+
+
+def test_arguments(tiny):
+    x = pixels(1, 32, 32, 3)
+    bare = make_tiny(include_preprocessing=False, dropout_rate=0.0)
+    np.testing.assert_allclose(
+        run(bare, x / 127.5 - 1), run(tiny, x), atol=1e-3
+    )
+    names = [layer.name for layer in bare.layers]
+    assert "preprocessing" not in names and "dropout" not in names
+    assert tiny.get_layer("dropout").rate == 0.1
+    other = KANetSegmenter(None, 0.35, backbone_attention="kao_kv", name="mine")
+    assert other.name == "mine" and other.output_shape[-1] == 21
+    assert other.get_layer("stage4_block1").attention.mode == "kv"
+    # 256 * 0.35 = 89.6, 48 * 0.35 = 16.8
+    channels = [
+        other.get_layer(f"{name}_conv").filters
+        for name in ("aspp_1x1", "aspp_project", "decoder", "decoder_level2")
+    ]
+    assert channels == [88, 88, 88, 16]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("bfloat16", 0.2), ("float16", 0.06)]
+)
+def test_mixed_precision(tiny, policy, dtype, tolerance):
+    policy(f"mixed_{dtype}")
+    model = make_tiny()
+    for name in ("stage6_block1", "aspp_dilated1_depthwise", "attention"):
+        assert model.get_layer(name).compute_dtype == dtype
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+    x = pixels(2, 33, 41, 3)
+    logits = model(x, training=False)
+    for name in ("predictions", "predictions_resize", "classifier_activation"):
+        assert model.get_layer(name).output.dtype == "float32"
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+    expected = run(tiny, x)
+    tolerance *= np.abs(expected).max()
+    np.testing.assert_allclose(to_numpy(logits), expected, atol=tolerance)
+
+
+def test_every_weight_gets_a_gradient():
+    model = make_tiny(dropout_rate=0.0)
+    # So large that the pyramid's taps reach from one side to the other: what
+    # is the same everywhere, the norms take away again.
+    gradients = weight_gradients(model, pixels(2, 113, 128, 3), training=True)
+    assert len(gradients) == len(model.trainable_variables)
+    for path, gradient in gradients.items():
+        assert np.all(np.isfinite(gradient)), path
+        assert np.abs(gradient).max() > 1e-4, path
+
+
+def test_steps_of_training_lower_the_loss():
+    model = make_tiny()
+    model.compile(
+        keras.optimizers.SGD(0.05),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    x = pixels(4, 33, 41, 3)
+    y = (x[..., 0] > 127).astype("int32")
+    losses = [float(model.train_on_batch(x, y)) for _ in range(4)]
+    assert all(one > other for one, other in itertools.pairwise(losses))
+
+
+def test_loads_in_a_fresh_process(tiny, tmp_path):
+    path, x = tmp_path / "model.keras", pixels(2, 33, 41, 3)
+    tiny.save(path)
+    found = call_in_a_fresh_process(path, x)
+    np.testing.assert_allclose(found, run(tiny, x), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            {"output_stride": None},
+            "output_stride must be 8 or 16. Received: output_stride=None",
+        ),
+        ({"output_stride": 32}, "Received: output_stride=32, strides="),
+        ({"strides": STRIDES}, r"output_stride=16, strides=\(2, 1, 2, 2, 1\)"),
+        ({"classes": 0}, "positive integer. Received: classes=0"),
+        ({"alpha": 0}, "alpha must be positive. Received: alpha=0"),
+        ({"aspp_channels": 0}, "filters.*Received filters=0"),
+        (
+            {"attention": "kao"},
+            "must be one of .*'kao_qkv'.* Received: attention='kao'",
+        ),
+        (
+            {"backbone_attention": keras.layers.Identity()},
+            "a new layer for each module, .* Received: attention=<Identity",
+        ),
+        (
+            {"backbone": "kanet_qkv_cifar10"},
+            "as a keras.Model. Received: backbone='kanet_qkv_cifar10'",
+        ),
+    ],
+    ids=str,
+)
+def test_bad_input_is_named(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        KANetSegmenter(**{"alpha": 0.25, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            {"alpha": 0.5},
+            r"layer 'stem_conv' has \(3, 3, 3, 16\), not \(3, 3, 3, 8\)",
+        ),
+        (
+            {"attention": "kao_kv"},
+            "layer 'stage4_block1' has kao_kv, not kao_qkv",
+        ),
+        (
+            {"attention": None},
+            r"layer 'stage4_block1' has \(1, 1, 8, 40\), not kao_qkv",
+        ),
+        (
+            {"attention_norm": False},
+            r"backbone='kanet', whose layer 'stage4_block1' has \(1, 1, 8, 40",
+        ),
+    ],
+    ids=str,
+)
+def test_a_backbone_that_differs_is_refused(arguments, text):
+    arguments = {"alpha": 0.25, "include_top": False, **arguments}
+    backbone = KANet((32, 32, 3), **arguments)
+    with pytest.raises(ValueError, match=f"this alpha.* Received: .*{text}"):
+        KANetSegmenter(alpha=0.25, backbone=backbone)
+
+
+def test_a_backbone_of_another_net_is_refused():
+    inputs = keras.Input((32, 32, 3))
+    other = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs), name="other")
+    text = "backbone='other', whose layer 'stem_conv' has None, not Conv2D"
+    with pytest.raises(ValueError, match=text):
+        KANetSegmenter(alpha=0.25, backbone=other)
