@@ -1,7 +1,12 @@
-"""Augmentation of training batches, from Keras's own layers."""
+"""Augmentation of training batches, of classes and of label maps."""
+
+import math
 
 import keras
 import numpy as np
+from PIL import Image
+
+from kanets.data.label_maps import sample_nearest
 
 
 class Augmentation:
@@ -126,3 +131,128 @@ class Mirror:
         return np.where(
             turned[:, None, None, None], images[:, :, ::-1], images
         ), labels
+
+
+class SegmentationAugmentation:
+    """Scales, crops and mirrors pictures together with their label maps.
+
+    Each picture on its own: a scale drawn log-uniformly from `1/scale` to
+    `scale`; a crop at a random place of the scaled picture, padded where that
+    is smaller (grey 127.5, `ignore_label`); mirrored half of the time.
+
+    A scaled picture is resized by the rule of the package, antialiased
+    bilinear, and rounded to 8 bits; its label map is sampled at the centres
+    of the same new pixels. Only what the crop shows is resized.
+
+    Args:
+        crop_size: (height, width) of the results; None keeps that of the
+            pictures.
+        flip: bool, mirror half of the pictures.
+        scale: float, at least 1, which is no scaling.
+        ignore_label: int, the label of what is padded; None where the crop
+            always fits into the picture.
+
+    Call arguments:
+        images: float array (B, H, W, 3), 0..255.
+        labels: integer array (B, H, W).
+
+    Returns:
+        Images (B, h, w, 3), float32, and labels (B, h, w), int32.
+
+    Raises:
+        ValueError: an argument, named; when called, a crop that needs padding
+            without `ignore_label`.
+    """
+
+    def __init__(self, crop_size=None, flip=True, scale=1.0, ignore_label=None):
+        if crop_size is not None and (
+            len(crop_size) != 2 or min(crop_size) < 1
+        ):
+            raise ValueError(
+                "`crop_size` must be (height, width), two positive ints, or "
+                f"None. Received: crop_size={crop_size!r}"
+            )
+        if not 1 <= scale < math.inf:
+            raise ValueError(
+                "`scale` must be at least 1, which is no scaling. "
+                f"Received: scale={scale!r}"
+            )
+        self.crop_size = crop_size
+        self.flip = flip
+        self.scale = scale
+        self.ignore_label = ignore_label
+        self._generator = np.random.default_rng(0)
+
+    def reseed(self, seed):
+        """Makes what follows depend on `seed`, an int below 2**31."""
+        self._generator = np.random.default_rng(seed)
+
+    def __call__(self, images, labels):
+        grid = labels.shape[1:]
+        size = grid if self.crop_size is None else tuple(self.crop_size)
+        if self.ignore_label is None and any(
+            int(length / self.scale) < crop
+            for length, crop in zip(grid, size, strict=True)
+        ):
+            raise ValueError(
+                "A crop that can be larger than the scaled picture needs "
+                f"`ignore_label`. Received: ignore_label=None, crop {size} of "
+                f"pictures {grid}, scale={self.scale}"
+            )
+        shape = (len(images), *size)
+        new_images = np.full((*shape, 3), 127.5, np.float32)
+        padding = 0 if self.ignore_label is None else self.ignore_label
+        new_labels = np.full(shape, padding, np.int32)
+        for row in range(len(images)):
+            self._one(
+                images[row], labels[row], new_images[row], new_labels[row]
+            )
+        return new_images, new_labels
+
+    def _one(self, image, label_map, new_image, new_label_map):
+        """Fills one result, given as views that hold the padding."""
+        random = self._generator
+        scale = self.scale ** random.uniform(-1, 1)
+        places = [
+            _place(length, crop, scale, random)
+            for length, crop in zip(
+                label_map.shape, new_label_map.shape, strict=True
+            )
+        ]
+        (top, rows, above, height), (left, columns, before, width) = places
+        image = _resized(image, (top, left, rows, columns), (height, width))
+        label_map = sample_nearest(
+            label_map, (top, left, rows, columns), (height, width)
+        )
+        if self.flip and random.integers(2):
+            image, label_map = image[:, ::-1], label_map[:, ::-1]
+        window = np.s_[above : above + height, before : before + width]
+        new_image[window], new_label_map[window] = image, label_map
+
+
+def _place(length, crop, scale, random):
+    """Places a crop along one axis.
+
+    Returns:
+        `(start, part, offset, size)`: the part of the picture that is shown,
+        in its own pixels, and where and how long it is in the crop.
+    """
+    scaled = int(length * scale)
+    if scaled >= crop:
+        start = random.integers(scaled - crop + 1) / scale
+        return start, min(crop / scale, length - start), 0, crop
+    size = max(1, scaled)
+    return 0, length, random.integers(crop - size + 1), size
+
+
+def _resized(image, box, size):
+    """Resizes a box of a picture; one of that size is copied as it is."""
+    top, left, rows, columns = box
+    if (rows, columns) == size:  # Then top and left are whole pixels, too.
+        top, left = int(top), int(left)
+        return image[top : top + size[0], left : left + size[1]]
+    picture = Image.fromarray(np.rint(image).astype(np.uint8))
+    box = (left, top, left + columns, top + rows)
+    return np.asarray(
+        picture.resize(size[::-1], Image.Resampling.BILINEAR, box)
+    )

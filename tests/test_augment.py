@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
-from kanets.augment import Augmentation
+from kanets.augment import Augmentation, SegmentationAugmentation, _resized
 from tests.backends import to_numpy
 
 PICTURES = np.random.default_rng(0).uniform(0, 255, (6, 9, 11, 3))
@@ -85,3 +86,168 @@ def test_it_stays_float32_in_half_precision():
     finally:
         keras.config.set_dtype_policy(policy)
     assert images.dtype == np.float32 and labels.dtype == np.float32
+
+
+GRIDS = np.random.default_rng(1).integers(0, 5, (6, 12, 17)).astype("int32")
+# A picture that shows its own label map, so that one tells of the other.
+SHOWN = np.repeat(GRIDS[..., None] * 50.0, 3, -1).astype("float32")
+
+
+def segment(seed=1, images=SHOWN, labels=GRIDS, **arguments):
+    augmentation = SegmentationAugmentation(**arguments)
+    augmentation.reseed(seed)
+    new_images, new_labels = augmentation(images, labels)
+    assert new_images.dtype == np.float32 and new_labels.dtype == np.int32
+    assert new_images.shape == (*new_labels.shape, 3)
+    return new_images, new_labels
+
+
+def smooth_maps(count=40):
+    """Label maps of one vertical and one horizontal edge, and pictures."""
+    random = np.random.default_rng(2)
+    maps = np.zeros((count, 48, 60), "int32")
+    for one in maps:
+        one[random.integers(8, 40) :] += 1
+        one[:, random.integers(8, 50) :] += 2
+    return np.repeat(maps[..., None] * 60.0, 3, -1).astype("float32"), maps
+
+
+def test_segmentation_nothing_asked_changes_nothing():
+    images, labels = segment(flip=False)
+    np.testing.assert_array_equal(images, SHOWN)
+    np.testing.assert_array_equal(labels, GRIDS)
+    assert images is not SHOWN and labels is not GRIDS
+
+
+def test_segmentation_mirrors_half_of_the_pairs():
+    images, labels = segment(
+        images=np.repeat(SHOWN[:1], 200, 0), labels=np.repeat(GRIDS[:1], 200, 0)
+    )
+    np.testing.assert_array_equal(images[..., 0], labels * 50)
+    mirrored = (labels == GRIDS[0, :, ::-1]).all((1, 2))
+    assert (mirrored ^ (labels == GRIDS[0]).all((1, 2))).all()
+    assert 70 < mirrored.sum() < 130
+
+
+def test_segmentation_crops_whole_pixels_anywhere():
+    images, labels = segment(
+        images=np.repeat(SHOWN[:1], 200, 0),
+        labels=np.repeat(GRIDS[:1], 200, 0),
+        crop_size=(10, 14),
+        flip=False,
+    )
+    np.testing.assert_array_equal(images[..., 0], labels * 50)
+    found = set()
+    for label_map in labels:
+        places = [
+            (i, j)
+            for i in range(3)
+            for j in range(4)
+            if np.array_equal(label_map, GRIDS[0, i : i + 10, j : j + 14])
+        ]
+        assert len(places) == 1
+        found.add(places[0])
+    assert len(found) == 12
+
+
+def test_segmentation_pads_what_is_too_small():
+    images, labels = segment(crop_size=(15, 14), flip=False, ignore_label=7)
+    padded = labels == 7
+    assert (images[padded] == 127.5).all()
+    np.testing.assert_array_equal(images[~padded][:, 0], labels[~padded] * 50)
+    rows = padded.all(2)
+    assert (rows.sum(1) == 3).all() and (padded.any(2) == rows).all()
+    assert len({tuple(row) for row in rows}) > 1
+    for label_map, grid, row in zip(labels, GRIDS, rows, strict=True):
+        inner = label_map[~row]
+        assert any(np.array_equal(inner, grid[:, j : j + 14]) for j in range(4))
+
+
+@pytest.mark.parametrize("crop_size", [(31, 37), None, (64, 50)])
+def test_segmentation_keeps_labels_on_their_pictures(crop_size):
+    images, maps = smooth_maps()
+    images, labels = segment(
+        images=images, labels=maps, crop_size=crop_size, scale=2, ignore_label=9
+    )
+    counted = labels != 9
+    assert counted.any((1, 2)).all()
+    off = np.abs(images[..., 0] - labels * 60)[counted]
+    # Only pixels on an edge are a mixture, and none is further than half off.
+    assert np.mean(off > 1) < 0.1 and off.max() <= 92
+
+
+def test_segmentation_scales_are_log_uniform():
+    """A picture of one bright dot shows by which factor it was scaled."""
+    count, side = 300, 24
+    labels = np.zeros((count, side, side), "int32")
+    labels[:, 8:16, 8:16] = 1
+    images = np.repeat(labels[..., None] * 255.0, 3, -1)
+    _, labels = segment(
+        images=images,
+        labels=labels,
+        scale=2,
+        crop_size=(48, 48),
+        ignore_label=3,
+    )
+    widths = (labels == 1).any(1).sum(-1)
+    assert widths.min() >= 3 and widths.max() <= 16
+    np.testing.assert_allclose(
+        np.quantile(widths / 8, [0.01, 0.25, 0.5, 0.75, 0.99]),
+        2 ** np.array([-1, -0.5, 0, 0.5, 1]),
+        rtol=0.15,
+    )
+    heights = (labels == 1).any(2).sum(-1)
+    assert np.abs(heights - widths).max() <= 1
+
+
+def test_segmentation_resizes_only_the_crop_but_as_the_whole():
+    """A crop equals the part of the whole picture scaled by Pillow."""
+    picture = np.random.default_rng(3).integers(0, 256, (40, 40, 3))
+    picture = picture.astype(np.uint8)
+    box, size = (5.0, 10.0, 15.0, 20.0), (30, 40)
+    whole = Image.fromarray(picture).resize((80, 80), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(
+        _resized(picture.astype("float32"), box, size),
+        np.asarray(whole)[10:40, 20:60],
+        atol=1,
+    )
+
+
+def test_segmentation_rounds_to_8_bits():
+    picture = np.full((5, 6, 3), 100.6, np.float32)
+    assert (_resized(picture, (0, 0, 5, 6), (7, 9)) == 101).all()
+
+
+def test_segmentation_seed_says_it_all():
+    arguments = {"crop_size": (9, 9), "scale": 2, "ignore_label": 7}
+    first, second, other = (segment(s, **arguments) for s in (5, 5, 6))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize(
+    "arguments,text",
+    [
+        ({"crop_size": (0, 4)}, r"two positive ints, .*crop_size=\(0, 4\)"),
+        ({"crop_size": (4,)}, r"Received: crop_size=\(4,\)"),
+        ({"scale": 0.5}, "at least 1, which .*Received: scale=0.5"),
+        ({"scale": float("nan")}, "Received: scale=nan"),
+        (
+            {"scale": 2},
+            r"needs `ignore_label`. Received: ignore_label=None, crop "
+            r"\(12, 17\) of pictures \(12, 17\), scale=2",
+        ),
+        ({"crop_size": (13, 17)}, r"ignore_label=None, crop \(13, 17\)"),
+        ({"crop_size": (12, 9), "scale": 1.1}, r"crop \(12, 9\) of pictures"),
+    ],
+)
+def test_segmentation_errors(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        segment(**arguments)
+
+
+def test_segmentation_needs_no_ignore_label_where_all_fits():
+    _, labels = segment(crop_size=(6, 8), scale=2)
+    assert labels.shape == (6, 6, 8)
+    assert set(np.unique(labels)) == set(range(5))

@@ -1,4 +1,8 @@
-"""Pictures from a folder, arrays or TensorFlow Datasets, ready for `fit()`."""
+"""Pictures from a folder, arrays or TensorFlow Datasets, ready for `fit()`.
+
+`load` and `load_test` read pictures with a label each, `load_segmentation`
+and `load_segmentation_test` pictures with a label for every pixel.
+"""
 
 from kanets.data.batches import (
     BadPicturesError,
@@ -6,6 +10,10 @@ from kanets.data.batches import (
     Steps,
     augmented,
     gathered,
+)
+from kanets.data.label_maps import (
+    load_segmentation,
+    load_segmentation_test,
 )
 from kanets.data.loading import load, load_test, unpack_sample
 
@@ -16,6 +24,8 @@ __all__ = [
     "augmented",
     "gathered",
     "load",
+    "load_segmentation",
+    "load_segmentation_test",
     "load_test",
     "unpack_sample",
 ]

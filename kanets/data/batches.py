@@ -12,12 +12,12 @@ from kanets.data.pictures import PictureError, fit_picture, read_picture
 _LISTED = 20
 
 
-# A set that fits in this many bytes is kept decoded, as 8-bit pixels.
+# Pictures that fit in this many bytes are kept decoded, as 8-bit pixels.
 MEMORY_BUDGET = 2 * 1024**3
 
 
 class BadPicturesError(ValueError):
-    """Pictures that cannot be read, all in one report.
+    """Pictures or label maps that cannot be used, all in one report.
 
     Attributes:
         pictures: list of `(path, reason)`.
@@ -29,7 +29,7 @@ class BadPicturesError(ValueError):
         if len(self.pictures) > _LISTED:
             lines.append(f"  ... and {len(self.pictures) - _LISTED} more")
         super().__init__(
-            "Every picture must be readable (`on_error='skip'` leaves the "
+            "Every picture must be sound (`on_error='skip'` leaves the "
             f"others out). Received: {len(self.pictures)} bad picture(s):\n"
             + "\n".join(lines)
         )
@@ -70,8 +70,9 @@ class Batches(keras.utils.PyDataset):
     """Labelled pictures in batches; made by `kanets.data.load`.
 
     Batch `i` is `(images, labels)`: float32 `(B, h, w, 3)` in 0..255 and
-    int32 `(B,)`; the last one may be smaller. The order of a shuffled set is
-    a function of `seed` and `epoch` alone.
+    int32 `(B,)`, or `(B, h, w)` where the labels are maps; the last one may
+    be smaller. The order of a shuffled set is a function of `seed` and
+    `epoch` alone.
 
     `epoch` counts whole passes: it advances when `fit()` ends an epoch in
     which every batch was asked for, so the look Keras takes at a batch or two
@@ -84,17 +85,21 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         pictures: object with `image_size` and `take(rows)`.
-        labels: integer array `(n,)`, the label of every row of `pictures`.
+        labels: integer array `(n,)`, the label of every row of `pictures`,
+            or `(n, h, w)`, its label map; or what is indexed like one.
         rows: integer array, the rows that belong to this set.
         batch_size: int, pictures per batch.
         class_names: list of str; label `i` means `class_names[i]`.
         shuffle: bool, a new order every epoch. Default False.
         seed: non-negative int. Default 0.
         skipped: list of `(path, reason)`, pictures of the source left out.
+        ignore_label: int, the label of the pixels of a label map that have
+            no class, or None.
         **kwargs: `workers` and `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:
-        class_names, image_size, skipped, num_pictures, epoch: see above.
+        class_names, image_size, skipped, ignore_label, num_pictures, epoch:
+            see above.
     """
 
     def __init__(
@@ -108,11 +113,12 @@ class Batches(keras.utils.PyDataset):
         shuffle=False,
         seed=0,
         skipped=(),
+        ignore_label=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.pictures = pictures
-        self.labels = np.asarray(labels, np.int32)
+        self.labels = labels
         self.rows = np.asarray(rows)
         self.batch_size = batch_size
         self.class_names = list(class_names)
@@ -120,6 +126,7 @@ class Batches(keras.utils.PyDataset):
         self.shuffle = shuffle
         self.seed = seed
         self.skipped = list(skipped)
+        self.ignore_label = ignore_label
         self.num_pictures = len(self.rows)
         self.epoch = 0
         self._asked = 0
@@ -170,7 +177,7 @@ class Batches(keras.utils.PyDataset):
             )
         epoch, start = self.epoch, index * self.batch_size
         rows = self.order(epoch)[start : start + self.batch_size]
-        batch = self.pictures.take(rows), self.labels[rows]
+        batch = self.pictures.take(rows), self.labels[rows].astype(np.int32)
         if self._transforms:
             with self._lock:
                 for number, transform in enumerate(self._transforms):

@@ -1,4 +1,10 @@
-"""Class folders -> checked pictures, labels and the rows of each set."""
+"""Class folders -> checked pictures, labels and the rows of each set.
+
+The name of a class is that of its folder, or the label that `classes.tsv`
+gives the folder: a line `<folder>` TAB `<label>` for each, in the folder of
+the class folders or in its parent. The order of the classes is that of the
+folders in both cases.
+"""
 
 import os
 import warnings
@@ -22,6 +28,7 @@ from kanets.data.pictures import (
 
 VALIDATION_FOLDERS = ("val", "validation", "test")
 TEST_FOLDERS = ("test", "val", "validation")
+LABELS_FILE = "classes.tsv"
 
 
 def has_splits(root):
@@ -39,19 +46,12 @@ def find_folder(root, names):
 
 
 def list_classes(root):
-    """Returns the sorted names of the class folders in `root`.
+    """Returns the names of the classes in `root`, in the order of its folders.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no class folder; `classes.tsv` is at fault.
     """
-    names = [folder.name for folder in _subfolders(root)]
-    if not names:
-        raise ValueError(
-            "A picture folder must hold one folder per class "
-            "(`photos/<class>/*.jpg`). Received: a folder without folders, "
-            f"source={str(root)!r}"
-        )
-    return names
+    return list(_class_folders(root))
 
 
 def list_pictures(root, class_names, *, complete):
@@ -62,7 +62,9 @@ def list_pictures(root, class_names, *, complete):
 
     Args:
         root: Path of the tree.
-        class_names: list of str, the order of the labels.
+        class_names: list of str, the order of the labels: names of classes,
+            or of their folders where not all of them are labels in
+            `classes.tsv`.
         complete: bool, every class must have a picture (a training set).
 
     Returns:
@@ -71,9 +73,13 @@ def list_pictures(root, class_names, *, complete):
 
     Raises:
         ValueError: a folder is not in `class_names`; a class folder holds
-            folders; there is no picture; with `complete`, a class has none.
+            folders; there is no picture; with `complete`, a class has none;
+            `classes.tsv` is at fault.
     """
-    unknown = sorted(set(list_classes(root)) - set(class_names))
+    known = _class_folders(root)
+    if not set(known) <= set(class_names):
+        known = {folder.name: folder for folder in known.values()}
+    unknown = sorted(set(known) - set(class_names))
     if unknown:
         raise ValueError(
             "Every class folder must be one of class_names="
@@ -82,11 +88,12 @@ def list_pictures(root, class_names, *, complete):
         )
     paths, labels, ignored = [], [], []
     for label, name in enumerate(class_names):
-        found, others = _files_of_class(root / name)
+        folder = known.get(name, root / name)
+        found, others = list_files(folder, SUFFIXES)
         if complete and not found:
             raise ValueError(
                 "Every class must have a picture. Received: no picture in "
-                f"{str(root / name)!r}{_mention(others)}"
+                f"{str(folder)!r}{_mention(others)}"
             )
         paths += found
         labels += [label] * len(found)
@@ -96,13 +103,45 @@ def list_pictures(root, class_names, *, complete):
             "A picture folder must hold pictures. Received: none in "
             f"{str(root)!r}{_mention(ignored)}"
         )
-    if ignored:
-        warnings.warn(
-            f"{len(ignored)} file(s) without the suffix of a picture were "
-            f"left out, for example {str(ignored[0])!r}.",
-            stacklevel=4,
-        )
+    warn_of_others(ignored)
     return paths, labels
+
+
+def list_files(folder, suffixes):
+    """Lists the files that lie directly in a folder.
+
+    Args:
+        folder: Path; one that does not exist holds no files.
+        suffixes: the suffixes looked for, in lower case.
+
+    Returns:
+        `(found, others)`: lists of Path, sorted, hidden files left out.
+
+    Raises:
+        ValueError: the folder holds folders.
+    """
+    if not folder.is_dir():
+        return [], []
+    nested = _subfolders(folder)
+    if nested:
+        raise ValueError(
+            "Pictures must lie directly in their folder. Received: the folder "
+            f"{str(nested[0])!r} inside {folder.name!r}"
+        )
+    files = sorted(e.name for e in os.scandir(folder) if _seen(e))
+    files = [folder / name for name in files]
+    found = [f for f in files if f.suffix.lower() in suffixes]
+    return found, [f for f in files if f.suffix.lower() not in suffixes]
+
+
+def warn_of_others(files):
+    """Warns of files that are no pictures, if there are any."""
+    if files:
+        warnings.warn(
+            f"{len(files)} file(s) without the suffix of a picture were "
+            f"left out, for example {str(files[0])!r}.",
+            stacklevel=5,
+        )
 
 
 def read_pictures(paths, image_size, on_error):
@@ -122,6 +161,31 @@ def read_pictures(paths, image_size, on_error):
         BadPicturesError: unreadable pictures, with `on_error="stop"`, or
             when none is readable.
         ValueError: `image_size` is None and sizes differ.
+    """
+    pictures, reasons, sizes = decode_pictures(paths, image_size)
+    bad = [
+        (str(path), why)
+        for path, why in zip(paths, reasons, strict=True)
+        if why is not None
+    ]
+    good = np.array([row for row, why in enumerate(reasons) if why is None])
+    stop_or_warn(bad, len(good), on_error)
+    if image_size is None:
+        check_one_size(paths, good, sizes)
+    return pictures, good, bad
+
+
+def decode_pictures(paths, image_size):
+    """Decodes every picture once, in parallel, and judges nothing.
+
+    Args:
+        paths: as for `read_pictures`.
+        image_size: as for `read_pictures`.
+
+    Returns:
+        `(pictures, reasons, sizes)`: pictures as `read_pictures` returns
+        them; for each path why it cannot be read, or None, and the height
+        and width of the picture, or None.
     """
     size = _first_size(paths) if image_size is None else image_size
     pixels = None  # None beyond the budget: pictures are then only checked.
@@ -143,26 +207,33 @@ def read_pictures(paths, image_size, on_error):
         warnings.filterwarnings("ignore", module=r"PIL\.")
         results = list(pool.map(read, range(len(paths))))
     reasons, sizes = zip(*results, strict=True)
-    bad = [
-        (str(path), why)
-        for path, why in zip(paths, reasons, strict=True)
-        if why is not None
-    ]
-    if bad and (on_error == "stop" or len(bad) == len(paths)):
-        raise BadPicturesError(bad)
-    good = np.array([row for row, why in enumerate(reasons) if why is None])
-    if image_size is None:
-        _check_one_size(paths, good, sizes)
-    if bad:
-        warnings.warn(
-            f"{len(bad)} of {len(paths)} pictures cannot be read and were "
-            f"left out, for example {bad[0][0]!r}: {bad[0][1]}. All are "
-            "listed in `skipped`.",
-            stacklevel=4,
-        )
     if pixels is None:
-        return FilePictures([str(p) for p in paths], size), good, bad
-    return ArrayPictures(pixels), good, bad
+        return FilePictures([str(p) for p in paths], size), reasons, sizes
+    return ArrayPictures(pixels), reasons, sizes
+
+
+def stop_or_warn(bad, num_good, on_error):
+    """Stops at bad files, or warns that they were left out.
+
+    Args:
+        bad: list of `(path, reason)`.
+        num_good: int, the pictures that are left.
+        on_error: `"stop"` or `"skip"`.
+
+    Raises:
+        BadPicturesError: there are bad files and `on_error="stop"`, or no
+            picture is left.
+    """
+    if not bad:
+        return
+    if on_error == "stop" or not num_good:
+        raise BadPicturesError(bad)
+    warnings.warn(
+        f"{len(bad)} file(s) cannot be used and were left out, for example "
+        f"{bad[0][0]!r}: {bad[0][1]}. All are listed in `skipped`; "
+        f"{num_good} pictures remain.",
+        stacklevel=5,
+    )
 
 
 def _first_size(paths):
@@ -174,7 +245,12 @@ def _first_size(paths):
     return None
 
 
-def _check_one_size(paths, good, sizes):
+def check_one_size(paths, good, sizes):
+    """Checks that the pictures in the rows `good` have one size.
+
+    Raises:
+        ValueError: two of them differ; both are named.
+    """
     first = good[0]
     for row in good:
         if sizes[row] != sizes[first]:
@@ -186,27 +262,58 @@ def _check_one_size(paths, good, sizes):
             )
 
 
+def _class_folders(root):
+    """Returns `{name of the class: Path}` in the order of the folders."""
+    found = _subfolders(root)
+    if not found:
+        raise ValueError(
+            "A picture folder must hold one folder per class "
+            "(`photos/<class>/*.jpg`). Received: a folder without folders, "
+            f"source={str(root)!r}"
+        )
+    places = (root / LABELS_FILE, root.absolute().parent / LABELS_FILE)
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        return {folder.name: folder for folder in found}
+    labels = _read_labels(file)
+    missing = [folder.name for folder in found if folder.name not in labels]
+    if missing:
+        raise ValueError(
+            f"Every class folder must have a line in {str(file)!r}. Received: "
+            f"none for {_shortened(missing)} in {str(root)!r}"
+        )
+    named = {labels[folder.name]: folder for folder in found}
+    for folder in found:
+        other = named[labels[folder.name]]
+        if other != folder:
+            raise ValueError(
+                f"Every class folder must have a label of its own in "
+                f"{str(file)!r}. Received: {labels[folder.name]!r} for "
+                f"{folder.name!r} and for {other.name!r}"
+            )
+    return named
+
+
+def _read_labels(file):
+    """Returns `{folder name: label}` of a `classes.tsv`."""
+    labels = {}
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, 1):
+        folder, _, label = map(str.strip, line.partition("\t"))
+        if line.strip() and (not folder or not label or folder in labels):
+            raise ValueError(
+                "A line must be a folder, a tab and its label, once for each "
+                f"folder. Received: line {number}, {line!r}, of {str(file)!r}"
+            )
+        labels[folder] = label
+    return labels
+
+
 def _subfolders(root):
     return sorted(
         (Path(e.path) for e in os.scandir(root) if e.is_dir() and _seen(e)),
         key=lambda folder: folder.name,
     )
-
-
-def _files_of_class(folder):
-    """Returns (pictures, other files) of one class folder, sorted."""
-    if not folder.is_dir():
-        return [], []
-    nested = _subfolders(folder)
-    if nested:
-        raise ValueError(
-            "Pictures must lie directly in their class folder. Received: "
-            f"the folder {str(nested[0])!r} inside class {folder.name!r}"
-        )
-    files = sorted(e.name for e in os.scandir(folder) if _seen(e))
-    files = [folder / name for name in files]
-    found = [f for f in files if f.suffix.lower() in SUFFIXES]
-    return found, [f for f in files if f.suffix.lower() not in SUFFIXES]
 
 
 def _seen(entry):

@@ -46,6 +46,9 @@ def load(
               `train/` and `val/`, `validation/` or `test/` (the first that
               exists), each a folder of class folders. Pictures lie directly
               in their class folder; names that start with a dot are ignored.
+              Where folders are named by ids, `classes.tsv` beside them or
+              beside `train/` gives their labels, a line
+              `<folder>` TAB `<label>` for each.
             - arrays `(images, labels)`, or a dict with `"train"` and
               optionally `"validation"`, each such a pair. `images` is
               `(N, H, W)`, `(N, H, W, 1)` or `(N, H, W, 3)`, uint8 or float in
@@ -62,7 +65,8 @@ def load(
         on_error: `"stop"` reports unreadable pictures in an error, `"skip"`
             leaves them out, warns and lists them in `skipped`.
         class_names: list of str, the order of the labels. Default: the sorted
-            folder names, `"0"`, `"1"`, ... for arrays, TFDS's own.
+            folder names, or in the same order their labels in `classes.tsv`;
+            `"0"`, `"1"`, ... for arrays, TFDS's own.
 
     Returns:
         `(train, validation)`: `Batches`, or `tf.data.Dataset`s for TFDS, with
@@ -74,8 +78,10 @@ def load(
         BadPicturesError: pictures cannot be read; all are named.
         ValueError: any other fault of the arguments or the data.
     """
-    image_size = _checked(image_size, batch_size, seed, on_error, class_names)
-    _check_validation(validation)
+    image_size = check_arguments(
+        image_size, batch_size, seed, on_error, class_names
+    )
+    check_validation(validation)
     kind, source = _classify(source)
     if kind == "tfds":
         return _load_tfds(
@@ -132,7 +138,9 @@ def load_test(
         BadPicturesError: pictures cannot be read; all are named.
         ValueError: any other fault, such as a class not in `class_names`.
     """
-    image_size = _checked(image_size, batch_size, 0, on_error, class_names)
+    image_size = check_arguments(
+        image_size, batch_size, 0, on_error, class_names
+    )
     kind, source = _classify(source)
     if kind == "tfds":
         return _load_tfds_test(
@@ -144,6 +152,7 @@ def load_test(
         pictures, rows, skipped = folders.read_pictures(
             paths, image_size, on_error
         )
+        labels = np.array(labels, np.int32)
     else:
         pictures, labels, class_names = arrays.read_test_arrays(
             source, split, image_size, class_names
@@ -201,8 +210,8 @@ def unpack_sample(directory):
     return directory
 
 
-def _checked(image_size, batch_size, seed, on_error, class_names):
-    """Checks the arguments common to both loaders; returns `image_size`."""
+def check_arguments(image_size, batch_size, seed, on_error, class_names):
+    """Checks the arguments common to all loaders; returns `image_size`."""
     if image_size is not None:
         if (
             not isinstance(image_size, tuple | list)
@@ -241,7 +250,8 @@ def _checked(image_size, batch_size, seed, on_error, class_names):
     return image_size
 
 
-def _check_validation(validation):
+def check_validation(validation):
+    """Checks the fraction of a set that is held out."""
     if (
         not isinstance(validation, numbers.Real)
         or isinstance(validation, bool)

@@ -1,0 +1,439 @@
+"""Pictures with a label for every pixel, for semantic segmentation.
+
+```python
+train, validation = kanets.data.load_segmentation("camvid/", ignore_label=11)
+model.fit(train, validation_data=validation, shuffle=False)
+```
+
+A set is a folder with `images/` and `labels/`. A picture and its label map
+share the stem: `images/0001.jpg`, `labels/0001.png`. A label map is a PNG of
+one channel, 8-bit grey or palette; its raw values are the labels. Pictures
+are read and resized as everywhere in `kanets.data`; a label map is cropped to
+the same box and sampled at the centres of the new pixels, so that no label is
+made that was not there.
+"""
+
+import math
+import numbers
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kanets.data import folders
+from kanets.data.batches import ArrayPictures, BadPicturesError, Batches
+from kanets.data.loading import check_arguments, check_validation
+from kanets.data.pictures import SUFFIXES, PictureError, center_box
+
+NAMES_FILE = "classes.txt"
+_LISTED = 10  # unknown labels of a file that an error names
+
+
+def load_segmentation(
+    source,
+    *,
+    class_names=None,
+    ignore_label=None,
+    image_size=None,
+    batch_size=8,
+    validation=0.1,
+    seed=0,
+    on_error="stop",
+):
+    """Loads a training and a validation set of pictures and label maps.
+
+    Args:
+        source: a folder with `images/` and `labels/`; or one with `train/`
+            and `val/`, `validation/` or `test/` (the first that exists),
+            each with these two.
+        class_names: list of str, at most 256; label `i` is `class_names[i]`.
+            Default: the lines of `classes.txt` in `source` or its parent.
+        ignore_label: int in 0..255, the label of pixels without a class;
+            None if every pixel has one.
+        image_size: `(height, width)`; None keeps the size of the pictures,
+            which must then all have one.
+        batch_size: int, pictures per batch.
+        validation: float in [0, 1), the fraction of pictures held out when
+            the source has no validation set of its own; 0 for none.
+        seed: non-negative int, of the split and the order.
+        on_error: `"stop"` reports all faults of files in one error, `"skip"`
+            leaves their pictures out, warns and lists them in `skipped`.
+
+    Returns:
+        `(train, validation)`: `Batches` of float32 `(B, h, w, 3)` in 0..255
+        and int32 `(B, h, w)`, with the attributes `class_names`,
+        `ignore_label`, `image_size`, `num_pictures` and `skipped` (of the
+        whole source). Validation is None for `validation=0` and a source
+        without a validation set.
+
+    Raises:
+        BadPicturesError: a file that cannot be read, a picture without label
+            map or the reverse, a label map of another size or mode, or with a
+            label that is neither a class nor `ignore_label`; all are named.
+        ValueError: any other fault of the arguments or the data.
+    """
+    image_size = check_arguments(
+        image_size, batch_size, seed, on_error, class_names
+    )
+    check_validation(validation)
+    root = _folder(source)
+    parts = [root]
+    if not _is_set(root):
+        held = folders.find_folder(root, folders.VALIDATION_FOLDERS)
+        parts = [root / "train"] + ([] if held is None else [held])
+    shared, rows = _read(
+        parts, root, class_names, ignore_label, image_size, on_error
+    )
+    shared["batch_size"] = batch_size
+    if len(parts) == 1 and validation:
+        rows = _split(rows[0], validation, seed)
+    train = Batches(rows=rows[0], shuffle=True, seed=seed, **shared)
+    if len(rows) == 1:
+        return train, None
+    return train, Batches(rows=rows[1], **shared)
+
+
+def load_segmentation_test(
+    source,
+    *,
+    class_names=None,
+    ignore_label=None,
+    image_size=None,
+    batch_size=8,
+    split=None,
+    on_error="stop",
+):
+    """Loads one set of pictures and label maps in a fixed order.
+
+    Args:
+        source: as for `load_segmentation`. Of a folder with `train/` and
+            others, the first of test, val and validation is read.
+        class_names: as for `load_segmentation`.
+        ignore_label: as for `load_segmentation`.
+        image_size: as for `load_segmentation`.
+        batch_size: as for `load_segmentation`.
+        split: str, the subfolder to read instead.
+        on_error: as for `load_segmentation`.
+
+    Returns:
+        `Batches`, attributes as for `load_segmentation`.
+
+    Raises:
+        BadPicturesError: as for `load_segmentation`.
+        ValueError: any other fault of the arguments or the data.
+    """
+    image_size = check_arguments(
+        image_size, batch_size, 0, on_error, class_names
+    )
+    root = _folder(source)
+    part = _test_folder(root, split)
+    shared, (rows,) = _read(
+        [part], root, class_names, ignore_label, image_size, on_error
+    )
+    return Batches(rows=rows, batch_size=batch_size, **shared)
+
+
+def find_test_pairs(source):
+    """Returns the files that `load_segmentation_test` reads, in its order.
+
+    Args:
+        source: as for `load_segmentation`.
+
+    Returns:
+        List of pairs `(picture, label map)` of Path; whether they can be
+        read is not looked at.
+    """
+    pairs, _ = _list_pairs(_test_folder(_folder(source)))
+    return pairs
+
+
+def read_label_map(path):
+    """Reads one label map.
+
+    Args:
+        path: a PNG file of one channel, 8-bit grey or palette (of any depth:
+            the indices count, not the colours).
+
+    Returns:
+        uint8 array `(H, W)`, the raw values of the file.
+
+    Raises:
+        PictureError: the file is empty, damaged, no PNG or of another mode.
+    """
+    try:
+        if not os.path.getsize(path):
+            raise PictureError("empty file (0 bytes)")
+        with Image.open(path, formats=("PNG",)) as image:
+            raw_mode = image.tile[0][3]  # Pillow scales grey below 8 bits.
+            if raw_mode != "L" and image.mode != "P":
+                raise PictureError(
+                    "a label map must be 8-bit grey or palette, not "
+                    f"{raw_mode!r}"
+                )
+            image.load()
+            return np.asarray(image)
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError("not a PNG file") from None
+    except Exception as e:  # Decoders raise whatever a damaged file provokes.
+        raise PictureError(f"damaged: {e or type(e).__name__}") from e
+
+
+def sample_nearest(label_map, box, size):
+    """Samples a box of a label map at the centres of new pixels.
+
+    Args:
+        label_map: array `(H, W)`.
+        box: `(top, left, rows, columns)`, ints or floats, within the map.
+        size: `(h, w)` of the result.
+
+    Returns:
+        Array `(h, w)` of the same dtype.
+    """
+    places = [
+        (start + (np.arange(new) + 0.5) * length / new).astype(int)
+        for start, length, new in zip(box[:2], box[2:], size, strict=True)
+    ]
+    return label_map[np.ix_(*places)]
+
+
+def fit_label_map(label_map, image_size):
+    """Crops and resizes a label map to where `fit_picture` puts its picture.
+
+    Args:
+        label_map: array `(H, W)`.
+        image_size: `(h, w)`.
+
+    Returns:
+        Array `(h, w)` of the same dtype.
+    """
+    box = center_box(*label_map.shape, image_size)
+    return sample_nearest(label_map, box, image_size)
+
+
+class FileLabelMaps:
+    """Label maps decoded and resized each time they are asked for.
+
+    `maps[rows]` is a uint8 array `(len(rows), h, w)`.
+    """
+
+    def __init__(self, paths, image_size):
+        self.paths = paths
+        self.image_size = image_size
+
+    def __getitem__(self, rows):
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(self._read, rows)))
+
+    def _read(self, row):
+        try:
+            label_map = read_label_map(self.paths[row])
+        except PictureError as e:  # It was readable when checked.
+            raise BadPicturesError([(self.paths[row], str(e))]) from e
+        return fit_label_map(label_map, self.image_size)
+
+
+def _folder(source):
+    root = Path(source).expanduser()
+    if not root.is_dir():
+        raise ValueError(
+            f"`source` must be a folder that exists. Received: source={source}"
+        )
+    return root
+
+
+def _test_folder(root, split=None):
+    part = root
+    if split is not None:
+        part = folders.find_folder(root, (split,))
+    elif not _is_set(root):
+        part = folders.find_folder(root, folders.TEST_FOLDERS)
+    if part is None:
+        raise ValueError(
+            "A folder to evaluate on must hold the split, or images/ and "
+            "labels/, or one of test/, val/ and validation/. Received: "
+            f"split={split!r}, source={str(root)!r}"
+        )
+    return part
+
+
+def _is_set(folder):
+    return (folder / "images").is_dir() or (folder / "labels").is_dir()
+
+
+def _read(parts, root, class_names, ignore_label, image_size, on_error):
+    """Reads and checks the sets in the folders `parts`.
+
+    Returns:
+        `(shared, rows)`: the arguments of `Batches` that the sets share, and
+        the rows of each set.
+    """
+    if class_names is None:
+        class_names = _read_names(root)
+    _check_labels(class_names, ignore_label)
+    listed = [_list_pairs(part) for part in parts]
+    pairs = [pair for found, _ in listed for pair in found]
+    bad = [fault for _, faults in listed for fault in faults]
+    if not pairs:
+        raise BadPicturesError(bad)
+    images, maps = zip(*pairs, strict=True)
+    pictures, reasons, sizes = folders.decode_pictures(images, image_size)
+    labels, map_reasons = _decode_maps(
+        maps, sizes, pictures, len(class_names), ignore_label
+    )
+    reasons += map_reasons
+    bad += [
+        (str(path), why)
+        for path, why in zip(images + maps, reasons, strict=True)
+        if why is not None
+    ]
+    fine = np.array([why is None for why in reasons]).reshape(2, -1).all(0)
+    folders.stop_or_warn(bad, fine.sum(), on_error)
+    if image_size is None:
+        folders.check_one_size(images, fine.nonzero()[0], sizes)
+    part_of = np.repeat(range(len(parts)), [len(found) for found, _ in listed])
+    rows = [(fine & (part_of == n)).nonzero()[0] for n in range(len(parts))]
+    for part, members in zip(parts, rows, strict=True):
+        if not len(members):
+            raise ValueError(
+                "Every set must have a picture that can be used. Received: "
+                f"none in {str(part)!r}, {len(bad)} files skipped"
+            )
+    shared = dict(
+        pictures=pictures,
+        labels=labels,
+        class_names=class_names,
+        skipped=bad,
+        ignore_label=ignore_label,
+    )
+    return shared, rows
+
+
+def _read_names(root):
+    places = (root / NAMES_FILE, root.absolute().parent / NAMES_FILE)
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise ValueError(
+            f"Without `class_names`, {NAMES_FILE} must name the classes, one "
+            "on each line, in the source or its parent. Received: "
+            f"class_names=None, source={str(root)!r}"
+        )
+    lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
+    names = [line.strip() for line in lines]
+    if not all(names) or len(set(names)) != len(names):
+        raise ValueError(
+            f"The lines of {NAMES_FILE} must be distinct names. "
+            f"Received: {names} in {str(file)!r}"
+        )
+    return names
+
+
+def _check_labels(class_names, ignore_label):
+    if not 2 <= len(class_names) <= 256:
+        raise ValueError(
+            "Segmentation needs 2 to 256 classes. Received: "
+            f"{len(class_names)} class names, {class_names}"
+        )
+    if ignore_label is not None and (
+        not isinstance(ignore_label, numbers.Integral)
+        or isinstance(ignore_label, bool)
+        or not 0 <= ignore_label < 256
+    ):
+        raise ValueError(
+            "`ignore_label` must be an int in 0..255, or None. "
+            f"Received: ignore_label={ignore_label!r}"
+        )
+
+
+def _list_pairs(folder):
+    """Returns pairs `(picture, label map)` and faults `(path, reason)`."""
+    for name in ("images", "labels"):
+        if not (folder / name).is_dir():
+            raise ValueError(
+                "A segmentation set must be a folder with images/ and "
+                f"labels/. Received: no {name}/ in {str(folder)!r}"
+            )
+    images, others = folders.list_files(folder / "images", SUFFIXES)
+    maps, more = folders.list_files(folder / "labels", (".png",))
+    folders.warn_of_others(others + more)
+    maps = {path.stem: path for path in maps}
+    pairs, faults, seen = [], [], {}
+    for path in images:
+        if path.stem in seen:
+            faults.append((str(path), f"shares {seen[path.stem].name}'s stem"))
+        elif path.stem not in maps:
+            faults.append((str(path), f"no label map labels/{path.stem}.png"))
+        else:
+            pairs.append((path, maps[path.stem]))
+        seen.setdefault(path.stem, path)
+    faults += [
+        (str(path), f"no picture images/{stem}.*")
+        for stem, path in maps.items()
+        if stem not in seen
+    ]
+    if not pairs and not faults:
+        raise ValueError(
+            "A segmentation set must hold pictures. Received: none in "
+            f"{str(folder)!r}"
+        )
+    return pairs, faults
+
+
+def _decode_maps(paths, sizes, pictures, num_classes, ignore_label):
+    """Decodes and checks every label map once, in parallel.
+
+    Args:
+        paths: list of Path.
+        sizes: the height and width of each one's picture, or None.
+        pictures: what `folders.decode_pictures` returns; the label maps are
+            kept in memory where the pictures are.
+        num_classes: int.
+        ignore_label: int or None.
+
+    Returns:
+        `(labels, reasons)`: what `Batches` takes label maps from, and for
+        each path what is wrong with it, or None.
+    """
+    size = pictures.image_size
+    kept = isinstance(pictures, ArrayPictures)
+    if kept:
+        labels = np.empty((len(paths), *size), np.uint8)
+    else:
+        labels = FileLabelMaps([str(path) for path in paths], size)
+
+    def read(row):
+        try:
+            label_map = read_label_map(paths[row])
+        except PictureError as e:
+            return str(e)
+        if sizes[row] not in (None, label_map.shape):
+            return f"is {label_map.shape}, its picture is {sizes[row]}"
+        values = np.bincount(label_map.ravel()).nonzero()[0].tolist()
+        wrong = [v for v in values if v >= num_classes and v != ignore_label]
+        if wrong:
+            return (
+                f"holds {wrong[:_LISTED]}, which are no labels of the "
+                f"{num_classes} classes and not ignore_label={ignore_label}"
+            )
+        if kept:
+            labels[row] = fit_label_map(label_map, size)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        return labels, tuple(pool.map(read, range(len(paths))))
+
+
+def _split(rows, validation, seed):
+    """Draws a fraction of the rows, to the nearest picture."""
+    order = np.random.default_rng([seed, 1]).permutation(rows)
+    count = math.floor(validation * len(rows) + 0.5)
+    if not 0 < count < len(rows):
+        raise ValueError(
+            "The split must leave a picture to train on and one to validate "
+            f"on (0 for no validation). Received: validation={validation} of "
+            f"{len(rows)} pictures"
+        )
+    return np.sort(order[count:]), np.sort(order[:count])
