@@ -1,6 +1,7 @@
 """What every SavedModel for TensorFlow Serving has: a version, warm-up.
 
-A version folder appears complete or not at all, and is never overwritten.
+A version folder appears complete or not at all, and is never overwritten. What
+takes pictures reads them by the rules of `kanets.data.pictures`.
 """
 
 import operator
@@ -11,6 +12,7 @@ import uuid
 
 import keras
 
+from kanets.data.graph_pictures import decode_pictures, fit_pictures
 from kanets.export.warmup import write_warmup
 
 
@@ -54,6 +56,100 @@ def new_version(directory, version):
     if version in versions:
         raise _exists(versions[version])
     return directory / str(version)
+
+
+def resolve_image_size(model, image_size):
+    """Returns height and width as ints, checked against the model's input."""
+    input_shape = getattr(model, "input_shape", (None, None, None, 3))
+    if len(input_shape) != 4 or input_shape[3] != 3:
+        raise ValueError(
+            "`model` must take pictures (batch, height, width, 3). "
+            f"Received: model.input_shape={input_shape}"
+        )
+    own_size = tuple(input_shape[1:3])
+    if image_size is None:
+        image_size = own_size
+    image_size = tuple(image_size)
+    received = (
+        f"Received: image_size={image_size}, model.input_shape={input_shape}"
+    )
+    if len(image_size) != 2 or None in image_size:
+        raise ValueError(
+            "`image_size` must be a height and a width where the model's "
+            f"input leaves them open. {received}"
+        )
+    image_size = tuple(positive_int("image_size", n) for n in image_size)
+    for side, own_side in zip(image_size, own_size, strict=True):
+        if own_side not in (None, side):
+            raise ValueError(
+                f"`image_size` must be the model's input size. {received}"
+            )
+    return image_size
+
+
+def check_class_names(model, class_names, num_classes):
+    """Returns the class names as a list, one unique name per output."""
+    if class_names is None:
+        class_names = getattr(model, "class_names", None)
+    if class_names is None:
+        raise ValueError(
+            "`class_names` must be given, or set as `model.class_names`. "
+            "Received: class_names=None"
+        )
+    if isinstance(class_names, str):
+        raise ValueError(
+            "`class_names` must be a sequence of names. "
+            f"Received: class_names={class_names!r}"
+        )
+    class_names = list(class_names)
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"`class_names` must name each of the {num_classes} outputs. "
+            f"Received: len(class_names)={len(class_names)}"
+        )
+    for name in class_names:
+        if not isinstance(name, str) or len(name.splitlines()) != 1:
+            raise ValueError(
+                "`class_names` must be strings of one line. "
+                f"Received: {name!r} in class_names"
+            )
+    if len(set(class_names)) != num_classes:
+        twice = sorted({n for n in class_names if class_names.count(n) > 1})
+        raise ValueError(
+            "`class_names` must not repeat a name. "
+            f"Received: {', '.join(twice)} more than once"
+        )
+    return class_names
+
+
+def add_picture_endpoints(archive, answer, image_size):
+    """Adds the two signatures of a bundle that takes pictures.
+
+    `serving_default` takes `image_bytes` (B,), JPEG or PNG files, and
+    `serve_images` takes `images` (B, h, w, 3), uint8 of any size.
+
+    Args:
+        archive: `keras.export.ExportArchive`.
+        answer: function from fitted pixels (B, H, W, 3), float32, to a dict
+            of tensors.
+        image_size: pair of int, H and W.
+
+    Returns:
+        The requests for warm-up, for `write`.
+    """
+    import tensorflow as tf
+
+    archive.add_endpoint(
+        "serving_default",
+        lambda image_bytes: answer(decode_pictures(image_bytes, image_size)),
+        [tf.TensorSpec((None,), tf.string, "image_bytes")],
+    )
+    archive.add_endpoint(
+        "serve_images",
+        lambda images: answer(fit_pictures(images, image_size)),
+        [tf.TensorSpec((None, None, None, 3), tf.uint8, "images")],
+    )
+    return _requests(image_size)
 
 
 def write(archive, version_folder, class_names, requests):
@@ -109,6 +205,44 @@ def find_savedmodel(path):
     )
 
 
+def load_signature(path, output):
+    """Loads what turns picture files into tensors.
+
+    Args:
+        path: as in `find_savedmodel`.
+        output: the name of one of its outputs.
+
+    Returns:
+        A function from a list of JPEG or PNG files, as bytes, to a dict of
+        tensors.
+
+    Raises:
+        FileNotFoundError: if there is no SavedModel at `path`.
+        ValueError: if the SavedModel does not take `image_bytes`, or has no
+            such output.
+    """
+    import tensorflow as tf
+
+    folder = find_savedmodel(path)
+    loaded = tf.saved_model.load(str(folder))
+    serve = loaded.signatures.get("serving_default")
+    if (
+        serve is None
+        or "image_bytes" not in serve.structured_input_signature[1]
+        or output not in serve.structured_outputs
+    ):
+        raise ValueError(
+            "The SavedModel must have a signature `serving_default` that "
+            f"takes `image_bytes` and returns `{output}`. "
+            f"Received: path={str(folder)!r}"
+        )
+
+    def call(files, loaded=loaded):  # `loaded` keeps the weights alive
+        return serve(image_bytes=tf.constant(list(files), tf.string))
+
+    return call
+
+
 def positive_int(name, value):
     """Returns `value` as an int of at least 1; a bool is not one."""
     try:
@@ -120,6 +254,26 @@ def positive_int(name, value):
             f"`{name}` must be a positive integer. Received: {name}={value!r}"
         )
     return number
+
+
+def _requests(image_size):
+    """A request of one grey picture for each signature.
+
+    The picture is twice the model's size, so that resizing is warmed up as
+    well.
+    """
+    import tensorflow as tf
+
+    height, width = image_size
+    shape = (2 * height, 2 * width, 3)
+    encoded = tf.io.encode_jpeg(tf.fill(shape, tf.constant(127, tf.uint8)))
+    image_bytes = tf.make_tensor_proto([encoded.numpy()])
+    # A single value stands for a whole tensor that repeats it.
+    images = tf.make_tensor_proto(127, tf.uint8, (1, *shape))
+    return [
+        ("serving_default", {"image_bytes": image_bytes}),
+        ("serve_images", {"images": images}),
+    ]
 
 
 def _versions(directory):

@@ -9,9 +9,7 @@ Pictures are read by the rules of `kanets.data.pictures`, as in training.
 
 import numpy as np
 
-from kanets.data.graph_pictures import decode_pictures, fit_pictures
 from kanets.export import bundle
-from kanets.export.bundle import find_savedmodel
 
 # A softmax undoes a log-softmax, so that counts as logits.
 _LOGITS = ("linear", "log_softmax", "logsoftmax")
@@ -70,18 +68,19 @@ def export_savedmodel(
     bundle.check_model(model)
     version_folder = bundle.new_version(directory, version)
     top_k = bundle.positive_int("top_k", top_k)
-    image_size = _resolve_image_size(model, image_size)
+    image_size = bundle.resolve_image_size(model, image_size)
     if from_logits is None:
         from_logits = _outputs_logits(model)
     body = _make_body(model, image_size, from_logits)
     num_classes = body.get_concrete_function().output_shapes[-1]
-    class_names = _check_class_names(model, class_names, num_classes)
+    class_names = bundle.check_class_names(model, class_names, num_classes)
 
     # The endpoints bring their variables along. `archive.track(model)` would
     # store each a second time (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
-    _add_endpoints(archive, body, image_size, class_names, top_k)
-    bundle.write(archive, version_folder, class_names, _warmup(image_size))
+    classify = _make_classify(body, class_names, top_k)
+    requests = bundle.add_picture_endpoints(archive, classify, image_size)
+    bundle.write(archive, version_folder, class_names, requests)
     return version_folder
 
 
@@ -99,29 +98,18 @@ def load_savedmodel(path):
 
     Raises:
         FileNotFoundError: if there is no SavedModel at `path`.
-        ValueError: if the SavedModel does not take `image_bytes`.
+        ValueError: if the SavedModel does not take `image_bytes`, or returns
+            no classes.
 
     Example:
 
     >>> predict = load_savedmodel("savedmodels/insects")
     >>> classes, scores, probabilities = predict([open("bee.jpg", "rb").read()])
     """
-    import tensorflow as tf
+    serve = bundle.load_signature(path, "classes")
 
-    folder = find_savedmodel(path)
-    loaded = tf.saved_model.load(str(folder))
-    serve = loaded.signatures.get("serving_default")
-    if (
-        serve is None
-        or "image_bytes" not in serve.structured_input_signature[1]
-    ):
-        raise ValueError(
-            "The SavedModel must have a signature `serving_default` that "
-            f"takes `image_bytes`. Received: path={str(folder)!r}"
-        )
-
-    def predict(pictures, loaded=loaded):  # `loaded` keeps the weights alive
-        outputs = serve(image_bytes=tf.constant(list(pictures), tf.string))
+    def predict(pictures):
+        outputs = serve(pictures)
         classes = outputs["classes"].numpy()
         names = [name.decode() for name in classes.flat]
         return (
@@ -160,8 +148,8 @@ def _make_body(model, image_size, from_logits, jit_compile=None):
     )
 
 
-def _add_endpoints(archive, body, image_size, class_names, top_k):
-    """Adds the two signatures; only what comes before `body` differs."""
+def _make_classify(body, class_names, top_k):
+    """Returns the function from fitted pixels to what a client reads."""
     import tensorflow as tf
 
     top_k = min(top_k, len(class_names))
@@ -181,45 +169,7 @@ def _add_endpoints(archive, body, image_size, class_names, top_k):
             "probabilities": probabilities,
         }
 
-    archive.add_endpoint(
-        "serving_default",
-        lambda image_bytes: classify(decode_pictures(image_bytes, image_size)),
-        [tf.TensorSpec((None,), tf.string, "image_bytes")],
-    )
-    archive.add_endpoint(
-        "serve_images",
-        lambda images: classify(fit_pictures(images, image_size)),
-        [tf.TensorSpec((None, None, None, 3), tf.uint8, "images")],
-    )
-
-
-def _resolve_image_size(model, image_size):
-    """Returns height and width as ints, checked against the model's input."""
-    input_shape = getattr(model, "input_shape", (None, None, None, 3))
-    if len(input_shape) != 4 or input_shape[3] != 3:
-        raise ValueError(
-            "`model` must take pictures (batch, height, width, 3). "
-            f"Received: model.input_shape={input_shape}"
-        )
-    own_size = tuple(input_shape[1:3])
-    if image_size is None:
-        image_size = own_size
-    image_size = tuple(image_size)
-    received = (
-        f"Received: image_size={image_size}, model.input_shape={input_shape}"
-    )
-    if len(image_size) != 2 or None in image_size:
-        raise ValueError(
-            "`image_size` must be a height and a width where the model's "
-            f"input leaves them open. {received}"
-        )
-    image_size = tuple(bundle.positive_int("image_size", n) for n in image_size)
-    for side, own_side in zip(image_size, own_size, strict=True):
-        if own_side not in (None, side):
-            raise ValueError(
-                f"`image_size` must be the model's input size. {received}"
-            )
-    return image_size
+    return classify
 
 
 def _outputs_logits(model):
@@ -247,58 +197,3 @@ def _outputs_logits(model):
         "softmax, sigmoid or linear activation. Received: from_logits=None, "
         f"model={model.name!r}, which ends in {name}"
     )
-
-
-def _check_class_names(model, class_names, num_classes):
-    """Returns the class names as a list, one unique name per output."""
-    if class_names is None:
-        class_names = getattr(model, "class_names", None)
-    if class_names is None:
-        raise ValueError(
-            "`class_names` must be given, or set as `model.class_names`. "
-            "Received: class_names=None"
-        )
-    if isinstance(class_names, str):
-        raise ValueError(
-            "`class_names` must be a sequence of names. "
-            f"Received: class_names={class_names!r}"
-        )
-    class_names = list(class_names)
-    if len(class_names) != num_classes:
-        raise ValueError(
-            f"`class_names` must name each of the {num_classes} outputs. "
-            f"Received: len(class_names)={len(class_names)}"
-        )
-    for name in class_names:
-        if not isinstance(name, str) or len(name.splitlines()) != 1:
-            raise ValueError(
-                "`class_names` must be strings of one line. "
-                f"Received: {name!r} in class_names"
-            )
-    if len(set(class_names)) != num_classes:
-        twice = sorted({n for n in class_names if class_names.count(n) > 1})
-        raise ValueError(
-            "`class_names` must not repeat a name. "
-            f"Received: {', '.join(twice)} more than once"
-        )
-    return class_names
-
-
-def _warmup(image_size):
-    """A request of one grey picture for each signature.
-
-    The picture is twice the model's size, so that resizing is warmed up as
-    well.
-    """
-    import tensorflow as tf
-
-    height, width = image_size
-    shape = (2 * height, 2 * width, 3)
-    encoded = tf.io.encode_jpeg(tf.fill(shape, tf.constant(127, tf.uint8)))
-    image_bytes = tf.make_tensor_proto([encoded.numpy()])
-    # A single value stands for a whole tensor that repeats it.
-    images = tf.make_tensor_proto(127, tf.uint8, (1, *shape))
-    return [
-        ("serving_default", {"image_bytes": image_bytes}),
-        ("serve_images", {"images": images}),
-    ]

@@ -1,4 +1,4 @@
-"""Pictures of what was measured; needs matplotlib (`kanets[viz]`)."""
+"""Curves of what was measured; needs matplotlib (`kanets[viz]`)."""
 
 import csv
 from pathlib import Path

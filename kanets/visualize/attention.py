@@ -1,0 +1,285 @@
+"""Where a position of a feature map looks, as weights and over the photo.
+
+An attention output is a weighted sum of values at the cells of the grid. For
+dense attention the weights are those of the softmax. Kronecker attention has
+values at the means of rows and columns, and a mean and a linear map commute,
+so with the weights r (H) of the rows and c (W) of the columns
+
+    sum_i r[i] v(L̄_i) + sum_j c[j] v(H̄_j)
+        = sum_ij (r[i] / W + c[j] / H) v(X_ij),
+
+a map of weights that sums to 1. Letters as in `kanets.ops`.
+"""
+
+from functools import partial
+
+import keras
+import numpy as np
+from keras import ops
+from PIL import ImageDraw
+
+from kanets.layers import DenseAttention, KroneckerAttention
+from kanets.visualize.sheets import resized, save_sheet
+
+_MARK = (0, 255, 255)
+_HEAT = np.array(  # from dark to light
+    [
+        (20, 11, 54),
+        (101, 21, 110),
+        (187, 55, 84),
+        (249, 142, 9),
+        (252, 255, 164),
+    ]
+)
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def attention_weights(layer, inputs, position):
+    """How much each cell of a map counts for the output at one cell.
+
+    For dense attention, and Kronecker attention with mode "kv", the output
+    there is `o(sum_ij weights[i, j] v(X_ij))`, head by head. With mode "qkv"
+    it is the sum of what its row and its column found; the weights are the
+    mean of theirs, and the output is twice that.
+
+    Args:
+        layer: `KroneckerAttention` or `DenseAttention`.
+        inputs: float tensor (B, H, W, C).
+        position: (row, column) of a cell of the H x W grid.
+
+    Returns:
+        float array (B, N, H, W), of sum 1 over each grid.
+
+    Raises:
+        ValueError: another layer, an input that is no picture, a position
+            outside of the grid.
+
+    Cost: one call of the layer.
+    """
+    if not isinstance(layer, KroneckerAttention | DenseAttention):
+        raise ValueError(
+            "layer must be KroneckerAttention or DenseAttention. "
+            f"Received: layer={layer!r}"
+        )
+    if len(inputs.shape) != 4:
+        raise ValueError(
+            "inputs must be (batch, height, width, channels). "
+            f"Received: inputs.shape={tuple(inputs.shape)}"
+        )
+    height, width = inputs.shape[1:3]
+    row, column = _check_position(position, (height, width))
+    _, scores = layer(inputs, return_attention_scores=True)
+    scores = ops.convert_to_numpy(scores)
+    if isinstance(layer, DenseAttention):
+        keys = scores[:, :, row * width + column]
+        return _unpooled(keys, height, width, layer.pool_size)
+    if layer.mode == "kv":
+        tokens = scores[:, :, row * width + column]
+    else:
+        tokens = (scores[:, :, row] + scores[:, :, height + column]) / 2
+    rows, columns = tokens[..., :height], tokens[..., height:]
+    return rows[..., None] / width + columns[..., None, :] / height
+
+
+def attention_layers(model):
+    """The layers of a model whose attention can be mapped.
+
+    Args:
+        model: functional Keras model, such as a KANet.
+
+    Returns:
+        A dict from the name of a layer, in the order of the model, to its
+        Kronecker or dense attention, or itself if it is one.
+    """
+    found = {}
+    for layer in model.layers:
+        attention = getattr(layer, "attention", layer)
+        if isinstance(attention, KroneckerAttention | DenseAttention):
+            found[layer.name] = attention
+    return found
+
+
+def attention_map(model, picture, layer=None, position=None):
+    """Where a position of a picture looks, in one attention layer.
+
+    Args:
+        model: functional Keras model, from pixels (B, H, W, 3).
+        picture: array (H, W, 3), of a size the model takes: pixels 0..255.
+        layer: name, one of `attention_layers`; default the last.
+        position: (row, column) of a pixel of the picture, which stands for
+            the cell of the map it lies in; default the centre.
+
+    Returns:
+        float array (h, w) of the layer's grid, the mean of the heads; its
+        sum is 1.
+
+    Raises:
+        ValueError: a model without such layers, a layer that is none of
+            them, a picture of a size the model does not take, a position
+            outside of it.
+    """
+    layers = list(attention_layers(model))[-1:] if layer is None else [layer]
+    [weights] = _maps(model, picture, layers, position).values()
+    return weights
+
+
+def attention_sheet(model, pictures, path, positions=None, layers=None):
+    """Draws where a position of each photo looks, as a PNG.
+
+    A row for each photo: the photo with a ring around the position, and for
+    each layer its map as heat, with a frame around the cell of the position.
+    Each map has its own scale, from its lowest to its largest weight, unless
+    they differ by less than 1 %; both are written above it, as multiples of
+    an even weight, 1 / (h w).
+
+    Args:
+        model: as in `attention_map`.
+        pictures: uint8 arrays (H, W, 3), of a size the model takes.
+        path: the PNG to write. Panels shrink until it is below 400 kB.
+        positions: a pixel (row, column) for each picture; default their
+            centres.
+        layers: names, some of `attention_layers`; default the last of each
+            size of the map.
+
+    Returns:
+        `Path` of the picture.
+
+    Raises:
+        ValueError: no pictures, or not a position for each; otherwise as in
+            `attention_map`.
+    """
+    positions = [None] * len(pictures) if positions is None else positions
+    if not len(pictures) or len(pictures) != len(positions):
+        raise ValueError(
+            "There must be a position for each picture. Received: "
+            f"{len(pictures)} pictures, {len(positions)} positions"
+        )
+    rows = []
+    for picture, position in zip(pictures, positions, strict=True):
+        maps = _maps(model, picture, layers, position)
+        row = [("photo", partial(_photo_panel, picture, position))]
+        if layers is None:
+            last = {weights.shape: name for name, weights in maps.items()}
+            maps = {name: maps[name] for name in last.values()}
+        for name, weights in maps.items():
+            size = "x".join(map(str, weights.shape))
+            low, high = weights.min(), weights.max()
+            low, high = low * weights.size, high * weights.size
+            caption = f"{name} {size}, {low:.2f} to {high:.2f} x even"
+            panel = partial(_heat_panel, picture, weights, position)
+            row.append((caption, panel))
+        rows.append(row)
+    return save_sheet(rows, path)
+
+
+def _maps(model, picture, names, position):
+    """The map of each named layer (all, if None) at a pixel, by name."""
+    found = attention_layers(model)
+    names = list(found if names is None else names)
+    if not names or set(names) - set(found):
+        raise ValueError(
+            "layers must be Kronecker or dense attention of the model, or "
+            f"modules with one: {list(found)}. Received: {names}"
+        )
+    size = _check_picture(picture, model.input_shape)
+    pixel = _check_position(_or_centre(position, size), size)
+    probe = keras.Model(
+        model.input, {name: model.get_layer(name).input for name in names}
+    )
+    inputs = probe(np.asarray(picture, "float32")[None], training=False)
+    maps = {}
+    for name in names:
+        cell = _cell(pixel, size, inputs[name].shape[1:3])
+        weights = attention_weights(found[name], inputs[name], cell)
+        maps[name] = weights[0].mean(axis=0)
+    return maps
+
+
+def _unpooled(weights, height, width, pool_size):
+    """Weights of pooled keys (..., keys), spread over the cells they hold."""
+    rows, row_counts = _windows(height, pool_size)
+    columns, column_counts = _windows(width, pool_size)
+    grid = weights.reshape(*weights.shape[:-1], rows[-1] + 1, columns[-1] + 1)
+    counts = row_counts[:, None] * column_counts
+    return grid[..., rows[:, None], columns] / counts
+
+
+def _windows(size, pool_size):
+    """For each cell of an axis its window, and how many cells that holds."""
+    before = -size % pool_size // 2  # padding, as of "same" pooling
+    windows = (np.arange(size) + before) // pool_size
+    return windows, np.bincount(windows)[windows]
+
+
+def _photo_panel(picture, position, width):
+    size = picture.shape[:2]
+    row, column = _or_centre(position, size)
+    image = resized(picture, width)
+    scale = width / size[1]
+    draw = ImageDraw.Draw(image)
+    x, y = (column + 0.5) * scale, (row + 0.5) * scale
+    for radius, colour in ((9, "black"), (8, _MARK), (6, "black")):
+        draw.ellipse(
+            (x - radius, y - radius, x + radius, y + radius), None, colour
+        )
+    return image
+
+
+def _heat_panel(picture, weights, position, width):
+    """The map over the photo, which is grey and dark under it."""
+    size, grid = picture.shape[:2], weights.shape
+    rows, columns = (
+        np.arange(side) * cells // side
+        for side, cells in zip(size, grid, strict=True)
+    )
+    # What differs by less than 1 % of the mean is shown as even.
+    spread = max(np.ptp(weights), 0.01 * weights.mean())
+    share = (weights - weights.min()) / spread
+    share = share[rows[:, None], columns]
+    steps = np.linspace(0, 1, len(_HEAT))
+    heat = np.stack([np.interp(share, steps, c) for c in _HEAT.T], axis=-1)
+    grey = (picture @ _LUMA)[..., None] * 0.55
+    opacity = 0.85 * np.sqrt(share)[..., None]
+    pixels = (1 - opacity) * grey + opacity * heat
+    image = resized(np.round(pixels).astype("uint8"), width)
+    row, column = _cell(_or_centre(position, size), size, grid)
+    height, width = image.height / grid[0], image.width / grid[1]
+    corners = (column * width, row * height)
+    corners += ((column + 1) * width - 1, (row + 1) * height - 1)
+    ImageDraw.Draw(image).rectangle(corners, outline=_MARK, width=2)
+    return image
+
+
+def _or_centre(position, size):
+    return (size[0] // 2, size[1] // 2) if position is None else position
+
+
+def _cell(pixel, size, grid):
+    """The cell of a grid in which a pixel of a picture lies."""
+    return tuple(
+        int(p) * n // side for p, n, side in zip(pixel, grid, size, strict=True)
+    )
+
+
+def _check_picture(picture, input_shape):
+    shape = np.shape(picture)
+    if len(shape) != 3 or any(
+        expected not in (None, side)
+        for expected, side in zip(input_shape[1:], shape, strict=True)
+    ):
+        raise ValueError(
+            "picture must be (height, width, 3), of a size the model takes. "
+            f"Received: shape={shape}, model.input_shape={input_shape}"
+        )
+    return shape[:2]
+
+
+def _check_position(position, size):
+    if len(position) != 2 or not all(
+        0 <= p < side for p, side in zip(position, size, strict=True)
+    ):
+        raise ValueError(
+            f"position must be (row, column) within {tuple(size)}. "
+            f"Received: position={tuple(position)}"
+        )
+    return position
