@@ -24,7 +24,7 @@ setup(
     package_dir={"kanets.models": "models"},
     package_data={
         "kanets": ["sample/*"],
-        "kanets.models": ["*.md", "*/*"],
+        "kanets.models": ["*.md", "*/*", "*/*/*"],
     },
     install_requires=[
         "keras>=3.12",
@@ -34,6 +34,7 @@ setup(
         "pillow>=10.4",
     ],
     extras_require={
+        "hub": ["huggingface_hub>=0.34"],
         "jax": ["jax>=0.5"],
         "onnx": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"],
         "litert": ["ai-edge-litert>=2.0"],
@@ -42,6 +43,7 @@ setup(
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
+            "huggingface_hub>=0.34",
             "jax>=0.5",
             "scipy>=1.13",
             "matplotlib>=3.9",

@@ -1,10 +1,10 @@
-"""Model folders, zoo entries, new heads and new sizes."""
+"""Model folders and entries: written, read, and refused when damaged."""
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -12,57 +12,17 @@ import numpy as np
 import pytest
 
 import kanets
-from kanets import zoo
-from tests.backends import BACKEND, to_numpy
+from tests.backends import BACKEND
+from tests.zoo.common import (
+    NAMES,
+    PICTURES,
+    make_entry,
+    make_gan,
+    make_model,
+    predict,
+)
 
-ROOT = Path(__file__).parents[1]
-NAMES = ("ant", "bee", "wasp")
-PICTURES = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3))
-PICTURES = PICTURES.astype("float32")
-
-
-def make_model():
-    keras.utils.set_random_seed(0)
-    return kanets.KANet(
-        (16, 16, 3), alpha=0.1, classes=3, strides=(2, 1, 2, 1, 1)
-    )
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
-
-
-@pytest.fixture
-def folder(model, tmp_path):
-    return kanets.save_model(model, tmp_path / "insects", NAMES)
-
-
-@pytest.fixture
-def entry(model, tmp_path, monkeypatch):
-    """A zoo with one entry."""
-    folder = kanets.save_model(model, tmp_path / "zoo" / "kanet_x", NAMES)
-    fields = dataclasses.asdict(
-        zoo.Entry(
-            name="kanet_x",
-            task="classification",
-            data="insects",
-            metric="top-1 accuracy, test",
-            value=0.5,
-            parameters=model.count_params(),
-            input_shape=(16, 16, 3),
-            recipe="none.toml",
-            licence="Apache-2.0",
-            sha256=zoo.sha256(folder / "model.weights.h5"),
-        )
-    )
-    (folder / "entry.json").write_text(json.dumps(fields))
-    monkeypatch.setattr(zoo, "models_directory", lambda: tmp_path / "zoo")
-    return folder
-
-
-def predict(model, pictures=PICTURES):
-    return to_numpy(model(pictures, training=False))
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_folder_gives_the_same_model(model, folder):
@@ -140,50 +100,6 @@ def test_saving_replaces_whole_or_not_at_all(model, folder, monkeypatch):
     assert [p.name for p in folder.parent.iterdir()] == ["insects"]
 
 
-def test_a_new_head(folder, model):
-    tuned = kanets.create_model(folder, num_classes=5)
-    assert tuned.output_shape == (None, 5)
-    assert getattr(tuned, "class_names", None) is None
-    body = keras.Model(tuned.input, tuned.get_layer("pool").output)
-    reference = keras.Model(model.input, model.get_layer("pool").output)
-    np.testing.assert_allclose(predict(body), predict(reference), atol=1e-6)
-    np.testing.assert_allclose(predict(tuned).sum(-1), 1, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(24, 20, 3), (None, None, 3)])
-def test_a_new_size(folder, model, shape):
-    resized = kanets.create_model(folder, input_shape=shape)
-    assert resized.input_shape == (None, *shape)
-    assert resized.class_names == NAMES
-    for old, new in zip(
-        model.get_weights(), resized.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(old, new)
-    if shape[0] is None:
-        np.testing.assert_allclose(predict(resized), predict(model), atol=1e-5)
-    else:
-        picture = np.zeros((1, *shape), "float32")
-        assert predict(resized, picture).shape == (1, 3)
-
-
-def test_not_pretrained_has_fresh_weights(folder, model):
-    fresh = kanets.create_model(folder, pretrained=False)
-    kernel = "stem_conv"
-    assert not np.allclose(
-        to_numpy(fresh.get_layer(kernel).kernel),
-        to_numpy(model.get_layer(kernel).kernel),
-    )
-
-
-def test_an_entry_by_name(entry, model):
-    [listed] = kanets.list_models()
-    assert (listed.name, listed.input_shape) == ("kanet_x", (16, 16, 3))
-    assert kanets.list_models("other*") == []
-    created = kanets.create_model("kanet_x")
-    assert created.class_names == NAMES
-    np.testing.assert_allclose(predict(created), predict(model), atol=1e-6)
-
-
 def test_an_unknown_name_suggests_the_nearest(entry):
     with pytest.raises(ValueError, match="Nearest: kanet_x.*'kanet_y'"):
         kanets.create_model("kanet_y")
@@ -203,7 +119,9 @@ def test_altered_weights_are_refused(entry):
 
 def test_a_truncated_folder_is_named(folder):
     os.truncate(folder / "model.weights.h5", 1000)
-    with pytest.raises(ValueError, match="cannot load this model.*insects"):
+    with pytest.raises(
+        ValueError, match="cannot load this model.*truncated.*insects"
+    ):
         kanets.load_model(folder)
 
 
@@ -211,23 +129,6 @@ def test_a_folder_without_a_model_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ValueError, match=r"with \['notes.txt'\]"):
         kanets.load_model(tmp_path)
-
-
-def test_bad_arguments_are_named(folder, model):
-    with pytest.raises(ValueError, match="num_classes=0"):
-        kanets.create_model(folder, num_classes=0)
-    with pytest.raises(ValueError, match=r"one line. Received: 'a\\nb'"):
-        kanets.save_model(model, folder, ("a\nb", "c", "d"))
-
-
-def test_every_entry_of_the_zoo_is_whole():
-    for listed in kanets.list_models():
-        model = kanets.create_model(listed.name)
-        assert model.count_params() == listed.parameters
-        assert model.input_shape[1:] == listed.input_shape
-        assert len(model.class_names) == model.output_shape[-1]
-        assert (ROOT / "training" / listed.recipe).exists()
-        assert (zoo.models_directory() / listed.name / "README.md").exists()
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="one crossing is enough")
@@ -246,7 +147,7 @@ class NoTensorFlow:
 sys.meta_path.insert(0, NoTensorFlow())
 import numpy as np, keras, kanets
 assert keras.backend.backend() == "jax"
-from tests.test_zoo import make_model
+from tests.zoo.common import make_model
 data = np.load({str(tmp_path / "x.npz")!r})
 model = make_model()
 model.compile("sgd", "sparse_categorical_crossentropy")
@@ -270,3 +171,91 @@ assert not any(m.split(".")[0] == "tensorflow" for m in sys.modules)
     )
     before = predict(model)
     assert not np.allclose(predict(loaded), before, atol=1e-4)
+
+
+def test_truncated_weights_of_an_entry_are_refused(entry):
+    os.truncate(entry / "model.weights.h5", 1000)
+    with pytest.raises(ValueError, match="cut short.*kanet_x"):
+        kanets.load_model("kanet_x")
+
+
+def test_missing_weights_of_a_folder_are_named(folder):
+    (folder / "model.weights.h5").unlink()
+    with pytest.raises(ValueError, match="are missing.*model.weights.h5'"):
+        kanets.load_model(folder)
+
+
+def test_an_entry_without_the_checksum_is_refused(entry):
+    make_entry(entry, files={})
+    with pytest.raises(ValueError, match="sha256 of its .*'kanet_x' .*{}"):
+        kanets.load_model("kanet_x")
+
+
+def test_a_label_is_one_line(folder, model):
+    with pytest.raises(ValueError, match=r"one line. Received: 'a\\nb'"):
+        kanets.save_model(model, folder, ("a\nb", "c", "d"))
+
+
+def break_architecture(folder):
+    """A layer that this version does not know, from a later Keras."""
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace("kanets>BaseModule", "kanets>Later").replace(
+            '"BaseModule"', '"Later"'
+        )
+    )
+
+
+def test_a_newer_keras_is_named(folder):
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["keras_version"] = "99.0.1"
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    # What can be read is read.
+    assert kanets.load_model(folder).class_names == NAMES
+    break_architecture(folder)
+    newer = f"made by keras 99.0.1, newer than .* {keras.__version__}: pip"
+    with pytest.raises(ValueError, match=newer) as caught:
+        kanets.load_model(folder)
+    assert "\n" not in str(caught.value)
+    file = folder / "insects.keras"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("config.json", "metadata.json", "model.weights.h5"):
+            archive.write(folder / name, name)
+    with pytest.raises(ValueError, match=newer):
+        kanets.load_model(file)
+
+
+def test_a_newer_kanets_is_named(entry):
+    break_architecture(entry)
+    with pytest.raises(ValueError, match="cannot load this model") as caught:
+        kanets.load_model("kanet_x")
+    assert "newer than" not in str(caught.value)
+    make_entry(entry, versions={"kanets": "9.0.0"})
+    with pytest.raises(ValueError, match="made by kanets 9.0.0, newer"):
+        kanets.load_model("kanet_x")
+
+
+def test_a_keras_file(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    loaded = kanets.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)
+    fresh = kanets.create_model(tmp_path / "model.keras", pretrained=False)
+    assert not np.allclose(predict(fresh), predict(model), atol=1e-6)
+
+
+def test_a_gan_is_one_entry(directory):
+    gan = make_gan()
+    folder = kanets.save_model(gan.generator, directory / "gan_x", NAMES)
+    kanets.save_model(gan.discriminator, folder / "discriminator", NAMES)
+    make_entry(folder, task="generation", net="SAGAN")
+    assert kanets.load_model("gan_x").output_shape == (None, 32, 32, 3)
+    discriminator = kanets.load_model("gan_x/discriminator")
+    assert discriminator.output_shape == (None, 1)
+    assert discriminator.class_names == NAMES
+    with pytest.raises(ValueError, match="Nearest: gan_x/discriminator"):
+        kanets.load_model("gan_x/discriminato")
+    os.truncate(folder / "discriminator" / "model.weights.h5", 1000)
+    kanets.load_model("gan_x")
+    for source in ("gan_x/discriminator", folder / "discriminator"):
+        with pytest.raises(ValueError, match="do not match .*discriminator"):
+            kanets.load_model(source)

@@ -1,0 +1,35 @@
+"""The zoo: models by name, and model folders from anywhere.
+
+A model folder is what Keras writes unzipped and what the Hugging Face Hub
+calls a Keras repository (`config.json`, `metadata.json`, `model.weights.h5`),
+with `labels.txt`, a class per line, beside them. A zoo entry is a model folder
+under `models/` with `entry.json` (figures, licence, checksums) and a card; a
+GAN's is that of the generator, with the discriminator's in `discriminator/`.
+"""
+
+from kanets.zoo.creating import create_model, feature_model
+from kanets.zoo.entries import (
+    ARCHITECTURES,
+    TASKS,
+    Architecture,
+    Entry,
+    list_models,
+    models_directory,
+)
+from kanets.zoo.loading import load_model
+from kanets.zoo.saving import save_model
+from kanets.zoo.sources import sha256
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Entry",
+    "TASKS",
+    "create_model",
+    "feature_model",
+    "list_models",
+    "load_model",
+    "models_directory",
+    "save_model",
+    "sha256",
+]

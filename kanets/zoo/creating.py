@@ -1,0 +1,222 @@
+"""Models of the zoo with another head, another size or other arguments."""
+
+import inspect
+import itertools
+from pathlib import Path
+
+import keras
+
+import ylg
+from kanets import nets
+from kanets.zoo.entries import ARCHITECTURES
+from kanets.zoo.loading import read, read_architecture
+from kanets.zoo.sources import locate
+
+BUILDERS = {
+    "KANet": nets.KANet,
+    "KANetSegmenter": nets.KANetSegmenter,
+    "MobileNetV2": nets.MobileNetV2,
+    "MobileNetV3Small": nets.MobileNetV3Small,
+    "SAGAN": ylg.SAGAN,
+}
+HEAD = "predictions"
+
+# Arguments of builders that are no overrides: `create_model` sets them.
+_SET = {
+    "classes",
+    "input_shape",
+    "input_tensor",
+    "kwargs",
+    "name",
+    "num_classes",
+    "weights",
+}
+
+
+def create_model(
+    name, pretrained=True, num_classes=None, input_shape=None, **overrides
+):
+    """A model of the zoo, ready to predict or to be fine-tuned.
+
+    Args:
+        name: the name of an entry or an architecture, or what `load_model`
+            reads.
+        pretrained: False gives the same architecture with fresh weights.
+        num_classes: a new head of so many classes, with fresh weights;
+            None keeps the trained head and its class names.
+        input_shape: (H, W, C) if another than it was trained at; sizes may
+            be None.
+        **overrides: arguments of the net's builder, such as `dropout_rate`,
+            `classifier_activation` or `output_stride`, in place of those in
+            `entry.json`. The pretrained weights must fit what they make.
+
+    Returns:
+        A `keras.Model`, not compiled, from pixels 0..255 to probabilities, of
+        a GAN its generator; with its labels as `class_names` where the head
+        is the trained one.
+
+    Raises:
+        ValueError: what `load_model` raises; `num_classes` below 1;
+            `num_classes` or `input_shape` for a generator; an architecture
+            with `pretrained`; overrides that the builder does not take, that
+            the weights do not fit, or of what is no entry.
+
+    Example:
+
+    >>> model = create_model("kanet_qkv_cifar10", num_classes=2)
+    >>> model.output_shape
+    (None, 2)
+    """
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(
+            "num_classes must be a positive integer. "
+            f"Received: num_classes={num_classes}"
+        )
+    architectures = {a.name: a for a in ARCHITECTURES}
+    if not pretrained and name in architectures and not Path(name).exists():
+        return _build(architectures[name], num_classes, input_shape, overrides)
+    located = locate(name)
+    if overrides and (located.entry is None or located.part):
+        raise ValueError(
+            "Overrides need the entry.json of the model, for what it was "
+            f"built with. Received: {str(name)!r} with {overrides}"
+        )
+    model = read(located) if pretrained else read_architecture(located)
+    class_names = getattr(model, "class_names", None)
+    if num_classes is not None or input_shape is not None:
+        _check_takes_pictures(model, num_classes, input_shape)
+    if overrides:
+        # A generator's builder takes no shape.
+        shape = model.input_shape[1:] if input_shape is None else input_shape
+        new = _build(located.entry, num_classes, shape, overrides)
+    else:
+        new = _rebuilt(model, num_classes, input_shape)
+    if pretrained and new is not model:
+        _carry(model, new, num_classes is not None, overrides)
+    has_head = num_classes is None and overrides.get("include_top", True)
+    if class_names is not None and has_head:
+        new.class_names = class_names
+    return new
+
+
+def feature_model(source, levels=None, input_shape=None):
+    """A model from pixels to the feature maps of a net.
+
+    Args:
+        source: a `keras.Model`, or what `load_model` reads.
+        levels: names of levels, of "level1", the finest, to "level5"; None
+            is all.
+        input_shape: (H, W, C) if another than the model's; sizes may be None.
+
+    Returns:
+        A `keras.Model` from pixels (B, H, W, C) to a dict from the levels to
+        maps (B, h, w, c). It shares the weights of `source` if that is a
+        model and `input_shape` None.
+
+    Raises:
+        ValueError: an unknown level; a model without levels; what
+            `load_model` raises.
+
+    Example:
+
+    >>> pyramid = feature_model("kanet_qkv_cifar10", ["level3"])
+    >>> pyramid.output["level3"].shape
+    (None, 8, 8, 16)
+    """
+    model = source if isinstance(source, keras.Model) else create_model(source)
+    if input_shape is not None:
+        _check_takes_pictures(model, None, input_shape)
+        resized = _rebuilt(model, None, input_shape)
+        if resized is not model:
+            _carry(model, resized, False, {})
+        model = resized
+    maps = nets.feature_maps(model)
+    levels = list(maps) if levels is None else list(levels)
+    for level in levels:
+        if level not in maps:
+            raise ValueError(
+                f"levels must be of {list(maps)}. Received: {level!r}"
+            )
+    return keras.Model(
+        model.input,
+        {level: maps[level] for level in levels},
+        name=f"{model.name}_features",
+    )
+
+
+def _check_takes_pictures(model, num_classes, input_shape):
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        shapes = [tuple(tensor.shape) for tensor in model.inputs]
+        raise ValueError(
+            "num_classes and input_shape are for models of pictures alone, "
+            "not for the networks of a GAN. Received: "
+            f"num_classes={num_classes}, input_shape={input_shape} for "
+            f"{model.name!r} of inputs {shapes}"
+        )
+
+
+def _build(architecture, num_classes, input_shape, overrides):
+    """An architecture, with other arguments, by its builder."""
+    if architecture.net not in BUILDERS:
+        raise ValueError(
+            f"net must be one of {list(BUILDERS)}. Received: "
+            f"net={architecture.net!r} of {architecture.name!r}"
+        )
+    builder = BUILDERS[architecture.net]
+    known = [p for p in inspect.signature(builder).parameters if p not in _SET]
+    unknown = [name for name in overrides if name not in known]
+    if unknown:
+        raise ValueError(
+            f"Overrides must be arguments of {architecture.net}: {known}. "
+            f"Received: {unknown}"
+        )
+    arguments = {**architecture.arguments, **overrides}
+    classes = architecture.num_classes if num_classes is None else num_classes
+    if architecture.net == "SAGAN":
+        return builder(num_classes=classes, **arguments).averaged_generator
+    shape = architecture.input_shape if input_shape is None else input_shape
+    return builder(input_shape=tuple(shape), classes=classes, **arguments)
+
+
+def _rebuilt(model, num_classes, input_shape):
+    """The same graph at another size or with another head, if asked for."""
+    shape = model.input_shape if input_shape is None else (None, *input_shape)
+    if num_classes is None and shape == model.input_shape:
+        return model
+    config = model.get_config()
+    layers = {layer["config"]["name"]: layer for layer in config["layers"]}
+    for layer in layers.values():
+        layer.pop("build_config", None)
+        if layer["class_name"] == "InputLayer":
+            layer["config"]["batch_shape"] = shape
+    if num_classes is not None:
+        if HEAD not in layers:
+            raise ValueError(
+                f"num_classes needs a model with a layer {HEAD!r}. "
+                f"Received: {model.name!r} with {list(layers)[-3:]} at its end"
+            )
+        head = layers[HEAD]["config"]
+        head["units" if "units" in head else "filters"] = num_classes
+    return model.__class__.from_config(config)
+
+
+def _carry(trained, model, new_head, overrides):
+    """Copies weights by layer; all must fit, but for a head that is new."""
+    old = {layer.name: layer.weights for layer in trained.layers}
+    new = {layer.name: layer.weights for layer in model.layers}
+    for name in dict.fromkeys([*old, *new]):
+        if name == HEAD and (new_head or name not in new):
+            continue
+        for value, variable in itertools.zip_longest(
+            old.get(name, ()), new.get(name, ())
+        ):
+            given, wanted = (
+                getattr(weight, "shape", None) for weight in (value, variable)
+            )
+            if given != wanted:
+                raise ValueError(
+                    "The pretrained weights must fit; pretrained=False takes "
+                    f"any overrides. Received: {overrides}, where layer "
+                    f"{name!r} has {wanted}, trained {given}"
+                )
+            variable.assign(value)

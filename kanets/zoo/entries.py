@@ -1,0 +1,213 @@
+"""What the zoo holds: entries with weights, and architectures without."""
+
+import dataclasses
+import fnmatch
+import json
+import re
+from pathlib import Path
+
+import keras
+
+TASKS = ("classification", "segmentation", "generation")
+
+_PACKAGED = Path(__file__).parents[1] / "models"
+_CHECKOUT = Path(__file__).parents[2] / "models"
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A net of the zoo by name.
+
+    Attributes:
+        name: what `create_model` takes.
+        task: one of `TASKS`.
+        net: what builds it: "KANet", "KANetSegmenter", "MobileNetV2" or
+            "MobileNetV3Small" of `kanets.nets`, or "SAGAN" of `ylg`.
+        arguments: what the builder was called with, as JSON has it, but for
+            `input_shape` and the number of classes.
+        input_shape: (H, W, C) of the pictures it was trained on; a generator
+            makes such.
+        num_classes: number of classes; None for a generator without.
+    """
+
+    name: str
+    task: str
+    net: str
+    arguments: dict
+    input_shape: tuple
+    num_classes: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry(Architecture):
+    """A pretrained model of the zoo; `entry.json` holds the same fields.
+
+    Attributes, besides those of `Architecture`, and of a GAN's generator:
+        parameters: number of parameters, with those of batch norm.
+        multiply_adds: for one picture, of `kanets.nets.multiply_adds`.
+        weights_bytes: size of all `files` together.
+        files: sha256 of each weights file, by its path in the folder.
+        data: the data set it was trained on.
+        metric: what `value` is, and on which pictures.
+        value: the measured figure.
+        evaluate_command: the command that printed `value`.
+        recipe: the file in `training/` that made it.
+        train_command: the command that ran the recipe.
+        seed: of the training.
+        versions: of "kanets", "keras", the backend and "python", as text.
+        machine: what it was trained on, in words.
+        licence: of weights and data.
+        metrics: further figures by name.
+        pictures: names of picture files in the folder, for the card.
+        notes: what else a reader should know.
+    """
+
+    parameters: int
+    multiply_adds: int
+    weights_bytes: int
+    files: dict
+    data: str
+    metric: str
+    value: float
+    evaluate_command: str
+    recipe: str
+    train_command: str
+    seed: int
+    versions: dict
+    machine: str
+    licence: str
+    metrics: dict = dataclasses.field(default_factory=dict)
+    pictures: tuple = ()
+    notes: str = ""
+
+    @classmethod
+    def from_json(cls, path):
+        """The entry of an `entry.json`.
+
+        Raises:
+            ValueError: no JSON, an unknown task, fields that are unknown or
+                missing: file and field are named.
+        """
+        where = f"Received: {str(path)!r}"
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"An entry must be JSON. {where} ({error})"
+            ) from error
+        fields = dataclasses.fields(cls)
+        unknown = sorted(set(values) - {field.name for field in fields})
+        optional = {"metrics", "pictures", "notes"}
+        missing = [
+            field.name
+            for field in fields
+            if field.name not in values and field.name not in optional
+        ]
+        if unknown or missing:
+            raise ValueError(
+                "An entry must have the fields of kanets.zoo.Entry. "
+                f"{newer(values.get('versions', {}))}{where} with unknown "
+                f"fields {unknown} and without {missing}"
+            )
+        if values["task"] not in TASKS:
+            raise ValueError(
+                f"task must be one of {TASKS}. "
+                f"{newer(values['versions'])}{where} with "
+                f"task={values['task']!r}"
+            )
+        for name in ("input_shape", "pictures"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
+
+    def to_json(self, path):
+        """Writes the entry so that `from_json` reads it."""
+        text = json.dumps(
+            dataclasses.asdict(self), indent=1, ensure_ascii=False
+        )
+        Path(path).write_text(f"{text}\n", encoding="utf-8")
+
+
+# What `create_model(name, pretrained=False)` builds besides the entries.
+ARCHITECTURES = (
+    Architecture(
+        name="kanet_kv",
+        task="classification",
+        net="KANet",
+        arguments={"attention": "kao_kv"},
+        input_shape=(224, 224, 3),
+        num_classes=1000,
+    ),
+    Architecture(
+        name="kanet_qkv",
+        task="classification",
+        net="KANet",
+        arguments={"attention": "kao_qkv"},
+        input_shape=(224, 224, 3),
+        num_classes=1000,
+    ),
+    Architecture(
+        name="kanet_segmenter_qkv",
+        task="segmentation",
+        net="KANetSegmenter",
+        arguments={"attention": "kao_qkv", "backbone_attention": "kao_qkv"},
+        input_shape=(512, 512, 3),
+        num_classes=21,
+    ),
+)
+
+
+def models_directory():
+    """Where the entries are: in the wheel, or at the root of a checkout."""
+    return _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+
+
+def list_models(pattern="*", task=None, pretrained=True):
+    """Models of the zoo, by name.
+
+    Args:
+        pattern: a shell pattern of names, such as "kanet_qkv*".
+        task: one of `TASKS`; None is all of them.
+        pretrained: False lists the architectures without weights, too.
+
+    Returns:
+        A list of `Entry`, without `pretrained` also of `Architecture`.
+
+    Raises:
+        ValueError: an unknown task; an `entry.json` that cannot be read.
+    """
+    if task is not None and task not in TASKS:
+        raise ValueError(
+            f"task must be one of {TASKS}. Received: task={task!r}"
+        )
+    paths = models_directory().glob("*/entry.json")
+    models = [Entry.from_json(path) for path in paths]
+    if not pretrained:
+        models += ARCHITECTURES
+    return sorted(
+        (
+            model
+            for model in models
+            if fnmatch.fnmatch(model.name, pattern)
+            and task in (None, model.task)
+        ),
+        key=lambda model: model.name,
+    )
+
+
+def newer(versions):
+    """A sentence if kanets or Keras was newer than what is installed."""
+    import kanets  # not at the top: it imports the zoo
+
+    installed = {"kanets": kanets.__version__, "keras": keras.__version__}
+    for package, here in installed.items():
+        made_by = versions.get(package, here)
+        if _numbers(made_by) > _numbers(here):
+            return (
+                f"It was made by {package} {made_by}, newer than the "
+                f"installed {here}: pip install --upgrade {package}. "
+            )
+    return ""
+
+
+def _numbers(version):
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]

@@ -1,0 +1,110 @@
+"""Reads models from disk, and says in one line why one cannot be read."""
+
+import contextlib
+import json
+import zipfile
+
+import keras
+
+from kanets.zoo.entries import newer
+from kanets.zoo.sources import checked_weights, first_line, locate
+
+
+def load_model(source):
+    """The model of a name, a model folder, a run, a file or an address.
+
+    Args:
+        source: one of
+
+            - the name of an entry, also "<name>/discriminator" of a GAN's;
+            - a model folder, or a `.keras` file;
+            - a run's folder: its best model, or a GAN's generator;
+            - "hf://owner/name", maybe with "@revision": a Keras repository
+              of the Hugging Face Hub (`pip install "kanets[hub]"`);
+            - "https://host/name.keras#sha256=<64 hex digits>", or a `.zip` of
+              a model folder. Without the hash it is refused.
+
+    Returns:
+        A `keras.Model`, not compiled; labels that were saved with it are its
+        `class_names`, a tuple of strings.
+
+    Raises:
+        ValueError: nothing there to load; files that are missing, damaged,
+            do not match their checksum, or were made by a newer version; an
+            unknown name (the nearest are suggested); a download that failed.
+        ImportError: "hf://" without `huggingface_hub`.
+
+    Where the environment variable `KANETS_MIRROR` names a folder or the base
+    of URLs, the weights of the zoo's entries are read from
+    `<mirror>/<name>/model.weights.h5`, and checked as those installed are.
+    """
+    return read(locate(source))
+
+
+def read(located):
+    """The model of a `Located`."""
+    path = located.path
+    weights = None if path.is_file() else checked_weights(located)
+    with _in_one_line(located):
+        if weights is None or weights.parent == path:
+            model = keras.saving.load_model(path, compile=False)
+        else:
+            model = _architecture(path)
+            model.load_weights(weights)
+    return _with_labels(model, path)
+
+
+def read_architecture(located):
+    """The model of a `Located` with fresh weights; none need be there."""
+    if located.path.is_file():
+        return keras.models.clone_model(read(located))
+    with _in_one_line(located):
+        model = _architecture(located.path)
+    return _with_labels(model, located.path)
+
+
+def _architecture(folder):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return keras.saving.deserialize_keras_object(
+        {**config, "compile_config": None}
+    )
+
+
+def _with_labels(model, path):
+    labels = path / "labels.txt"
+    if labels.exists():
+        lines = labels.read_text(encoding="utf-8").split("\n")
+        model.class_names = tuple(lines[:-1])
+    return model
+
+
+@contextlib.contextmanager
+def _in_one_line(located):
+    try:
+        yield
+    except Exception as error:  # whatever a damaged file breaks
+        # Keras closes a file that it could not open, and hides why.
+        hidden = isinstance(error, UnboundLocalError)
+        reason = first_line(error.__context__ if hidden else error)
+        raise ValueError(
+            f"Keras cannot load this model: {reason} "
+            f"{newer(_versions(located))}Received: {str(located.path)!r}"
+        ) from error
+
+
+def _versions(located):
+    """Versions that made a model, as far as its files tell."""
+    path = located.path
+    metadata = "{}"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "metadata.json" in archive.namelist():
+                metadata = archive.read("metadata.json")
+    elif (path / "metadata.json").exists():
+        metadata = (path / "metadata.json").read_text(encoding="utf-8")
+    try:
+        versions = {"keras": json.loads(metadata)["keras_version"]}
+    except (ValueError, KeyError):
+        versions = {}
+    entry = located.entry
+    return versions if entry is None else {**entry.versions, **versions}

@@ -1,0 +1,61 @@
+"""Writes model folders."""
+
+import shutil
+import uuid
+from pathlib import Path
+
+import keras
+
+
+def save_model(model, directory, class_names=None):
+    """Writes a model folder, whole or not at all, without optimizer state.
+
+    Args:
+        model: a functional `keras.Model`.
+        directory: the folder; an earlier one is replaced.
+        class_names: labels, in the order of the outputs; default those of
+            the model.
+
+    Returns:
+        The folder's `Path`.
+
+    Raises:
+        ValueError: a label with a line break in it.
+    """
+    directory = Path(directory)
+    if class_names is None:
+        class_names = getattr(model, "class_names", None) or ()
+    for label in class_names:
+        if "\n" in label or "\r" in label:
+            raise ValueError(
+                f"A class name must be one line. Received: {label!r}"
+            )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    fresh = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
+    old = fresh.with_name(f"{fresh.name}.old")
+    fresh.mkdir()
+    try:
+        # The same graph, uncompiled: no optimizer state in the file.
+        bare = keras.Model(model.input, model.output, name=model.name)
+        keras.saving.save_model(bare, fresh, zipped=False)
+        if (fresh / "assets").is_dir() and not any(
+            (fresh / "assets").iterdir()
+        ):
+            (fresh / "assets").rmdir()
+        if class_names:
+            (fresh / "labels.txt").write_text(
+                "".join(f"{label}\n" for label in class_names),
+                encoding="utf-8",
+            )
+        if directory.exists():
+            directory.rename(old)
+        try:
+            fresh.rename(directory)
+        except BaseException:
+            if old.exists():
+                old.rename(directory)
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return directory

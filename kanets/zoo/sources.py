@@ -1,0 +1,223 @@
+"""Where models come from: names, paths, the Hugging Face Hub, URLs, a mirror.
+
+Whatever is fetched is kept: what comes from the Hub in its own cache, all else
+in `~/.keras/kanets` (`KERAS_HOME` moves it), under its sha256.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import os
+import re
+import urllib.parse
+import uuid
+import zipfile
+from pathlib import Path
+
+import keras
+
+from kanets.zoo import entries
+
+WEIGHTS = "model.weights.h5"
+FILES = ("config.json", "metadata.json", WEIGHTS, "labels.txt", "entry.json")
+MIRROR = "KANETS_MIRROR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A model on this machine.
+
+    Attributes:
+        path: a model folder, or a file for Keras to read.
+        entry: its `Entry`, or None.
+        part: "discriminator" if `path` is this folder of its entry's.
+    """
+
+    path: Path
+    entry: entries.Entry | None = None
+    part: str = ""
+
+
+def locate(source):
+    """The model that `load_model` is asked for, fetched if it is far."""
+    text = str(source)
+    if text.startswith("hf://"):
+        path = _from_hub(text)
+    elif _is_url(text):
+        path = _from_url(text)
+    elif Path(text).exists():
+        path = Path(text)
+    else:
+        path = _from_zoo(text)
+    for part in ("best", "generator"):
+        if (path / part / "config.json").exists():
+            path = path / part
+    if path.is_file():
+        return Located(path)
+    if not (path / "config.json").exists():
+        raise ValueError(
+            "A model folder holds config.json, metadata.json and "
+            "model.weights.h5, or best/ or generator/ with these. Received: "
+            f"{text!r} with {sorted(p.name for p in path.iterdir())}"
+        )
+    if (path / "entry.json").exists():
+        return Located(path, entries.Entry.from_json(path / "entry.json"))
+    if (path.parent / "entry.json").exists():
+        entry = entries.Entry.from_json(path.parent / "entry.json")
+        if f"{path.name}/{WEIGHTS}" in entry.files:
+            return Located(path, entry, path.name)
+    return Located(path)
+
+
+def checked_weights(located):
+    """The weights file of a model folder, from the mirror if there is one.
+
+    Raises:
+        ValueError: it is missing, or does not match its entry's checksum.
+    """
+    weights, entry = located.path / WEIGHTS, located.entry
+    digest = None
+    if entry is not None:
+        name = f"{located.part}/{WEIGHTS}" if located.part else WEIGHTS
+        digest = entry.files.get(name)
+        if digest is None:
+            raise ValueError(
+                "The files of an entry must hold the sha256 of its weights. "
+                f"Received: {entry.name!r} with files={entry.files}, "
+                f"without {name!r}"
+            )
+        folder = located.path.parent if located.part else located.path
+        mirror = os.environ.get(MIRROR)
+        installed = entries.models_directory().resolve()
+        if mirror and folder.parent.resolve() == installed:
+            if _is_url(mirror):
+                base = mirror.rstrip("/")
+                return _download(f"{base}/{folder.name}/{name}", digest)
+            weights = Path(mirror) / folder.name / name
+    if not weights.exists():
+        raise ValueError(f"The weights are missing. Received: {str(weights)!r}")
+    if digest is not None and (actual := sha256(weights)) != digest:
+        raise ValueError(
+            "The weights do not match their checksum: cut short, damaged or "
+            f"altered. Received: {str(weights)!r} with sha256 {actual}, "
+            f"expected {digest}"
+        )
+    return weights
+
+
+def sha256(path):
+    """Hex digest of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_url(text):
+    return text.startswith(("http://", "https://"))
+
+
+def _from_zoo(name):
+    directory = entries.models_directory()
+    if (directory / name / "config.json").exists():
+        return directory / name
+    if name in {architecture.name for architecture in entries.ARCHITECTURES}:
+        raise ValueError(
+            "This architecture has no pretrained weights: "
+            "kanets.create_model(name, pretrained=False) builds it. "
+            f"Received: {name!r}"
+        )
+    folders = [*directory.glob("*/config.json")]
+    folders += directory.glob("*/*/config.json")
+    names = sorted(p.parent.relative_to(directory).as_posix() for p in folders)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"Nearest: {', '.join(near)}." if near else f"Entries: {names}."
+    raise ValueError(
+        f"No such model folder, file or zoo entry. {hint} Received: {name!r}"
+    )
+
+
+def _from_hub(address):
+    """The snapshot of "hf://owner/name" or "hf://owner/name@revision"."""
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@(.+))?", address)
+    if match is None:
+        raise ValueError(
+            "A model on the Hugging Face Hub is hf://owner/name or "
+            f"hf://owner/name@revision. Received: {address!r}"
+        )
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            'hf:// needs huggingface_hub: pip install "kanets[hub]". '
+            f"Received: {address!r}"
+        ) from error
+    name, revision = match.groups()
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision, allow_patterns=list(FILES)
+        )
+    except Exception as error:  # of the network, the Hub or its cache
+        raise ValueError(
+            "The Hugging Face Hub did not give this model. "
+            f"Received: {address!r} ({first_line(error)})"
+        ) from error
+    return Path(folder)
+
+
+def _from_url(address):
+    """The `.keras` file of a URL, or the folder in its `.zip`."""
+    url, fragment = urllib.parse.urldefrag(address)
+    match = re.fullmatch("sha256=([0-9a-fA-F]{64})", fragment)
+    suffix = Path(urllib.parse.urlsplit(url).path).suffix
+    if match is None or suffix not in (".keras", ".zip"):
+        raise ValueError(
+            "A URL must name a .keras file, or a .zip of a model folder, and "
+            "its hash: https://host/name.keras#sha256=<64 hex digits>. "
+            f"Received: {address!r}"
+        )
+    digest = match.group(1).lower()
+    file = _download(url, digest)
+    if suffix == ".keras":
+        return file
+    folder = file.with_name(digest)
+    if not folder.exists():
+        fresh = folder.with_name(f".{digest}.{uuid.uuid4().hex[:8]}")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                archive.extractall(fresh)
+        except zipfile.BadZipFile as error:
+            raise ValueError(
+                f"This is no zip file ({error}). Received: {address!r}"
+            ) from error
+        fresh.rename(folder)
+    inside = list(folder.iterdir())
+    only = len(inside) == 1 and inside[0].is_dir()
+    return inside[0] if only else folder
+
+
+def _download(url, digest):
+    """A file of a URL, out of the cache once it is there."""
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    basename = Path(urllib.parse.urlsplit(url).path).name
+    file = home / "kanets" / f"{digest[:16]}-{basename}"
+    try:
+        keras.utils.get_file(
+            file.name,
+            url,
+            cache_subdir=str(file.parent.absolute()),
+            file_hash=digest,
+            hash_algorithm="sha256",
+        )
+    except Exception as error:  # of the network, the server or the disk
+        reason = first_line(error)
+        if file.exists() and (actual := sha256(file)) != digest:
+            file.unlink()
+            reason = f"sha256 {actual}, expected {digest}"
+        raise ValueError(
+            f"The download failed. Received: {url!r} ({reason})"
+        ) from error
+    return file
+
+
+def first_line(error):
+    """What an error says, in one line."""
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,249 @@
+"""New heads, new sizes, other arguments, and feature maps."""
+
+import keras
+import numpy as np
+import pytest
+
+import kanets
+from kanets import zoo
+from tests.backends import to_numpy
+from tests.zoo.common import (
+    NAMES,
+    PICTURES,
+    SAGAN,
+    SEGMENTER,
+    make_entry,
+    make_gan,
+    make_segmenter,
+    predict,
+)
+
+
+def assert_same_weights(model, expected, but=()):
+    """The layers are named alike and hold the same numbers."""
+    for layer, reference in zip(model.layers, expected.layers, strict=True):
+        assert layer.name == reference.name
+        if layer.name in but:
+            continue
+        for weight, value in zip(layer.weights, reference.weights, strict=True):
+            np.testing.assert_array_equal(to_numpy(weight), to_numpy(value))
+
+
+def test_a_new_head(folder, model):
+    tuned = kanets.create_model(folder, num_classes=5)
+    assert tuned.output_shape == (None, 5)
+    assert tuned.name == model.name
+    assert getattr(tuned, "class_names", None) is None
+    assert_same_weights(tuned, model, but=["predictions"])
+    body = keras.Model(tuned.input, tuned.get_layer("pool").output)
+    reference = keras.Model(model.input, model.get_layer("pool").output)
+    np.testing.assert_allclose(predict(body), predict(reference), atol=1e-6)
+    np.testing.assert_allclose(predict(tuned).sum(-1), 1, atol=1e-5)
+
+
+def test_a_new_head_of_as_many_classes_is_new(folder, model):
+    tuned = kanets.create_model(folder, num_classes=3)
+    assert getattr(tuned, "class_names", None) is None
+    kernels = [
+        to_numpy(m.get_layer("predictions").kernel) for m in (tuned, model)
+    ]
+    assert not np.allclose(*kernels)
+
+
+def test_a_new_head_within_a_segmenter(tmp_path):
+    model = make_segmenter()
+    folder = kanets.save_model(model, tmp_path / "streets", NAMES)
+    tuned = kanets.create_model(folder, num_classes=5, input_shape=(24, 20, 3))
+    assert tuned.output_shape == (None, 24, 20, 5)
+    assert_same_weights(tuned, model, but=["pixels", "predictions"])
+    # The same picture, but for the classes.
+    layer = "decoder_relu6"
+    maps = [
+        predict(keras.Model(m.input, m.get_layer(layer).output))
+        for m in (kanets.create_model(folder, num_classes=5), model)
+    ]
+    np.testing.assert_allclose(*maps, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(24, 20, 3), (None, None, 3)])
+def test_a_new_size(folder, model, shape):
+    resized = kanets.create_model(folder, input_shape=shape)
+    assert resized.input_shape == (None, *shape)
+    assert resized.class_names == NAMES
+    assert_same_weights(resized, model)
+    if shape[0] is None:
+        np.testing.assert_allclose(predict(resized), predict(model), atol=1e-5)
+    else:
+        picture = np.zeros((1, *shape), "float32")
+        assert predict(resized, picture).shape == (1, 3)
+
+
+def test_not_pretrained_has_fresh_weights(folder, model):
+    (folder / "model.weights.h5").unlink()
+    fresh = kanets.create_model(folder, pretrained=False)
+    assert fresh.class_names == NAMES
+    kernel = "stem_conv"
+    assert not np.allclose(
+        to_numpy(fresh.get_layer(kernel).kernel),
+        to_numpy(model.get_layer(kernel).kernel),
+    )
+    small = kanets.create_model(
+        folder, pretrained=False, num_classes=2, input_shape=(24, 20, 3)
+    )
+    assert small.input_shape == (None, 24, 20, 3)
+    assert small.output_shape == (None, 2)
+
+
+def test_an_entry_by_name(entry, model):
+    created = kanets.create_model("kanet_x")
+    assert created.class_names == NAMES
+    np.testing.assert_allclose(predict(created), predict(model), atol=1e-6)
+
+
+def test_overrides_keep_the_weights(entry, model):
+    created = kanets.create_model(
+        "kanet_x", dropout_rate=0.5, classifier_activation=None
+    )
+    assert created.get_layer("dropout").rate == 0.5
+    assert created.class_names == NAMES
+    logits = predict(created)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(probabilities, predict(model), atol=1e-5)
+    scaled = kanets.create_model("kanet_x", attention_scale=100.0)
+    assert_same_weights(scaled, model)
+    assert not np.allclose(predict(scaled), predict(model), atol=1e-7)
+
+
+def test_overrides_with_a_new_head_and_size(entry, model):
+    created = kanets.create_model(
+        "kanet_x", num_classes=2, input_shape=(24, 20, 3), dropout_rate=0.5
+    )
+    assert created.input_shape == (None, 24, 20, 3)
+    assert created.output_shape == (None, 2)
+    assert getattr(created, "class_names", None) is None
+    np.testing.assert_array_equal(
+        to_numpy(created.get_layer("stem_conv").kernel),
+        to_numpy(model.get_layer("stem_conv").kernel),
+    )
+
+
+def test_overrides_may_leave_the_head_out(entry, model):
+    body = kanets.create_model("kanet_x", include_top=False, pooling="avg")
+    assert getattr(body, "class_names", None) is None
+    reference = keras.Model(model.input, model.get_layer("pool").output)
+    np.testing.assert_allclose(predict(body), predict(reference), atol=1e-6)
+
+
+def test_overrides_that_the_weights_do_not_fit(entry):
+    with pytest.raises(
+        ValueError,
+        match=r"pretrained=False takes any .*{'alpha': 0.5}, where layer "
+        r"'stem_conv' has \(3, 3, 3, 16\), trained \(3, 3, 3, 8\)",
+    ):
+        kanets.create_model("kanet_x", alpha=0.5)
+    with pytest.raises(
+        ValueError, match="{'attention': None}, where layer 'stage4_block1'"
+    ):
+        kanets.create_model("kanet_x", attention=None)
+    wide = kanets.create_model("kanet_x", pretrained=False, alpha=0.5)
+    assert wide.get_layer("stem_conv").filters == 16
+    assert wide.input_shape == (None, 16, 16, 3)
+
+
+def test_overrides_of_a_segmenter(directory):
+    model = make_segmenter()
+    folder = kanets.save_model(model, directory / "segmenter_x", NAMES)
+    make_entry(
+        folder, task="segmentation", net="KANetSegmenter", arguments=SEGMENTER
+    )
+    created = kanets.create_model(
+        "segmenter_x", num_classes=5, classifier_activation=None
+    )
+    assert created.output_shape == (None, 16, 16, 5)
+    but = ["predictions", "probabilities"]
+    assert_same_weights(created, model, but=but)
+
+
+def test_what_is_no_override(entry, folder):
+    with pytest.raises(
+        ValueError, match=r"arguments of KANet: \['alpha'.*Received: \['alfa'\]"
+    ):
+        kanets.create_model("kanet_x", alfa=1)
+    with pytest.raises(ValueError, match=r"Received: \['classes'\]"):
+        kanets.create_model("kanet_x", classes=2)
+    with pytest.raises(
+        ValueError, match="need the entry.json .*insects' with {'alpha': 1}"
+    ):
+        kanets.create_model(folder, alpha=1)
+    make_entry(entry, net="LaterNet")
+    with pytest.raises(ValueError, match="net='LaterNet' of 'kanet_x'"):
+        kanets.create_model("kanet_x", alpha=1)
+
+
+def test_bad_arguments_are_named(folder, tmp_path):
+    with pytest.raises(ValueError, match="num_classes=0"):
+        kanets.create_model(folder, num_classes=0)
+    inputs = keras.Input((4, 4, 3))
+    outputs = keras.layers.Flatten(name="flat")(inputs)
+    keras.Model(inputs, outputs, name="plain").save(tmp_path / "plain.keras")
+    with pytest.raises(
+        ValueError, match="layer 'predictions'. Received: 'plain' .*'flat'"
+    ):
+        kanets.create_model(tmp_path / "plain.keras", num_classes=2)
+
+
+def test_generators_have_their_size_and_classes(directory):
+    gan = make_gan()
+    folder = kanets.save_model(gan.generator, directory / "gan_x", NAMES)
+    kanets.save_model(gan.discriminator, folder / "discriminator", NAMES)
+    make_entry(
+        folder,
+        task="generation",
+        net="SAGAN",
+        arguments=SAGAN,
+        input_shape=(32, 32, 3),
+    )
+    created = kanets.create_model("gan_x", seed=1)
+    latents = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    inputs = [latents, np.array([0, 2], "int32")]
+    expected = predict(gan.generator, inputs)
+    np.testing.assert_allclose(predict(created, inputs), expected, atol=1e-5)
+    assert created.class_names == NAMES
+    for change in ({"num_classes": 2}, {"input_shape": (64, 64, 3)}):
+        for name in ("gan_x", "gan_x/discriminator"):
+            with pytest.raises(ValueError, match="networks of a GAN"):
+                kanets.create_model(name, **change)
+    with pytest.raises(
+        ValueError, match="{'width': 4}, where layer 'dense' has"
+    ):
+        kanets.create_model("gan_x", width=4)
+    with pytest.raises(ValueError, match="need the entry.json"):
+        kanets.create_model("gan_x/discriminator", width=4)
+
+
+def test_feature_models(entry, model):
+    maps = {
+        name: predict(keras.Model(model.input, tensor))
+        for name, tensor in kanets.nets.feature_maps(model).items()
+    }
+    for source in (model, entry, "kanet_x"):
+        pyramid = zoo.feature_model(source)(PICTURES, training=False)
+        assert list(pyramid) == list(maps)
+        for name, value in pyramid.items():
+            np.testing.assert_allclose(to_numpy(value), maps[name], atol=1e-5)
+    two = zoo.feature_model(model, ["level5", "level3"], (24, 20, 3))
+    assert two.input_shape == (None, 24, 20, 3)
+    shapes = {name: tensor.shape for name, tensor in two.output.items()}
+    assert shapes == {"level5": (None, 6, 5, 32), "level3": (None, 6, 5, 8)}
+    np.testing.assert_array_equal(
+        to_numpy(two.get_layer("stem_conv").kernel),
+        to_numpy(model.get_layer("stem_conv").kernel),
+    )
+
+
+def test_levels_that_a_model_does_not_have(model):
+    with pytest.raises(ValueError, match="of .*'level5'.*'level6'"):
+        zoo.feature_model(model, ["level1", "level6"])
+    inputs = keras.Input((4, 4, 3))
+    with pytest.raises(ValueError, match="model='other'"):
+        zoo.feature_model(keras.Model(inputs, inputs, name="other"))

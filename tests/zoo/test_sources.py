@@ -1,0 +1,262 @@
+"""Models over the wire: files, a hub and a mirror, all on 127.0.0.1."""
+
+import functools
+import hashlib
+import http.server
+import json
+import shutil
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import kanets
+from kanets import zoo
+from tests.zoo.common import NAMES, make_entry, make_gan, predict
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and repositories as the Hugging Face Hub does."""
+
+    def log_message(self, *_):
+        pass
+
+    def send_head(self):
+        self.server.paths.append(self.path)
+        return super().send_head()
+
+    def do_GET(self):  # noqa: N802
+        parts = self.path.split("?")[0].split("/")
+        if parts[1] != "api":
+            return super().do_GET()
+        owner, name, kind, revision = parts[3:7]
+        folder = self.server.root / owner / name
+        if not folder.is_dir() or revision not in ("main", "v1", COMMIT):
+            return self.send_error(404, "no such repository or revision")
+        answer = {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": []}
+        if kind == "tree":
+            answer = [
+                {
+                    "type": "file",
+                    "path": path.name,
+                    "size": path.stat().st_size,
+                    "oid": zoo.sha256(path)[:40],
+                }
+                for path in folder.iterdir()
+            ]
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def translate_path(self, path):
+        return super().translate_path(path.replace(f"/resolve/{COMMIT}", ""))
+
+    def end_headers(self):
+        path = self.server.root / self.path.replace(
+            f"/resolve/{COMMIT}", ""
+        ).lstrip("/")
+        if path.is_file():
+            self.send_header("ETag", f'"{zoo.sha256(path)[:40]}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+        super().end_headers()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves `server.root`; `server.paths` is what was asked for."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    root = tmp_path / "served"
+    root.mkdir()
+    handler = functools.partial(Handler, directory=root)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.root, server.paths = root, []
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def hub(server, tmp_path, monkeypatch):
+    """The server as the hub of `huggingface_hub`."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    # What HF_ENDPOINT sets, but for a package that is imported already.
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return server
+
+
+def cached(tmp_path):
+    home = tmp_path / "home" / "kanets"
+    return sorted(path.name for path in home.iterdir())
+
+
+def test_a_keras_file_of_a_url(server, model, tmp_path):
+    model.save(server.root / "model.keras")
+    digest = zoo.sha256(server.root / "model.keras")
+    address = f"{server.url}/model.keras#sha256={digest.upper()}"
+    loaded = kanets.load_model(address)
+    np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)
+    kanets.create_model(address, num_classes=2)
+    assert server.paths == ["/model.keras"]
+    assert cached(tmp_path) == [f"{digest[:16]}-model.keras"]
+
+
+@pytest.mark.parametrize("inside", [".", "insects"])
+def test_a_zip_of_a_url(server, folder, model, tmp_path, inside):
+    file = shutil.make_archive(
+        str(server.root / "insects"), "zip", folder.parent / ".", "insects"
+    )
+    if inside == ".":
+        file = shutil.make_archive(
+            str(server.root / "insects"), "zip", folder, "."
+        )
+    address = f"{server.url}/insects.zip#sha256={zoo.sha256(file)}"
+    for _ in range(2):
+        loaded = kanets.load_model(address)
+        assert loaded.class_names == NAMES
+        np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)
+    assert server.paths == ["/insects.zip"]
+
+
+def test_a_wrong_hash_is_refused_and_not_kept(server, tmp_path):
+    (server.root / "model.keras").write_bytes(b"altered")
+    digest = "0" * 64
+    actual = hashlib.sha256(b"altered").hexdigest()
+    address = f"{server.url}/model.keras#sha256={digest}"
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=f"sha256 {actual}, expected {digest}"
+        ):
+            kanets.load_model(address)
+        assert cached(tmp_path) == []
+    assert len(server.paths) == 2
+
+
+def test_what_a_server_does_not_have(server):
+    address = f"{server.url}/none.keras#sha256={'0' * 64}"
+    with pytest.raises(ValueError, match="download failed.*none.keras.*404"):
+        kanets.load_model(address)
+
+
+def test_a_zip_that_is_none(server):
+    (server.root / "model.zip").write_bytes(b"no zip")
+    digest = hashlib.sha256(b"no zip").hexdigest()
+    with pytest.raises(ValueError, match="no zip file .*model.zip"):
+        kanets.load_model(f"{server.url}/model.zip#sha256={digest}")
+
+
+@pytest.mark.parametrize(
+    "tail",
+    ["model.keras", "model.keras#sha256=12", f"model.h5#sha256={'0' * 64}"],
+)
+def test_a_url_names_its_hash_and_kind(server, tail):
+    with pytest.raises(ValueError, match=f"<64 hex digits>.*{tail}'"):
+        kanets.load_model(f"{server.url}/{tail}")
+    assert server.paths == []
+
+
+def publish(hub, model, name="insects"):
+    folder = kanets.save_model(model, hub.root / "owner" / name, NAMES)
+    make_entry(folder)
+    (folder / "README.md").write_text("not needed")
+    return folder
+
+
+def test_a_repository_of_the_hub(hub, model):
+    folder = publish(hub, model)
+    for address in ("hf://owner/insects", "hf://owner/insects@v1"):
+        loaded = kanets.load_model(address)
+        assert loaded.class_names == NAMES
+        np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)
+    asked = [path for path in hub.paths if path.endswith("model.weights.h5")]
+    assert asked and not any("README" in path for path in hub.paths)
+    # The repository's entry is what it was built with.
+    wide = kanets.create_model("hf://owner/insects", dropout_rate=0.5)
+    assert wide.get_layer("dropout").rate == 0.5
+    assert (folder / "README.md").exists()
+
+
+def test_altered_weights_of_the_hub_are_refused(hub, model):
+    folder = publish(hub, model)
+    (folder / "model.weights.h5").write_bytes(b"altered")
+    with pytest.raises(ValueError, match="do not match their checksum"):
+        kanets.load_model("hf://owner/insects")
+
+
+@pytest.mark.parametrize("address", ["owner/none", "owner/insects@v2"])
+def test_what_the_hub_does_not_have(hub, model, address):
+    publish(hub, model)
+    with pytest.raises(
+        ValueError, match=f"did not give this model.*hf://{address}"
+    ) as caught:
+        kanets.load_model(f"hf://{address}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["hf://owner", "hf://owner/name/part"])
+def test_an_address_of_the_hub_has_two_parts(address):
+    with pytest.raises(ValueError, match=f"hf://owner/name .*'{address}'"):
+        kanets.load_model(address)
+
+
+def test_without_huggingface_hub(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r'pip install "kanets\[hub\]"'):
+        kanets.load_model("hf://owner/name")
+
+
+def test_a_folder_as_the_mirror(entry, model, tmp_path, monkeypatch):
+    mirror = tmp_path / "mirror"
+    monkeypatch.setenv("KANETS_MIRROR", str(mirror))
+    with pytest.raises(ValueError, match="missing.*mirror/kanet_x/model.w"):
+        kanets.load_model("kanet_x")
+    (mirror / "kanet_x").mkdir(parents=True)
+    weights = mirror / "kanet_x" / "model.weights.h5"
+    (entry / "model.weights.h5").rename(weights)
+    loaded = kanets.load_model("kanet_x")
+    assert loaded.class_names == NAMES
+    np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)
+    weights.write_bytes(b"altered")
+    with pytest.raises(ValueError, match="checksum.*mirror/kanet_x"):
+        kanets.load_model("kanet_x")
+
+
+def test_the_mirror_is_of_the_zoo_alone(folder, tmp_path, monkeypatch):
+    make_entry(folder)
+    monkeypatch.setenv("KANETS_MIRROR", str(tmp_path / "mirror"))
+    assert kanets.load_model(folder).class_names == NAMES
+
+
+def test_a_url_as_the_mirror(server, directory, tmp_path, monkeypatch):
+    """With both networks of a GAN; one with weights that are wrong."""
+    gan = make_gan()
+    folder = kanets.save_model(gan.generator, directory / "gan_x", NAMES)
+    kanets.save_model(gan.discriminator, folder / "discriminator", NAMES)
+    make_entry(folder, task="generation", net="SAGAN")
+    monkeypatch.setenv("KANETS_MIRROR", f"{server.url}/weights/")
+    served = server.root / "weights" / "gan_x"
+    shutil.copytree(folder, served)
+    for weights in folder.rglob("*.weights.h5"):
+        weights.unlink()
+    inputs = [np.ones((2, 4), "float32"), np.array([0, 2], "int32")]
+    expected = predict(gan.generator, inputs)
+    for _ in range(2):
+        loaded = kanets.load_model("gan_x")
+        np.testing.assert_allclose(predict(loaded, inputs), expected, atol=1e-5)
+    assert server.paths == ["/weights/gan_x/model.weights.h5"]
+    assert len(cached(tmp_path)) == 1
+    (served / "discriminator" / "model.weights.h5").write_bytes(b"altered")
+    with pytest.raises(ValueError, match="discriminator/model.*expected"):
+        kanets.load_model("gan_x/discriminator")
+    assert len(cached(tmp_path)) == 1
