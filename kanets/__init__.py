@@ -4,6 +4,7 @@ from kanets import (
     data,
     export,
     layers,
+    losses,
     nets,
     ops,
     optimizers,
@@ -11,21 +12,30 @@ from kanets import (
     visualize,
 )
 from kanets.export import export_savedmodel, load_savedmodel
-from kanets.nets import KANet
-from kanets.zoo import create_model, list_models, load_model, save_model
+from kanets.nets import KANet, KANetSegmenter
+from kanets.zoo import (
+    create_model,
+    feature_model,
+    list_models,
+    load_model,
+    save_model,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "KANet",
+    "KANetSegmenter",
     "create_model",
     "data",
     "export",
     "export_savedmodel",
+    "feature_model",
     "layers",
     "list_models",
     "load_model",
     "load_savedmodel",
+    "losses",
     "nets",
     "ops",
     "optimizers",

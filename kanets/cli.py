@@ -9,6 +9,7 @@ from pathlib import Path
 from kanets import gan_commands
 
 FORMATS = ("savedmodel",)
+DATA = "class folders, TFDS name; of a segmenter images/ and labels/"
 
 
 def main(arguments=None):
@@ -56,40 +57,40 @@ def _train(options):
 
 
 def _finetune(options):
-    from kanets import recipes
+    from kanets import export, recipes, zoo
 
-    size = tuple(options.image_size or _model_size(options.model))
-    recipe = recipes.from_dict(
-        {
-            "model": {"name": options.model},
-            "epochs": options.epochs,
-            "batch_size": options.batch_size,
-            "seed": options.seed,
-            "data": {
-                "source": options.data,
-                "image_size": size,
-                "on_error": options.on_error,
-            },
-            "augment": {"crop": min(size) // 10},
-            "optimize": {
-                "name": "adamw",
-                "learning_rate": options.learning_rate,
-                "weight_decay": 0.05,
-                "label_smoothing": 0.1,
-            },
-            "finetune": {
-                "frozen_epochs": min(options.frozen_epochs, options.epochs),
-                "layer_decay": options.layer_decay,
-            },
-        }
-    )
+    fields = {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "data": {"source": options.data, "on_error": options.on_error},
+        "optimize": {
+            "name": "adamw",
+            "learning_rate": options.learning_rate,
+            "weight_decay": 0.05,
+        },
+        "finetune": {
+            "frozen_epochs": min(options.frozen_epochs, options.epochs),
+            "layer_decay": options.layer_decay,
+        },
+    }
+    model = zoo.load_model(options.model)
+    if export.is_segmenter(model):
+        fields["segmenter"] = {"name": options.model}
+        fields["data"]["ignore_label"] = options.ignore_label
+        fields["data"]["image_size"] = options.image_size
+    else:
+        size = tuple(options.image_size or _model_size(options.model, model))
+        fields["model"] = {"name": options.model}
+        fields["data"]["image_size"] = size
+        fields["augment"] = {"crop": min(size) // 10}
+        fields["optimize"]["label_smoothing"] = 0.1
+    recipe = recipes.from_dict(fields)
     _report(recipes.train(recipe, options.to), options.to)
 
 
-def _model_size(name):
-    from kanets import zoo
-
-    size = zoo.load_model(name).input_shape[1:3]
+def _model_size(name, model):
+    size = model.input_shape[1:3]
     if None in size:
         raise ValueError(
             "A model of open size needs --image-size HEIGHT WIDTH. "
@@ -101,44 +102,68 @@ def _model_size(name):
 def _evaluate(options):
     from kanets import evaluation
 
+    given = {
+        name: getattr(options, name)
+        for name in ("batch_size", "ignore_label", "extractor")
+        if getattr(options, name) is not None
+    }
     result = evaluation.evaluate(
-        options.model,
-        options.data,
-        batch_size=options.batch_size,
-        on_error=options.on_error,
+        options.model, options.data, on_error=options.on_error, **given
     )
-    print(
-        f"accuracy {result['accuracy']:.4f} "
-        f"({result['correct']} of {result['pictures']} pictures)"
-    )
+    if "accuracy" in result:
+        print(
+            f"accuracy {result['accuracy']:.4f} "
+            f"({result['correct']} of {result['pictures']} pictures)"
+        )
+    elif "mean_iou" in result:
+        for name, value in result["iou"].items():
+            print(f"  {name}: {value:.4f}")
+        print(
+            f"mean IoU {result['mean_iou']:.4f}, "
+            f"pixel accuracy {result['pixel_accuracy']:.4f} "
+            f"({result['pictures']} pictures)"
+        )
+    else:
+        print(
+            f"Frechet distance {result['frechet_distance']:.2f}, "
+            f"kernel distance {result['kernel_distance']:.5f}, "
+            f"precision {result['precision']:.3f}, "
+            f"recall {result['recall']:.3f} "
+            f"({result['pictures']} pictures, {result['extractor']})"
+        )
 
 
 def _predict(options):
     from kanets import evaluation
 
-    results = evaluation.predict(options.model, options.pictures, options.top_k)
+    results = evaluation.predict(
+        options.model, options.pictures, top_k=options.top_k, to=options.to
+    )
     for path, ranked in results:
-        line = "  ".join(f"{name} {score:.3f}" for name, score in ranked)
+        line = "  ".join(f"{name} {figure:.3f}" for name, figure in ranked)
         print(f"{path}: {line}")
 
 
 def _export(options):
     import kanets
+    from kanets import export
 
     model = kanets.load_model(options.model)
-    if kanets.export.is_generator(model):
+    if export.is_generator(model):
         if options.image_size:
             raise ValueError(
                 "A generator has one size. Received: "
                 f"--image-size {' '.join(map(str, options.image_size))}"
             )
-        path = kanets.export.export_generator(
+        path = export.export_generator(
             model, options.to, version=options.version
         )
         inputs = "z, label" if len(model.inputs) == 2 else "z"
         print(f"{path}: signature serving_default ({inputs} -> images, png)")
         return
-    path = kanets.export_savedmodel(
+    segments = export.is_segmenter(model)
+    write = export.export_segmenter if segments else export.export_savedmodel
+    path = write(
         model,
         options.to,
         version=options.version,
@@ -210,13 +235,12 @@ def _report(result, folder):
             "generator/, discriminator/"
         )
         return
-    if "val_accuracy" in result:
-        accuracy = f"validation accuracy {result['val_accuracy']:.4f}"
-    else:
-        accuracy = f"training accuracy {result['accuracy']:.4f}"
+    name = "mean_iou" if "mean_iou" in result else "accuracy"
+    part = "validation" if f"val_{name}" in result else "training"
+    figure = result.get(f"val_{name}", result[name])
     print(
         f"{folder}: epoch {result['epoch']} of {result['epochs']} kept, "
-        f"{accuracy}; log.csv, best/"
+        f"{part} {name.replace('_', ' ')} {figure:.4f}; log.csv, best/"
     )
 
 
@@ -256,6 +280,13 @@ def _parser():
             help="at pictures that cannot be read (default: stop)",
         )
 
+    def ignore_label(sub):
+        sub.add_argument(
+            "--ignore-label",
+            type=int,
+            help="of a segmenter: the label of pixels that do not count",
+        )
+
     sub = command(
         "train",
         _train,
@@ -263,7 +294,7 @@ def _parser():
         "train training/kanet_qkv_cifar10.toml --data cifar10 --to runs/kanet",
     )
     sub.add_argument("recipe", help="a TOML file, as in training/")
-    sub.add_argument("--data", help="class folders or TFDS name")
+    sub.add_argument("--data", help=DATA)
     sub.add_argument("--to", required=True, help="the run's folder")
     for name in ("epochs", "batch-size", "seed"):
         sub.add_argument(f"--{name}", type=int, help="instead of the recipe's")
@@ -275,7 +306,7 @@ def _parser():
         "finetune kanet_qkv_cifar10 --data photos --to runs/mine",
     )
     sub.add_argument("model", help="zoo name, run or model folder")
-    sub.add_argument("--data", required=True, help="class folders or TFDS name")
+    sub.add_argument("--data", required=True, help=DATA)
     sub.add_argument("--to", required=True, help="the run's folder")
     sub.add_argument("--epochs", type=int, default=10, help="default 10")
     sub.add_argument(
@@ -296,28 +327,39 @@ def _parser():
     sub.add_argument("--batch-size", type=int, default=32, help="default 32")
     sub.add_argument("--seed", type=int, default=0, help="default 0")
     _image_size_option(sub)
+    ignore_label(sub)
     on_error(sub)
 
     sub = command(
         "evaluate",
         _evaluate,
-        "Top-1 accuracy of a model, or of its SavedModel.",
+        "Measure a model or its SavedModel: accuracy of a classifier, mean "
+        "IoU of a segmenter, Frechet distance of a generator.",
         "evaluate runs/mine --data photos/val",
     )
     sub.add_argument("model", help="zoo name, run, model folder, SavedModel")
-    sub.add_argument("--data", required=True, help="class folders or TFDS name")
-    sub.add_argument("--batch-size", type=int, default=100, help="default 100")
+    sub.add_argument("--data", required=True, help=DATA)
+    sub.add_argument("--batch-size", type=int, help="pictures per step")
+    ignore_label(sub)
+    sub.add_argument(
+        "--extractor",
+        help="of a generator: the classifier whose features are compared, or "
+        "inception_v3 (default kanet_qkv_cifar10)",
+    )
     on_error(sub)
 
     sub = command(
         "predict",
         _predict,
-        "Classes of picture files.",
+        "Classes of picture files, or label maps where the model segments.",
         "predict savedmodels/mine bee.jpg",
     )
     sub.add_argument("model", help="zoo name, run, model folder, SavedModel")
     sub.add_argument("pictures", nargs="+", help="files, or folders of them")
     sub.add_argument("--top-k", type=int, default=3, help="default 3")
+    sub.add_argument(
+        "--to", help="of a segmenter: folder for label maps and overlays"
+    )
 
     sub = command(
         "export",

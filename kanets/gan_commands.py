@@ -23,7 +23,7 @@ def add_commands(command):
         "generate",
         _generate,
         "Draw pictures with a trained generator.",
-        "generate runs/ylg_sagan --to samples.png --labels cat,dog",
+        "generate ylg_sagan_cifar10 --to samples.png --labels cat,dog",
     )
     _model_argument(sub)
     sub.add_argument("--to", required=True, help="the picture file to write")
@@ -76,9 +76,9 @@ def load_network(source, role):
     """A network of a GAN, from wherever it was saved.
 
     Args:
-        source: a GAN run's folder (with generator/ and discriminator/ in
-            it), the model folder of the network, or a checkpoint of YLG's
-            authors: its prefix or its folder.
+        source: the zoo's name of a GAN, a GAN run's folder (with generator/
+            and discriminator/ in it), the model folder of the network, or a
+            checkpoint of YLG's authors: its prefix or its folder.
         role: "generator" or "discriminator".
 
     Returns:
@@ -93,6 +93,10 @@ def load_network(source, role):
     path = Path(source)
     if (path / role / "config.json").exists():
         return zoo.load_model(path / role)
+    if role == "discriminator" and not path.exists():
+        names = [entry.name for entry in zoo.list_models(task="generation")]
+        if str(source) in names:
+            return zoo.load_model(f"{source}/discriminator")
     if Path(f"{path}.index").is_file() or (
         path.is_dir() and any(path.glob("*.index"))
     ):
@@ -174,20 +178,25 @@ def spherical(start, end, steps):
 
 
 def _generate(options):
+    from ylg import gan
+
     _at_least(1, count=options.count, columns=options.columns)
     _check_file(options.to)
     model = load_network(options.model, "generator")
     labels = read_labels(options.labels, model)
     if labels is not None:
         labels = np.resize(labels, options.count)
-    latents = _latents(model, options.count, options.seed)
-    images = _draw(model, latents, labels)
+    latent_size = model.inputs[0].shape[-1]
+    z = gan.latents(latent_size, options.count, options.seed)
+    images = gan.draw(model, z, labels, BATCH)
     columns = min(options.columns, options.count)
     size = _save_grid(images, columns, options.to)
     print(f"{options.to}: {options.count} pictures, {size}")
 
 
 def _interpolate(options):
+    from ylg import gan
+
     _at_least(1, rows=options.rows)
     _at_least(2, steps=options.steps)
     _check_file(options.to)
@@ -195,10 +204,11 @@ def _interpolate(options):
     labels = read_labels(options.label, model)
     if labels is not None:
         labels = np.repeat(np.resize(labels, options.rows), options.steps)
-    ends = _latents(model, 2 * options.rows, options.seed)
-    latents = spherical(ends[::2], ends[1::2], options.steps)
-    latents = latents.reshape(-1, latents.shape[-1])
-    images = _draw(model, latents, labels)
+    latent_size = model.inputs[0].shape[-1]
+    ends = gan.latents(latent_size, 2 * options.rows, options.seed)
+    z = spherical(ends[::2], ends[1::2], options.steps)
+    z = z.reshape(-1, z.shape[-1])
+    images = gan.draw(model, z, labels, BATCH)
     size = _save_grid(images, options.steps, options.to)
     print(
         f"{options.to}: {options.rows} ways of {options.steps} pictures, {size}"
@@ -244,7 +254,8 @@ def _invert(options):
 
 def _model_argument(sub):
     sub.add_argument(
-        "model", help="GAN run, generator's folder, or official checkpoint"
+        "model",
+        help="zoo name, GAN run, generator's folder, or official checkpoint",
     )
 
 
@@ -252,10 +263,12 @@ def _load_discriminator(options):
     source = options.discriminator
     if source is None:
         path = Path(options.model)
-        # A generator's own folder lies in the run's, beside the other one.
-        is_folder = (path / "config.json").exists()
-        source = path.absolute().parent if is_folder else options.model
-        if is_folder and not (source / "discriminator").is_dir():
+        source = path if path.exists() else options.model
+        alone = (path / "config.json").exists()
+        if alone and not (path / "discriminator").is_dir():
+            # A generator's folder of a run lies beside the other one.
+            source = path.absolute().parent
+        if alone and not (source / "discriminator").is_dir():
             raise ValueError(
                 "There is no discriminator beside this generator: give "
                 f"--discriminator. Received: {options.model!r}"
@@ -279,9 +292,9 @@ def _one_label(text, model):
 
 def _classes(model):
     """Number of classes of a conditional generator, and names or ()."""
-    names = tuple(getattr(model, "class_names", ()))
-    counts = [getattr(layer, "num_classes", None) for layer in model.layers]
-    return next(count for count in counts if count is not None), names
+    from ylg.gan import num_classes
+
+    return num_classes(model), tuple(getattr(model, "class_names", ()))
 
 
 def _read_label(text, count, names):
@@ -293,18 +306,6 @@ def _read_label(text, count, names):
     raise ValueError(
         f"A label must be {known}a number in 0..{count - 1}. Received: {text!r}"
     )
-
-
-def _latents(model, count, seed):
-    size = model.inputs[0].shape[-1]
-    return np.random.default_rng(seed).normal(size=(count, size))
-
-
-def _draw(model, latents, labels):
-    inputs = latents.astype("float32")
-    if labels is not None:
-        inputs = [inputs, np.asarray(labels, "int32")]
-    return model.predict(inputs, batch_size=BATCH, verbose=0)
 
 
 def _save_grid(images, columns, path):

@@ -80,7 +80,7 @@ def interrupted(monkeypatch, epoch, run):
     """Runs until `epoch`, then leaves in the middle of it."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            recipes.classifier, "tensorboard", lambda _: StopAt(epoch)
+            recipes.supervised, "tensorboard", lambda _: StopAt(epoch)
         )
         with pytest.raises(Stop):
             run()
@@ -324,11 +324,14 @@ def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
 def test_batch_norm_follows_a_small_set(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     seen = []
-    original = recipes.classifier._build
+    task = recipes.classifier.TASK
+
+    def build(*arguments):
+        seen.append(task.build(*arguments))
+        return seen[-1]
+
     monkeypatch.setattr(
-        recipes.classifier,
-        "_build",
-        lambda *a: seen.append(original(*a)) or seen[-1],
+        recipes.classifier, "TASK", dataclasses.replace(task, build=build)
     )
     plan = recipe(photos, model={"name": str(tmp_path / "base")}, epochs=1)
     recipes.train(plan, tmp_path / "tuned", verbose=0)
@@ -416,7 +419,7 @@ def test_a_damaged_state_is_named(tmp_path, photos):
 
 def test_weight_decay_spares_norms_and_biases(tmp_path, photos, monkeypatch):
     spared = {}
-    original = recipes.classifier._optimizer
+    original = recipes.supervised._optimizer
 
     def watched(plan, model, *arguments):
         optimizer = original(plan, model, *arguments)
@@ -425,7 +428,7 @@ def test_weight_decay_spares_norms_and_biases(tmp_path, photos, monkeypatch):
             spared[variable.path] = not decayed
         return optimizer
 
-    monkeypatch.setattr(recipes.classifier, "_optimizer", watched)
+    monkeypatch.setattr(recipes.supervised, "_optimizer", watched)
     recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
     assert spared == {
         "conv/kernel": False,

@@ -19,9 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ylg.layers.conditional_batch_normalization import (
-    ConditionalBatchNormalization,
-)
+from ylg.gan.sampling import num_classes
 from ylg.lookahead import Lookahead
 
 INTERPOLATIONS = ("nearest", "bilinear")
@@ -458,11 +456,7 @@ def _check_labels(label, generator, starts):
                 f"Received: label={label!r}"
             )
         return None
-    classes = next(
-        layer.num_classes
-        for layer in generator.layers
-        if isinstance(layer, ConditionalBatchNormalization)
-    )
+    classes = num_classes(generator)
     labels = np.asarray(-1 if label is None else label)
     whole = labels.dtype.kind in "iu" and labels.shape in ((), (starts,))
     if not whole or labels.min() < 0 or labels.max() >= classes:

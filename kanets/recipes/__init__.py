@@ -1,13 +1,13 @@
 """Recipes: how a model is trained, as plain data; and running one.
 
-A recipe is a `Recipe` or a `GANRecipe`, on disk a TOML file with its fields.
-`train` turns it into `compile()` and `fit()` and keeps everything in a run's
-folder; started again on the same folder, it continues where it was stopped.
+A recipe is a `Recipe`, a `SegmentationRecipe` or a `GANRecipe`, on disk a TOML
+file with its fields. `train` turns it into `compile()` and `fit()` and keeps
+everything in a run's folder; started again on the same folder, it continues
+where it was stopped.
 """
 
 from kanets.recipes.classifier import train_classifier
 from kanets.recipes.fields import (
-    NETS,
     Augment,
     Data,
     FineTune,
@@ -16,11 +16,14 @@ from kanets.recipes.fields import (
     Measure,
     Optimize,
     Recipe,
-    from_dict,
-    read,
-    to_toml,
+    SegmentationAugment,
+    SegmentationData,
+    SegmentationRecipe,
 )
+from kanets.recipes.files import from_dict, read, to_toml
 from kanets.recipes.gan import train_gan
+from kanets.recipes.rules import NETS
+from kanets.recipes.segmenter import train_segmenter
 
 __all__ = [
     "NETS",
@@ -32,24 +35,35 @@ __all__ = [
     "Measure",
     "Optimize",
     "Recipe",
+    "SegmentationAugment",
+    "SegmentationData",
+    "SegmentationRecipe",
     "from_dict",
     "read",
     "to_toml",
     "train",
 ]
 
+_TRAIN = {
+    Recipe: train_classifier,
+    SegmentationRecipe: train_segmenter,
+    GANRecipe: train_gan,
+}
+
 
 def train(recipe, directory, verbose=1):
-    """Runs a recipe in a folder; see `train_classifier` and `train_gan`.
+    """Runs a recipe in a folder, by the function for its kind.
 
     Args:
-        recipe: a `Recipe` or a `GANRecipe`.
+        recipe: a `Recipe`, `SegmentationRecipe` or `GANRecipe`.
         directory: the run's folder, new or of the same recipe.
         verbose: as in `fit()`; 0 prints nothing.
 
     Returns:
         A dict, also in the folder's `result.json`.
+
+    Raises:
+        ValueError, kanets.data.BadPicturesError: as
+            `kanets.recipes.supervised.train`.
     """
-    if isinstance(recipe, GANRecipe):
-        return train_gan(recipe, directory, verbose)
-    return train_classifier(recipe, directory, verbose)
+    return _TRAIN[type(recipe)](recipe, directory, verbose)

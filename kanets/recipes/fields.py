@@ -1,24 +1,8 @@
-"""What a recipe says: its fields, their rules, and its TOML file."""
+"""What a recipe says: its fields, section by section."""
 
 import dataclasses
-import json
-import tomllib
-from pathlib import Path
 
-from kanets.nets import KANet, MobileNetV2
-from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
-
-NETS = {"KANet": KANet, "MobileNetV2": MobileNetV2}
-OPTIMIZERS = {"sgd": LayerwiseSGD, "adamw": LayerwiseAdamW}
-GAN_ARGUMENTS = {
-    "width",
-    "latent_size",
-    "attention",
-    "attention_size",
-    "num_heads",
-    "conditional",
-}
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+from kanets.recipes import rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +83,11 @@ class Recipe:
     """A training run as plain data.
 
     Attributes:
-        model: `name` ("KANet", "MobileNetV2", or a zoo name or path of a
-            model to start from) and, for the first two, their arguments;
-            "none" is None.
+        model: `name` (a key of `recipes.NETS`, or a zoo name or path of a
+            model to start from) and, for the nets, their arguments; "none" is
+            None.
         epochs, batch_size, seed: integers.
-        precision: "float32", "mixed_float16" or "mixed_bfloat16". A model
+        precision: one of `rules.PRECISIONS`. A model
             that is started from keeps the one it was saved with.
         jit_compile: "auto" (Keras decides), True or False.
         keep: which epoch becomes `best/`: "best" by validation accuracy, or
@@ -124,7 +108,67 @@ class Recipe:
     finetune: FineTune = FineTune()
 
     def __post_init__(self):
-        _check(self)
+        rules.check_classifier(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationData:
+    """What a segmenter is trained on; see `kanets.data.load_segmentation`.
+
+    Attributes:
+        source, image_size, validation, on_error: as in `Data`.
+        class_names: list of str, the meaning of the labels; None reads
+            `classes.txt` of the source.
+        ignore_label: the label of unlabelled pixels, or None.
+    """
+
+    source: str = ""
+    image_size: tuple | None = None
+    validation: float = 0.1
+    on_error: str = "stop"
+    class_names: tuple | None = None
+    ignore_label: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationAugment:
+    """See `kanets.augment.SegmentationAugmentation`."""
+
+    flip: bool = True
+    crop_size: tuple | None = None
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationRecipe:
+    """The training of a segmenter as plain data.
+
+    Attributes:
+        segmenter: `name` ("KANetSegmenter", or a zoo name or path of a
+            segmenter to start from) and, for the former, the net's arguments,
+            where `backbone` may be a zoo name or path; "none" is None.
+        balanced: whether the loss weighs classes by median frequency.
+        epochs, batch_size, seed, precision, jit_compile, keep: as in
+            `Recipe`; the best epoch is that of the greatest mean IoU.
+        data, augment, optimize, finetune: sections, see their classes;
+            the loss has no label smoothing.
+    """
+
+    segmenter: dict
+    epochs: int = 10
+    batch_size: int = 8
+    seed: int = 0
+    balanced: bool = False
+    precision: str = "float32"
+    jit_compile: bool | str = "auto"
+    keep: str = "best"
+    data: SegmentationData = SegmentationData()
+    augment: SegmentationAugment = SegmentationAugment()
+    optimize: Optimize = Optimize()
+    finetune: FineTune = FineTune()
+
+    def __post_init__(self):
+        rules.check_segmenter(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +212,7 @@ class GANRecipe:
     """The training of a GAN as plain data.
 
     Attributes:
-        gan: arguments of `ylg.SAGAN`, those of `GAN_ARGUMENTS`; "none" is
+        gan: arguments of `ylg.SAGAN`, those of `rules.GAN_ARGUMENTS`; "none" is
             None. `conditional = false` leaves the labels unused.
         epochs, batch_size, seed: integers.
         steps_per_epoch: after how many steps to write the log, the sample
@@ -192,231 +236,4 @@ class GANRecipe:
     measure: Measure = Measure()
 
     def __post_init__(self):
-        _check_gan(self)
-
-
-def from_dict(fields):
-    """A recipe from nested dicts, as TOML gives them.
-
-    Args:
-        fields: with a key "gan" they are those of a `GANRecipe`, otherwise
-            of a `Recipe`.
-
-    Raises:
-        ValueError: an unknown field or section, a value out of range.
-    """
-    fields = dict(fields)
-    kind, required = (
-        (GANRecipe, "gan") if "gan" in fields else (Recipe, "model")
-    )
-    for field in dataclasses.fields(kind):
-        name, section = field.name, type(field.default)
-        if name in fields and dataclasses.is_dataclass(section):
-            if not isinstance(fields[name], dict):
-                raise ValueError(
-                    f"[{name}] of a recipe must be a section. "
-                    f"Received: {name}={fields[name]!r}"
-                )
-            values = dict(fields[name])
-            _refuse_unknown(section, values, f"[{name}] of a recipe")
-            if values.get("image_size") is not None:
-                values["image_size"] = tuple(values["image_size"])
-            fields[name] = dataclasses.replace(field.default, **values)
-    _refuse_unknown(kind, fields, "a recipe")
-    return kind(**{required: None, **fields})
-
-
-def read(path):
-    """A `Recipe` or `GANRecipe` from a TOML file.
-
-    Raises:
-        ValueError: the file is missing, not TOML, or not a recipe.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            fields = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(
-            f"A recipe must be a TOML file. Received: {str(path)!r} ({error})"
-        ) from error
-    return from_dict(fields)
-
-
-def to_toml(recipe):
-    """The text of a TOML file that `read` turns into the same recipe."""
-    fields = dataclasses.asdict(recipe)
-    sections = {k: v for k, v in fields.items() if isinstance(v, dict)}
-    lines = [_toml_line(k, v) for k, v in fields.items() if k not in sections]
-    for name, values in sections.items():
-        lines.append(f"\n[{name}]")
-        if name in ("model", "gan"):  # TOML has no null
-            values = {k: "none" if v is None else v for k, v in values.items()}
-        lines += [_toml_line(k, v) for k, v in values.items() if v is not None]
-    return "\n".join(lines) + "\n"
-
-
-def arguments(section):
-    """The arguments of a net, from a section of a recipe."""
-    return {k: None if v == "none" else v for k, v in section.items()}
-
-
-def _toml_line(name, value):
-    # JSON's strings, numbers, booleans and lists are TOML's, too.
-    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
-
-
-def _refuse_unknown(kind, values, where):
-    known = [field.name for field in dataclasses.fields(kind)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(
-            f"The fields of {where} are {known}. Received: {unknown}"
-        )
-
-
-def _check(recipe):
-    """Raises a ValueError that names the first value out of its range."""
-    optimize, augment = recipe.optimize, recipe.augment
-    frozen, decay = recipe.finetune.frozen_epochs, recipe.finetune.layer_decay
-    model = recipe.model if isinstance(recipe.model, dict) else {}
-    rules = [
-        ("model", recipe.model, "name" in model, "a section with a name"),
-        ("epochs", recipe.epochs, _is_count(recipe.epochs), "1 or more"),
-        (
-            "batch_size",
-            recipe.batch_size,
-            _is_count(recipe.batch_size),
-            "1 or more",
-        ),
-        ("seed", recipe.seed, _is_count(recipe.seed, 0), "0 or more"),
-        (
-            "precision",
-            recipe.precision,
-            recipe.precision in PRECISIONS
-            and (recipe.precision == "float32" or model.get("name") in NETS),
-            f'one of {PRECISIONS}, and "float32" for a model that is loaded',
-        ),
-        (
-            "jit_compile",
-            recipe.jit_compile,
-            recipe.jit_compile in ("auto", True, False),
-            '"auto", true or false',
-        ),
-        (
-            "keep",
-            recipe.keep,
-            recipe.keep in ("best", "last"),
-            '"best" or "last"',
-        ),
-        (
-            "optimize.name",
-            optimize.name,
-            optimize.name in OPTIMIZERS,
-            f"one of {sorted(OPTIMIZERS)}",
-        ),
-        (
-            "optimize.learning_rate",
-            optimize.learning_rate,
-            _is_within(optimize.learning_rate) and optimize.learning_rate > 0,
-            "a positive number",
-        ),
-        (
-            "optimize.average",
-            optimize.average,
-            _is_within(optimize.average) and optimize.average < 1,
-            "in [0, 1)",
-        ),
-        (
-            "finetune.frozen_epochs",
-            frozen,
-            _is_count(frozen, 0) and frozen <= recipe.epochs,
-            f"in 0..epochs, which is {recipe.epochs}",
-        ),
-        (
-            "finetune.layer_decay",
-            decay,
-            _is_within(decay, 1) and decay > 0,
-            "in (0, 1]",
-        ),
-        ("augment.crop", augment.crop, _is_count(augment.crop, 0), "0 or more"),
-        (
-            "augment.randaugment",
-            augment.randaugment,
-            _is_count(augment.randaugment, 0),
-            "0 or more",
-        ),
-    ]
-    for section, field, greatest in (
-        ("optimize", "warmup_epochs", None),
-        ("optimize", "weight_decay", None),
-        ("optimize", "clip", None),
-        ("optimize", "label_smoothing", 1),
-        ("finetune", "norm_momentum", 1),
-        ("augment", "magnitude", 1),
-        ("augment", "mixup", None),
-        ("augment", "cutmix", None),
-    ):
-        value = getattr(getattr(recipe, section), field)
-        rule = "0 or more" if greatest is None else f"in 0..{greatest}"
-        holds = _is_within(value, greatest)
-        rules.append((f"{section}.{field}", value, holds, rule))
-    _apply(rules)
-
-
-def _check_gan(recipe):
-    """Raises a ValueError that names the first value out of its range."""
-    optimize, measure = recipe.optimize, recipe.measure
-    rules = [
-        (
-            "gan",
-            recipe.gan,
-            isinstance(recipe.gan, dict) and set(recipe.gan) <= GAN_ARGUMENTS,
-            f"a section with fields among {sorted(GAN_ARGUMENTS)}",
-        ),
-        _one_of("precision", recipe.precision, PRECISIONS),
-        _one_of("jit_compile", recipe.jit_compile, ("auto", True, False)),
-        _one_of("flip", recipe.flip, (True, False)),
-    ]
-    for name, value, least in (
-        ("epochs", recipe.epochs, 1),
-        ("steps_per_epoch", recipe.steps_per_epoch, 0),
-        ("batch_size", recipe.batch_size, 1),
-        ("seed", recipe.seed, 0),
-        ("optimize.discriminator_steps", optimize.discriminator_steps, 1),
-        ("measure.pictures", measure.pictures, 2),
-        ("measure.every", measure.every, 1),
-    ):
-        rules.append((name, value, _is_count(value, least), f"{least} or more"))
-    for name in ("generator_learning_rate", "discriminator_learning_rate"):
-        value = getattr(optimize, name)
-        holds = _is_within(value) and value > 0
-        rules.append((f"optimize.{name}", value, holds, "a positive number"))
-    for name in ("beta_1", "beta_2", "average"):
-        value = getattr(optimize, name)
-        holds = _is_within(value) and value < 1
-        rules.append((f"optimize.{name}", value, holds, "in [0, 1)"))
-    _apply(rules)
-
-
-def _one_of(name, value, allowed):
-    return name, value, value in allowed, f"one of {allowed}"
-
-
-def _apply(rules):
-    for name, value, holds, rule in rules:
-        if not holds:
-            raise ValueError(
-                f"{name} must be {rule}. "
-                f"Received: {name.rpartition('.')[2]}={value!r}"
-            )
-
-
-def _is_count(value, least=1):
-    return type(value) is int and value >= least
-
-
-def _is_within(value, greatest=None):
-    """Whether it is a number from 0 to `greatest`, without end if None."""
-    if type(value) not in (int, float) or not value >= 0:
-        return False
-    return greatest is None or value <= greatest
+        rules.check_gan(self)

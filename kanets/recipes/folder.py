@@ -9,7 +9,7 @@ import tomllib
 import keras
 
 from kanets import checkpoints, data
-from kanets.recipes.fields import from_dict, read, to_toml
+from kanets.recipes.files import from_dict, read, to_toml
 
 
 def claim(recipe, directory):

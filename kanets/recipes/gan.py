@@ -10,7 +10,7 @@ import numpy as np
 import ylg
 from kanets import checkpoints, data, zoo
 from kanets.augment import Mirror
-from kanets.recipes.fields import arguments
+from kanets.recipes.files import arguments
 from kanets.recipes.folder import claim, load, precision, printer, tensorboard
 
 NETWORKS = ("generator", "discriminator")
@@ -26,7 +26,7 @@ def train_gan(recipe, directory, verbose=1):
     at the end `result.json`. A run that was stopped continues from its last
     whole epoch, and ends as if it had not been stopped.
 
-    Args, Returns, Raises: as `train_classifier`; the result is the last row
+    Args, Returns, Raises: as `supervised.train`; the result is the last row
     of the log.
     """
     directory = Path(directory)

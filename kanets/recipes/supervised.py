@@ -1,30 +1,52 @@
-"""A classifier's recipe, run with `compile()` and `fit()`."""
+"""A run of `compile()` and `fit()` on labelled pictures, in a run's folder."""
 
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
-from kanets import checkpoints, data, zoo
-from kanets.augment import Augmentation
+from kanets import checkpoints
 from kanets.optimizers import layer_decay_factors
-from kanets.recipes.fields import NETS, OPTIMIZERS, arguments
-from kanets.recipes.folder import claim, load, precision, printer, tensorboard
+from kanets.recipes.folder import claim, precision, printer, tensorboard
+from kanets.recipes.rules import OPTIMIZERS
 
 
-def train_classifier(recipe, directory, verbose=1):
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What differs from one kind of model to another.
+
+    Attributes:
+        load: recipe -> training and validation set, the latter maybe None.
+        build: recipe, training set -> model whose last trained layer is
+            called `predictions`.
+        loss: recipe, training set -> loss.
+        metrics: training set -> list of metrics.
+        figure: the metric whose greatest value on the validation set marks
+            the best epoch.
+    """
+
+    load: Callable
+    build: Callable
+    loss: Callable
+    metrics: Callable
+    figure: str
+
+
+def train(task, recipe, directory, verbose=1):
     """Runs a recipe with `compile()` and `fit()` in a run's folder.
 
     The folder holds `recipe.toml`, `log.csv` (a row an epoch), `best/` (the
-    model folder of the best validation accuracy), `last.weights.h5` (to
+    model folder of the best validation figure), `last.weights.h5` (to
     resume from), `tensorboard/` where TensorBoard's writer is installed, and
     at the end `result.json`. A run that was stopped, by whatever, continues
     from its last whole epoch when `train` is called again.
 
     Args:
-        recipe: a `Recipe`.
+        task: a `Task`.
+        recipe: a recipe of that kind.
         directory: the run's folder, new or of the same recipe.
         verbose: as in `fit()`; 0 prints nothing.
 
@@ -54,8 +76,8 @@ def train_classifier(recipe, directory, verbose=1):
         )
     with precision(recipe.precision):
         keras.utils.set_random_seed(recipe.seed)
-        train_set, validation_set = _load(recipe)
-        model = _build(recipe, train_set)
+        train_set, validation_set = task.load(recipe)
+        model = task.build(recipe, train_set)
         say(
             f"{model.name}: {model.count_params():,} parameters; "
             f"{train_set.num_pictures:,} pictures of "
@@ -64,6 +86,7 @@ def train_classifier(recipe, directory, verbose=1):
         for phase in _phases(recipe):
             if done < phase.last_epoch:
                 _fit(
+                    task,
                     model,
                     recipe,
                     phase,
@@ -74,7 +97,7 @@ def train_classifier(recipe, directory, verbose=1):
                     verbose,
                 )
     rows, _ = checkpoints.read_progress(directory)
-    monitor = _monitor(recipe, validation_set)
+    monitor = _monitor(task, recipe, validation_set)
     best = max(rows, key=lambda row: row[monitor])
     result = {
         **best,
@@ -85,6 +108,13 @@ def train_classifier(recipe, directory, verbose=1):
     checkpoints.write_log(directory, rows)
     checkpoints.replace_text(result_path, json.dumps(result, indent=1))
     return result
+
+
+def set_norm_momentum(model, momentum):
+    """Sets the momentum of every batch normalisation, nested ones too."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +131,7 @@ def _phases(recipe):
 
 
 def _fit(
+    task,
     model,
     recipe,
     phase,
@@ -111,16 +142,14 @@ def _fit(
     verbose,
 ):
     """One phase: compile, restore what there is, and `fit()`."""
-    for layer in model.layers[:-1]:
-        layer.trainable = not phase.frozen
+    for layer in model.layers:
+        layer.trainable = layer.name == "predictions" or not phase.frozen
     steps = len(train_set)
     epochs = phase.last_epoch - phase.first_epoch
     model.compile(
         optimizer=_optimizer(recipe, model, steps, epochs),
-        loss=keras.losses.CategoricalCrossentropy(
-            label_smoothing=recipe.optimize.label_smoothing
-        ),
-        metrics=["accuracy"],
+        loss=task.loss(recipe, train_set),
+        metrics=task.metrics(train_set),
         jit_compile=recipe.jit_compile,
     )
     if initial_epoch:
@@ -134,7 +163,7 @@ def _fit(
     kept = checkpoints.Checkpoints(
         directory,
         train_set.class_names,
-        _monitor(recipe, validation_set),
+        _monitor(task, recipe, validation_set),
         average,
         train_set,
     )
@@ -179,36 +208,7 @@ def _optimizer(recipe, model, steps, epochs):
     return optimizer
 
 
-def _load(recipe):
-    train_set, validation_set = load(recipe)
-    classes = len(train_set.class_names)
-    augmentation = Augmentation(
-        classes, train_set.image_size, **dataclasses.asdict(recipe.augment)
-    )
-    train_set = data.augmented(train_set, augmentation)
-    if validation_set is not None:
-        plain = Augmentation(classes, train_set.image_size, flip=False)
-        validation_set = data.augmented(validation_set, plain)
-    return train_set, validation_set
-
-
-def _build(recipe, train_set):
-    options = arguments(recipe.model)
-    name = options.pop("name")
-    shape = (*train_set.image_size, 3)
-    classes = len(train_set.class_names)
-    if name in NETS:
-        return NETS[name](input_shape=shape, classes=classes, **options)
-    model = zoo.create_model(
-        name, num_classes=classes, input_shape=shape, **options
-    )
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = recipe.finetune.norm_momentum
-    return model
-
-
-def _monitor(recipe, validation_set):
+def _monitor(task, recipe, validation_set):
     """The column of the log whose greatest value marks the kept epoch."""
-    by_accuracy = recipe.keep == "best" and validation_set is not None
-    return "val_accuracy" if by_accuracy else "epoch"
+    by_figure = recipe.keep == "best" and validation_set is not None
+    return f"val_{task.figure}" if by_figure else "epoch"

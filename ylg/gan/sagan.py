@@ -13,6 +13,7 @@ from ylg.gan.discriminator import discriminator
 from ylg.gan.generator import generator
 from ylg.gan.gradients import gradient_step, run_stateless
 from ylg.gan.optimizer_pair import OptimizerPair
+from ylg.gan.sampling import draw
 
 NETWORK_ARGUMENTS = (
     "image_size",
@@ -219,14 +220,8 @@ class SAGAN(keras.Model):
             float32 NumPy array (count, image_size, image_size, 3) in [-1, 1].
         """
         z = keras.random.normal((count, self.latent_size), seed=seed)
-        inputs = ops.convert_to_numpy(z)
-        if self.num_classes is not None:
-            if labels is None:
-                labels = ops.arange(count) % self.num_classes
-            inputs = [inputs, ops.convert_to_numpy(labels).astype("int32")]
-        return self.averaged_generator.predict(
-            inputs, batch_size=batch_size, verbose=0
-        )
+        z = ops.convert_to_numpy(z)
+        return draw(self.averaged_generator, z, labels, batch_size)
 
     def train_step(self, *arguments):
         """One step on a batch, as the backend's trainer calls it."""

@@ -1,0 +1,168 @@
+"""Which net wins under the same recipe and budget? Three seeds each.
+
+    python benchmarks/comparison.py cifar10 --data cifar10
+    python benchmarks/comparison.py tiny_imagenet_32 --data tiny_imagenet_32
+    python benchmarks/comparison.py speed
+
+The first two train every net of `NETS` with every seed, one after the other,
+in `runs/comparison/<data>/<net>_<seed>` (a run that was stopped continues,
+one that is complete is not repeated), and write a row per run to
+`benchmarks/comparison_<data>.csv`: the accuracy is that of `kanets evaluate`
+after the last epoch on the test or validation pictures, which choose nothing.
+All nets have the same recipe, strides and width multiplier; `alpha` and
+`epochs` set the budget. `speed` measures all of them side by side in this
+process, in rounds, and writes `benchmarks/comparison_speed.csv` (medians).
+"""
+
+import argparse
+import csv
+import statistics
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kanets import evaluation, recipes
+from kanets.nets import multiply_adds
+from kanets.recipes.files import arguments
+
+HERE = Path(__file__).parent
+STRIDES = [2, 1, 2, 2, 1]
+NETS = {
+    "kanet_qkv": {"name": "KANet", "attention": "kao_qkv"},
+    "kanet_kv": {"name": "KANet", "attention": "kao_kv"},
+    "kanet_dense": {"name": "KANet", "attention": "dense"},
+    "kanet_dense_pool": {"name": "KANet", "attention": "dense_pool"},
+    "kanet_ylg": {"name": "KANet", "attention": "ylg"},
+    "kanet_none": {"name": "KANet", "attention": "none"},
+    "mobilenet_v2": {"name": "MobileNetV2"},
+    "mobilenet_v3_small": {"name": "MobileNetV3Small"},
+}
+DATA_SETS = ("cifar10", "tiny_imagenet_32")
+
+
+def recipe(net, source, alpha, epochs, seed):
+    """The recipe of all nets; only the model and the seed differ."""
+    return recipes.from_dict(
+        {
+            "model": {**NETS[net], "alpha": alpha, "strides": STRIDES},
+            "epochs": epochs,
+            "batch_size": 128,
+            "seed": seed,
+            "keep": "last",
+            "data": {"source": str(source)},
+            "augment": {"crop": 4},
+            "optimize": {
+                "name": "sgd",
+                "learning_rate": 0.05,
+                "warmup_epochs": 0.25,
+                "weight_decay": 0.005,
+            },
+        }
+    )
+
+
+def build(net, alpha, classes):
+    options = arguments({**NETS[net], "alpha": alpha})
+    make = recipes.NETS[options.pop("name")]
+    return make((32, 32, 3), classes=classes, strides=STRIDES, **options)
+
+
+def accuracies(options):
+    path = HERE / f"comparison_{options.question}.csv"
+    rows = []
+    for seed in options.seeds:
+        for net in options.nets:
+            run = Path(options.runs) / options.question / f"{net}_{seed}"
+            plan = recipe(
+                net, options.data, options.alpha, options.epochs, seed
+            )
+            recipes.train(plan, run, verbose=2)
+            measured = evaluation.evaluate(run, options.data)
+            rows.append(
+                {
+                    "net": net,
+                    "seed": seed,
+                    "accuracy": f"{measured['accuracy']:.4f}",
+                    "correct": measured["correct"],
+                    "pictures": measured["pictures"],
+                    "alpha": options.alpha,
+                    "epochs": options.epochs,
+                    "keras": keras.version(),
+                    "backend": keras.backend.backend(),
+                }
+            )
+            print(rows[-1], flush=True)
+            write(path, rows)
+            keras.utils.clear_session()
+
+
+def speed(options):
+    models = {}
+    for net in options.nets:
+        model = build(net, options.alpha, 10)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        models[net] = model
+    generator = np.random.default_rng(0)
+    images = generator.uniform(0, 255, (128, 32, 32, 3)).astype("float32")
+    labels = generator.integers(10, size=128)
+    steps = {net: [] for net in models}
+    answers = {net: [] for net in models}
+    for turn in range(options.rounds + 2):
+        for net, model in models.items():
+            start = time.perf_counter()
+            model.train_on_batch(images, labels)
+            middle = time.perf_counter()
+            model.predict_on_batch(images[:1])
+            end = time.perf_counter()
+            if turn > 1:  # the first ones compile and warm up
+                steps[net].append(middle - start)
+                answers[net].append(end - middle)
+    rows = [
+        {
+            "net": net,
+            "alpha": options.alpha,
+            "parameters": model.count_params(),
+            "multiply_adds": multiply_adds(model),
+            "training_images_per_s": round(128 / statistics.median(steps[net])),
+            "latency_ms": f"{statistics.median(answers[net]) * 1e3:.2f}",
+            "rounds": options.rounds,
+            "keras": keras.version(),
+            "backend": keras.backend.backend(),
+        }
+        for net, model in models.items()
+    ]
+    write(HERE / "comparison_speed.csv", rows)
+    for row in rows:
+        print(row)
+
+
+def write(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("question", choices=[*DATA_SETS, "speed"])
+    parser.add_argument("--data", help="the folder of the data set")
+    parser.add_argument("--runs", default="runs/comparison")
+    parser.add_argument("--alpha", type=float, default=0.25)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    options = parser.parse_args()
+    if options.question == "speed":
+        speed(options)
+    elif options.data is None:
+        parser.error("--data is needed")
+    else:
+        accuracies(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Picture files and labels, as evaluation and prediction need them."""
+
+from pathlib import Path
+
+from kanets import data
+from kanets.data import folders
+from kanets.data.graph_pictures import JPEG, PNG
+from kanets.data.pictures import SUFFIXES, PictureError, read_picture
+from kanets.export import find_savedmodel
+
+CHUNK = 100  # pictures that are decoded at once
+
+
+def servable(paths, on_error):
+    """Rows of the pictures that a bundle can read: whole JPEG and PNG."""
+    _, rows, _ = folders.read_pictures(paths, (1, 1), on_error)
+    others = []
+    for row in rows:
+        with paths[row].open("rb") as file:
+            if not file.read(8).startswith((JPEG, PNG)):
+                others.append(row)
+    if others and on_error == "stop":
+        reason = "a SavedModel reads JPEG and PNG only"
+        raise data.BadPicturesError([(paths[row], reason) for row in others])
+    return [row for row in rows if row not in set(others)]
+
+
+def labels_of(savedmodel):
+    """The class names of a bundle, in the order of its probabilities."""
+    labels = find_savedmodel(savedmodel) / "assets.extra" / "labels.txt"
+    if not labels.exists():
+        raise ValueError(
+            "The SavedModel must hold assets.extra/labels.txt. "
+            f"Received: {str(savedmodel)!r}"
+        )
+    return labels.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def read(path):
+    """One picture as uint8 (H, W, 3); an error names the file."""
+    try:
+        return read_picture(path)
+    except PictureError as error:
+        raise data.BadPicturesError([(path, str(error))]) from None
+
+
+def picture_files(paths):
+    """The files, and those of the folders, among `paths`."""
+    files = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in SUFFIXES and p.name[0] != "."
+            )
+            if not found:
+                raise ValueError(
+                    f"The folder holds no pictures. Received: {str(path)!r}"
+                )
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(
+                f"There is no such picture. Received: {str(path)!r}"
+            )
+    return files
+
+
+def size_of(model):
+    """Height and width of a model's input, which must be fixed."""
+    size = model.input_shape[1:3]
+    if None in size:
+        raise ValueError(
+            "The model must have a fixed input size; give it one with "
+            "kanets.create_model(..., input_shape=...). "
+            f"Received: input_shape={model.input_shape}"
+        )
+    return size
+
+
+def class_names_of(model):
+    """The class names of a Keras model, which must have some."""
+    names = getattr(model, "class_names", None)
+    if not names:
+        raise ValueError(
+            "The model must have class names (labels.txt beside its weights). "
+            f"Received: {model.name!r} without"
+        )
+    return list(names)

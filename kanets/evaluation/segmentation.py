@@ -1,0 +1,173 @@
+"""Mean intersection over union, and label maps of picture files."""
+
+import numpy as np
+
+from kanets import data, visualize
+from kanets.data.label_maps import find_test_pairs
+from kanets.data.pictures import fit_picture
+from kanets.evaluation.files import (
+    class_names_of,
+    labels_of,
+    picture_files,
+    read,
+    servable,
+)
+from kanets.evaluation.savedmodels import sizes_of_savedmodel
+from kanets.export import load_segmenter_savedmodel
+
+
+def evaluate(
+    model, source, *, batch_size=4, on_error="stop", ignore_label=None
+):
+    """Mean intersection over union on a set of label maps.
+
+        IoU of a class = pixels of it, found / (pixels of it or taken for it)
+
+    counted over all pictures at once; the mean is over the classes that
+    occur, in the labels or in what was found.
+
+    Args:
+        model: a segmenter with class names, or the path of its SavedModel,
+            which is given the bytes of the files.
+        source: a folder with images/ and labels/, or with `test/`, `val/` or
+            `validation/` that hold these.
+        batch_size: pictures per step.
+        on_error: "stop" at pictures that cannot be read, or "skip" them.
+        ignore_label: the label of pixels that do not count, or None.
+
+    Returns:
+        A dict: `mean_iou`, `pixel_accuracy`, `iou` (a dict from each class
+        that occurs to its figure), `pictures`.
+
+    Raises:
+        ValueError: no pictures there, a model without class names, a label
+            that is no class of the model and not `ignore_label`.
+    """
+    is_keras = hasattr(model, "predict")
+    names = class_names_of(model) if is_keras else labels_of(model)
+    pictures = data.load_segmentation_test(
+        source,
+        class_names=names,
+        ignore_label=ignore_label,
+        image_size=_size(model),
+        batch_size=batch_size,
+        on_error=on_error,
+    )
+    if is_keras:
+        found = (_likeliest(model, images) for images, _ in pictures)
+    else:
+        found = _served(model, source, pictures)
+    counts = np.zeros((len(names), len(names)), np.int64)
+    for (_, labels), maps in zip(pictures, found, strict=True):
+        counts += confusion(labels, maps, len(names), ignore_label)
+    return {**figures(counts, names), "pictures": pictures.num_pictures}
+
+
+def confusion(labels, found, classes, ignore_label=None):
+    """How many pixels of each class were taken for which.
+
+    Args:
+        labels, found: int arrays of one shape.
+        classes: number of classes.
+        ignore_label: the label of pixels that do not count, or None.
+
+    Returns:
+        int64 array (classes, classes): labels by what was found.
+    """
+    counted = np.ones(labels.shape, bool)
+    if ignore_label is not None:
+        counted = labels != ignore_label
+    pairs = labels[counted].astype(np.int64) * classes + found[counted]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def figures(counts, names):
+    """Mean IoU, pixel accuracy and IoU of the classes that occur."""
+    hits = np.diag(counts)
+    union = counts.sum(0) + counts.sum(1) - hits
+    iou = {
+        name: float(hit / total)
+        for name, hit, total in zip(names, hits, union, strict=True)
+        if total
+    }
+    return {
+        "mean_iou": float(np.mean(list(iou.values()))),
+        "pixel_accuracy": float(hits.sum() / counts.sum()),
+        "iou": iou,
+    }
+
+
+def predict(model, paths, directory, top_k=5):
+    """Writes what a segmenter sees in picture files.
+
+    Args:
+        model: a segmenter, or the path of its SavedModel.
+        paths: picture files, or folders of them.
+        directory: gets `<stem>_labels.png`, the label map, and
+            `<stem>_overlay.png`, the picture tinted by class.
+
+        top_k: classes per picture.
+
+    Returns:
+        A list of `(path, [(class name, share of the pixels), ...])`, greatest
+        first.
+
+    Raises:
+        ValueError: two pictures of one stem; a folder without pictures.
+        kanets.data.BadPicturesError, FileNotFoundError: a file that cannot be
+            read or does not exist, named.
+    """
+    files = picture_files(paths)
+    stems = [path.stem for path in files]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(
+            "The names of the pictures, without folder and suffix, must "
+            f"differ. Received: {twice} more than once"
+        )
+    is_keras = hasattr(model, "predict")
+    names = class_names_of(model) if is_keras else labels_of(model)
+    serve = None if is_keras else load_segmenter_savedmodel(model)
+    size = _size(model)
+    results = []
+    for path in files:
+        picture = read(path)
+        picture = picture if size is None else fit_picture(picture, size)
+        if is_keras:
+            [found] = _likeliest(model, picture[None].astype("float32"))
+        else:
+            servable([path], "stop")  # an error names the file
+            [found] = serve([path.read_bytes()])
+        visualize.save_segmentation(picture, found, directory, path.stem)
+        shares = np.bincount(found.ravel(), minlength=len(names)) / found.size
+        order = np.argsort(-shares, kind="stable")[:top_k]
+        pairs = [(names[i], float(shares[i])) for i in order if shares[i]]
+        results.append((path, pairs))
+    return results
+
+
+def _likeliest(model, images):
+    return np.asarray(model.predict_on_batch(images)).argmax(-1)
+
+
+def _served(path, source, pictures):
+    """Label maps of a SavedModel from the files' bytes, batch by batch."""
+    serve = load_segmenter_savedmodel(path)
+    skipped = {name for name, _ in pictures.skipped}
+    files = [
+        picture
+        for picture, label_map in find_test_pairs(source)
+        if not skipped & {str(picture), str(label_map)}
+    ]
+    servable(files, "stop")  # an error names the file
+    for start in range(0, len(files), pictures.batch_size):
+        part = files[start : start + pictures.batch_size]
+        yield serve([file.read_bytes() for file in part])
+
+
+def _size(model):
+    """Height and width the model is for; None of a model of open size."""
+    if not hasattr(model, "predict"):
+        return sizes_of_savedmodel(model, "label_map")
+    size = model.input_shape[1:3]
+    return None if None in size else size

@@ -1,0 +1,59 @@
+"""A classifier's recipe, run with `compile()` and `fit()`."""
+
+import dataclasses
+
+import keras
+
+from kanets import data, zoo
+from kanets.augment import Augmentation
+from kanets.recipes import supervised
+from kanets.recipes.files import arguments
+from kanets.recipes.folder import load
+from kanets.recipes.rules import NETS
+
+
+def train_classifier(recipe, directory, verbose=1):
+    """Runs a `Recipe`; see `kanets.recipes.supervised.train`."""
+    return supervised.train(TASK, recipe, directory, verbose)
+
+
+def _load(recipe):
+    train_set, validation_set = load(recipe)
+    classes = len(train_set.class_names)
+    augmentation = Augmentation(
+        classes, train_set.image_size, **dataclasses.asdict(recipe.augment)
+    )
+    train_set = data.augmented(train_set, augmentation)
+    if validation_set is not None:
+        plain = Augmentation(classes, train_set.image_size, flip=False)
+        validation_set = data.augmented(validation_set, plain)
+    return train_set, validation_set
+
+
+def _build(recipe, train_set):
+    options = arguments(recipe.model)
+    name = options.pop("name")
+    shape = (*train_set.image_size, 3)
+    classes = len(train_set.class_names)
+    if name in NETS:
+        return NETS[name](input_shape=shape, classes=classes, **options)
+    model = zoo.create_model(
+        name, num_classes=classes, input_shape=shape, **options
+    )
+    supervised.set_norm_momentum(model, recipe.finetune.norm_momentum)
+    return model
+
+
+def _loss(recipe, train_set):
+    return keras.losses.CategoricalCrossentropy(
+        label_smoothing=recipe.optimize.label_smoothing
+    )
+
+
+TASK = supervised.Task(
+    load=_load,
+    build=_build,
+    loss=_loss,
+    metrics=lambda train_set: ["accuracy"],
+    figure="accuracy",
+)

@@ -1,0 +1,89 @@
+"""Recipes as nested dicts and as TOML files."""
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+
+from kanets.recipes.fields import GANRecipe, Recipe, SegmentationRecipe
+
+# The section that only this kind of recipe has.
+KINDS = {"model": Recipe, "segmenter": SegmentationRecipe, "gan": GANRecipe}
+
+
+def from_dict(fields):
+    """A recipe from nested dicts, as TOML gives them.
+
+    Args:
+        fields: with a key "gan" they are those of a `GANRecipe`, with
+            "segmenter" of a `SegmentationRecipe`, otherwise of a `Recipe`.
+
+    Raises:
+        ValueError: an unknown field or section, a value out of range.
+    """
+    fields = dict(fields)
+    required = next((name for name in KINDS if name in fields), "model")
+    kind = KINDS[required]
+    for field in dataclasses.fields(kind):
+        name, section = field.name, type(field.default)
+        if name in fields and dataclasses.is_dataclass(section):
+            if not isinstance(fields[name], dict):
+                raise ValueError(
+                    f"[{name}] of a recipe must be a section. "
+                    f"Received: {name}={fields[name]!r}"
+                )
+            values = dict(fields[name])
+            _refuse_unknown(section, values, f"[{name}] of a recipe")
+            for key, value in values.items():
+                values[key] = tuple(value) if type(value) is list else value
+            fields[name] = dataclasses.replace(field.default, **values)
+    _refuse_unknown(kind, fields, "a recipe")
+    return kind(**{required: None, **fields})
+
+
+def read(path):
+    """A recipe from a TOML file.
+
+    Raises:
+        ValueError: the file is missing, not TOML, or not a recipe.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            fields = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(
+            f"A recipe must be a TOML file. Received: {str(path)!r} ({error})"
+        ) from error
+    return from_dict(fields)
+
+
+def to_toml(recipe):
+    """The text of a TOML file that `read` turns into the same recipe."""
+    fields = dataclasses.asdict(recipe)
+    sections = {k: v for k, v in fields.items() if isinstance(v, dict)}
+    lines = [_toml_line(k, v) for k, v in fields.items() if k not in sections]
+    for name, values in sections.items():
+        lines.append(f"\n[{name}]")
+        if name in KINDS:  # TOML has no null
+            values = {k: "none" if v is None else v for k, v in values.items()}
+        lines += [_toml_line(k, v) for k, v in values.items() if v is not None]
+    return "\n".join(lines) + "\n"
+
+
+def arguments(section):
+    """The arguments of a net, from a section of a recipe."""
+    return {k: None if v == "none" else v for k, v in section.items()}
+
+
+def _toml_line(name, value):
+    # JSON's strings, numbers, booleans and lists are TOML's, too.
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+
+
+def _refuse_unknown(kind, values, where):
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(
+            f"The fields of {where} are {known}. Received: {unknown}"
+        )

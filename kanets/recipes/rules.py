@@ -1,0 +1,202 @@
+"""What the values of a recipe must be; the first that is not is named."""
+
+from kanets.nets import KANet, MobileNetV2, MobileNetV3Small
+from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
+
+NETS = {
+    "KANet": KANet,
+    "MobileNetV2": MobileNetV2,
+    "MobileNetV3Small": MobileNetV3Small,
+}
+OPTIMIZERS = {"sgd": LayerwiseSGD, "adamw": LayerwiseAdamW}
+GAN_ARGUMENTS = {
+    "width",
+    "latent_size",
+    "attention",
+    "attention_size",
+    "num_heads",
+    "conditional",
+}
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
+def check_classifier(recipe):
+    """Raises a ValueError that names the first value out of its range."""
+    named = isinstance(recipe.model, dict) and "name" in recipe.model
+    augment = recipe.augment
+    _apply(
+        ("model", recipe.model, named, "a section with a name"),
+        *_run(recipe),
+        _precision(recipe.precision, named and recipe.model["name"] in NETS),
+        *_supervised(recipe),
+        _count("augment.crop", augment.crop, 0),
+        _count("augment.randaugment", augment.randaugment, 0),
+        _number("augment.magnitude", augment.magnitude, 1),
+        _number("augment.mixup", augment.mixup),
+        _number("augment.cutmix", augment.cutmix),
+    )
+
+
+def check_segmenter(recipe):
+    """Raises a ValueError that names the first value out of its range."""
+    named = isinstance(recipe.segmenter, dict) and "name" in recipe.segmenter
+    fresh = named and recipe.segmenter["name"] == "KANetSegmenter"
+    crop, scale = recipe.augment.crop_size, recipe.augment.scale
+    ignored = recipe.data.ignore_label
+    _apply(
+        ("segmenter", recipe.segmenter, named, "a section with a name"),
+        *_run(recipe),
+        _precision(recipe.precision, fresh),
+        *_supervised(recipe),
+        (
+            "optimize.label_smoothing",
+            recipe.optimize.label_smoothing,
+            recipe.optimize.label_smoothing == 0,
+            "0 for a segmenter",
+        ),
+        _choice("balanced", recipe.balanced, (True, False)),
+        (
+            "data.ignore_label",
+            ignored,
+            ignored is None or _is_count(ignored, 0),
+            "0 or more",
+        ),
+        _choice("augment.flip", recipe.augment.flip, (True, False)),
+        (
+            "augment.crop_size",
+            crop,
+            crop is None or (len(crop) == 2 and all(map(_is_count, crop))),
+            "(height, width)",
+        ),
+        ("augment.scale", scale, _is_number(scale) and scale >= 1, "1 or more"),
+    )
+
+
+def check_gan(recipe):
+    """Raises a ValueError that names the first value out of its range."""
+    optimize, measure = recipe.optimize, recipe.measure
+    known = isinstance(recipe.gan, dict) and set(recipe.gan) <= GAN_ARGUMENTS
+    _apply(
+        (
+            "gan",
+            recipe.gan,
+            known,
+            f"a section with fields among {sorted(GAN_ARGUMENTS)}",
+        ),
+        *_run(recipe),
+        _precision(recipe.precision, True),
+        _choice("flip", recipe.flip, (True, False)),
+        _count("steps_per_epoch", recipe.steps_per_epoch, 0),
+        _count("optimize.discriminator_steps", optimize.discriminator_steps),
+        _positive(
+            "optimize.generator_learning_rate", optimize.generator_learning_rate
+        ),
+        _positive(
+            "optimize.discriminator_learning_rate",
+            optimize.discriminator_learning_rate,
+        ),
+        _decay("optimize.beta_1", optimize.beta_1),
+        _decay("optimize.beta_2", optimize.beta_2),
+        _decay("optimize.average", optimize.average),
+        _count("measure.pictures", measure.pictures, 2),
+        _count("measure.every", measure.every),
+    )
+
+
+def _run(recipe):
+    """Rules of what every recipe has."""
+    return [
+        _count("epochs", recipe.epochs),
+        _count("batch_size", recipe.batch_size),
+        _count("seed", recipe.seed, 0),
+        (
+            "jit_compile",
+            recipe.jit_compile,
+            recipe.jit_compile in ("auto", True, False),
+            '"auto", true or false',
+        ),
+    ]
+
+
+def _supervised(recipe):
+    """Rules of what a classifier's and a segmenter's recipe share."""
+    optimize, finetune = recipe.optimize, recipe.finetune
+    frozen, decay = finetune.frozen_epochs, finetune.layer_decay
+    return [
+        (
+            "keep",
+            recipe.keep,
+            recipe.keep in ("best", "last"),
+            '"best" or "last"',
+        ),
+        _choice("optimize.name", optimize.name, sorted(OPTIMIZERS)),
+        _positive("optimize.learning_rate", optimize.learning_rate),
+        _number("optimize.warmup_epochs", optimize.warmup_epochs),
+        _number("optimize.weight_decay", optimize.weight_decay),
+        _number("optimize.clip", optimize.clip),
+        _number("optimize.label_smoothing", optimize.label_smoothing, 1),
+        _decay("optimize.average", optimize.average),
+        (
+            "finetune.frozen_epochs",
+            frozen,
+            _is_count(frozen, 0) and frozen <= recipe.epochs,
+            f"in 0..epochs, which is {recipe.epochs}",
+        ),
+        (
+            "finetune.layer_decay",
+            decay,
+            _is_number(decay, 1) and decay > 0,
+            "in (0, 1]",
+        ),
+        _number("finetune.norm_momentum", finetune.norm_momentum, 1),
+    ]
+
+
+def _precision(precision, fresh):
+    return (
+        "precision",
+        precision,
+        precision in PRECISIONS and (precision == "float32" or fresh),
+        f'one of {PRECISIONS}, and "float32" for a model that is loaded',
+    )
+
+
+def _choice(name, value, allowed):
+    return name, value, value in allowed, f"one of {allowed}"
+
+
+def _count(name, value, least=1):
+    return name, value, _is_count(value, least), f"{least} or more"
+
+
+def _number(name, value, greatest=None):
+    rule = "0 or more" if greatest is None else f"in 0..{greatest}"
+    return name, value, _is_number(value, greatest), rule
+
+
+def _positive(name, value):
+    return name, value, _is_number(value) and value > 0, "a positive number"
+
+
+def _decay(name, value):
+    return name, value, _is_number(value) and value < 1, "in [0, 1)"
+
+
+def _apply(*rules):
+    for name, value, holds, rule in rules:
+        if not holds:
+            raise ValueError(
+                f"{name} must be {rule}. "
+                f"Received: {name.rpartition('.')[2]}={value!r}"
+            )
+
+
+def _is_count(value, least=1):
+    return type(value) is int and value >= least
+
+
+def _is_number(value, greatest=None):
+    """Whether it is a number from 0 to `greatest`, without end if None."""
+    if type(value) not in (int, float) or not value >= 0:
+        return False
+    return greatest is None or value <= greatest

@@ -1,0 +1,84 @@
+"""A segmenter's recipe, run with `compile()` and `fit()`."""
+
+import keras
+
+from kanets import data, zoo
+from kanets.augment import SegmentationAugmentation
+from kanets.losses import SegmentationCrossentropy, median_frequency_weights
+from kanets.nets import KANetSegmenter
+from kanets.recipes import supervised
+from kanets.recipes.files import arguments
+
+
+def train_segmenter(recipe, directory, verbose=1):
+    """Runs a `SegmentationRecipe`; see `kanets.recipes.supervised.train`."""
+    return supervised.train(TASK, recipe, directory, verbose)
+
+
+def _load(recipe):
+    settings = recipe.data
+    if not settings.source:
+        raise ValueError(
+            "data.source must be a folder with images/ and labels/. "
+            "Received: source=''"
+        )
+    train_set, validation_set = data.load_segmentation(
+        settings.source,
+        class_names=settings.class_names,
+        ignore_label=settings.ignore_label,
+        image_size=settings.image_size,
+        batch_size=recipe.batch_size,
+        validation=settings.validation,
+        seed=recipe.seed,
+        on_error=settings.on_error,
+    )
+    augmentation = SegmentationAugmentation(
+        recipe.augment.crop_size,
+        recipe.augment.flip,
+        recipe.augment.scale,
+        settings.ignore_label,
+    )
+    return data.augmented(train_set, augmentation), validation_set
+
+
+def _build(recipe, train_set):
+    options = arguments(recipe.segmenter)
+    name = options.pop("name")
+    # Trained on crops, validated on whole pictures: the size stays open.
+    shape = (None, None, 3)
+    classes = len(train_set.class_names)
+    if name != "KANetSegmenter":
+        model = zoo.create_model(
+            name, num_classes=classes, input_shape=shape, **options
+        )
+        supervised.set_norm_momentum(model, recipe.finetune.norm_momentum)
+        return model
+    backbone = options.pop("backbone", None)
+    if backbone is not None:
+        backbone = zoo.load_model(backbone)
+    return KANetSegmenter(shape, classes=classes, backbone=backbone, **options)
+
+
+def _loss(recipe, train_set):
+    weights = median_frequency_weights(train_set) if recipe.balanced else None
+    return SegmentationCrossentropy(train_set.ignore_label, weights)
+
+
+def _metrics(train_set):
+    return [
+        keras.metrics.MeanIoU(
+            len(train_set.class_names),
+            name="mean_iou",
+            ignore_class=train_set.ignore_label,
+            sparse_y_pred=False,
+        )
+    ]
+
+
+TASK = supervised.Task(
+    load=_load,
+    build=_build,
+    loss=_loss,
+    metrics=_metrics,
+    figure="mean_iou",
+)
