@@ -2,20 +2,24 @@
 
     python benchmarks/comparison.py cifar10 --data cifar10
     python benchmarks/comparison.py tiny_imagenet_32 --data tiny_imagenet_32
+    python benchmarks/comparison.py camvid --data camvid --seeds 0
     python benchmarks/comparison.py speed
 
 The first two train every net of `NETS` with every seed, one after the other,
 in `runs/comparison/<data>/<net>_<seed>` (a run that was stopped continues,
 one that is complete is not repeated), and write a row per run to
-`benchmarks/comparison_<data>.csv`: the accuracy is that of `kanets evaluate`
+`benchmarks/comparison_<data>.csv`: the figure is that of `kanets evaluate`
 after the last epoch on the test or validation pictures, which choose nothing.
-All nets have the same recipe, strides and width multiplier; `alpha` and
-`epochs` set the budget. `speed` measures all of them side by side in this
+All nets have the same recipe, strides and width multiplier; `--alpha` and
+`--epochs` set the budget. `camvid` does the same with the recipe
+`training/kanet_segmenter_camvid.toml` and every attention of `SEGMENTERS`
+after the pyramid. `speed` measures the classifiers side by side in this
 process, in rounds, and writes `benchmarks/comparison_speed.csv` (medians).
 """
 
 import argparse
 import csv
+import dataclasses
 import statistics
 import time
 from pathlib import Path
@@ -29,6 +33,7 @@ from kanets.recipes.files import arguments
 
 HERE = Path(__file__).parent
 STRIDES = [2, 1, 2, 2, 1]
+EPOCHS = 2
 NETS = {
     "kanet_qkv": {"name": "KANet", "attention": "kao_qkv"},
     "kanet_kv": {"name": "KANet", "attention": "kao_kv"},
@@ -39,7 +44,13 @@ NETS = {
     "mobilenet_v2": {"name": "MobileNetV2"},
     "mobilenet_v3_small": {"name": "MobileNetV3Small"},
 }
-DATA_SETS = ("cifar10", "tiny_imagenet_32")
+SEGMENTERS = ("kao_qkv", "kao_kv", "dense", "none")
+# What is measured, and options of `evaluate`.
+DATA_SETS = {
+    "cifar10": ("accuracy", {}),
+    "tiny_imagenet_32": ("accuracy", {}),
+    "camvid": ("mean_iou", {"ignore_label": 11}),
+}
 
 
 def recipe(net, source, alpha, epochs, seed):
@@ -69,26 +80,51 @@ def build(net, alpha, classes):
     return make((32, 32, 3), classes=classes, strides=STRIDES, **options)
 
 
-def accuracies(options):
+def segmentation_recipe(attention, source, epochs, seed):
+    """The recipe of the zoo's segmenter with another attention."""
+    recipe = recipes.read(
+        HERE.parent / "training" / "kanet_segmenter_camvid.toml"
+    )
+    return dataclasses.replace(
+        recipe,
+        segmenter={**recipe.segmenter, "attention": attention},
+        data=dataclasses.replace(recipe.data, source=str(source)),
+        epochs=recipe.epochs if epochs is None else epochs,
+        seed=seed,
+    )
+
+
+def compare(options):
+    figure, evaluation_options = DATA_SETS[options.question]
+    segments = options.question == "camvid"
+    names = options.nets or (SEGMENTERS if segments else NETS)
     path = HERE / f"comparison_{options.question}.csv"
     rows = []
     for seed in options.seeds:
-        for net in options.nets:
-            run = Path(options.runs) / options.question / f"{net}_{seed}"
-            plan = recipe(
-                net, options.data, options.alpha, options.epochs, seed
+        for name in names:
+            run = Path(options.runs) / options.question / f"{name}_{seed}"
+            if segments:
+                plan = segmentation_recipe(
+                    name, options.data, options.epochs, seed
+                )
+                alpha = plan.segmenter["alpha"]
+            else:
+                alpha = options.alpha
+                epochs = options.epochs or EPOCHS
+                plan = recipe(name, options.data, alpha, epochs, seed)
+            result = recipes.train(plan, run, verbose=2)
+            measured = evaluation.evaluate(
+                run, options.data, **evaluation_options
             )
-            recipes.train(plan, run, verbose=2)
-            measured = evaluation.evaluate(run, options.data)
             rows.append(
                 {
-                    "net": net,
+                    "net": name,
                     "seed": seed,
-                    "accuracy": f"{measured['accuracy']:.4f}",
-                    "correct": measured["correct"],
+                    figure: f"{measured[figure]:.4f}",
                     "pictures": measured["pictures"],
-                    "alpha": options.alpha,
-                    "epochs": options.epochs,
+                    "parameters": result["parameters"],
+                    "alpha": alpha,
+                    "epochs": plan.epochs,
                     "keras": keras.version(),
                     "backend": keras.backend.backend(),
                 }
@@ -96,11 +132,23 @@ def accuracies(options):
             print(rows[-1], flush=True)
             write(path, rows)
             keras.utils.clear_session()
+    summarize(rows, figure)
+
+
+def summarize(rows, figure):
+    """Prints mean and standard deviation over the seeds."""
+    for name in dict.fromkeys(row["net"] for row in rows):
+        values = [float(r[figure]) for r in rows if r["net"] == name]
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        print(
+            f"{name}: {figure} {statistics.mean(values):.4f} +- {spread:.4f} "
+            f"({len(values)} seeds)"
+        )
 
 
 def speed(options):
     models = {}
-    for net in options.nets:
+    for net in options.nets or NETS:
         model = build(net, options.alpha, 10)
         model.compile("sgd", "sparse_categorical_crossentropy")
         models[net] = model
@@ -151,17 +199,17 @@ def main():
     parser.add_argument("--data", help="the folder of the data set")
     parser.add_argument("--runs", default="runs/comparison")
     parser.add_argument("--alpha", type=float, default=0.25)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--nets", nargs="+", help="default: all")
     options = parser.parse_args()
     if options.question == "speed":
         speed(options)
     elif options.data is None:
         parser.error("--data is needed")
     else:
-        accuracies(options)
+        compare(options)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ _TASKS = {
     "segmentation": ("image-segmentation", "Segmenters"),
     "generation": ("unconditional-image-generation", "Generators"),
 }
+_METRICS = {
+    "classification": "top-1 accuracy",
+    "segmentation": "mean IoU",
+    "generation": "Frechet distance",
+}
 _NETS = {
     "KANet": 'a KANet (Gao, Wang and Ji, "Kronecker Attention Networks", KDD '
     "2020)",
@@ -142,15 +147,16 @@ def zoo_page(entries):
         lines += [
             f"## {title}",
             "",
-            "| name | data | figure | parameters | multiply-adds | size "
-            "| pictures |",
-            "|---|---|---|---|---|---|---|",
+            f"| name | data | {_METRICS[task]} | measured on | parameters "
+            "| multiply-adds | size | pictures |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for entry in chosen:
             height, width, _ = entry.input_shape
+            _, _, place = entry.metric.partition(", ")
             lines.append(
                 f"| [{entry.name}]({entry.name}/README.md) | {entry.data} "
-                f"| {_figure(entry)} {entry.metric} | {entry.parameters:,} "
+                f"| {_figure(entry)} | {place} | {entry.parameters:,} "
                 f"| {entry.multiply_adds / 1e6:,.1f} M | {_megabytes(entry)} "
                 f"| {height}x{width} |"
             )

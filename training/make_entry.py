@@ -66,7 +66,7 @@ def make_entry(name, run, source, machine, notes):
     flags = "".join(f" --{k.replace('_', '-')} {v}" for k, v in options.items())
     place = f"{measured['pictures']:,} {part} pictures"
     if task == "generation":
-        place = f"{place}, features of {measured['extractor']}"
+        place = f"{place}, {measured['extractor']}"
     files = sorted(folder.rglob("model.weights.h5"))
     shape = picture_shape(model, recipe, kind)
     entry = zoo.Entry(
