@@ -1,0 +1,158 @@
+"""Recipes of segmenters: their nets, their runs, their errors."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from kanets import cli, nets, recipes, zoo
+from kanets.losses import median_frequency_weights
+from tests.photos import write_streets
+
+SIZE = (12, 16)
+DATA = {"class_names": ["blue", "red"], "ignore_label": 7}
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory):
+    return write_streets(tmp_path_factory.mktemp("streets"), 7, 3, SIZE)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A small segmenter of three classes, to start from."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="scale")(inputs)
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(x)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.Conv2D(3, 1, name="predictions")(x)
+    outputs = keras.layers.Softmax(name="probabilities")(x)
+    model = keras.Model(inputs, outputs, name="small")
+    folder = tmp_path_factory.mktemp("base") / "model"
+    return zoo.save_model(model, folder, ["a", "b", "c"])
+
+
+def recipe(streets, base, **changes):
+    fields = {
+        "segmenter": {"name": str(base)},
+        "epochs": 3,
+        "batch_size": 3,
+        "data": {"source": str(streets), **DATA},
+        "augment": {"crop_size": [8, 8], "scale": 1.5},
+        "optimize": {"name": "adamw", "learning_rate": 0.05},
+        **changes,
+    }
+    return recipes.from_dict(fields)
+
+
+def test_toml_round_trip(tmp_path, streets, base):
+    plan = recipe(streets, base, balanced=True)
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipes.to_toml(plan), encoding="utf-8")
+    assert recipes.read(path) == plan
+    assert isinstance(plan, recipes.SegmentationRecipe)
+
+
+def test_a_run_learns_and_goes_on(tmp_path, streets, base, capsys):
+    plan = recipe(streets, base, finetune={"frozen_epochs": 1})
+    whole = recipes.train(plan, tmp_path / "whole", verbose=0)
+    assert whole["val_mean_iou"] > 0.8
+    model = zoo.load_model(tmp_path / "whole")
+    assert model.class_names == ("blue", "red")
+    assert model.output_shape == (None, None, None, 2)
+    assert model.get_layer("bn").momentum == 0.9
+
+    # Stopped after two epochs, then the same command again.
+    class Stop(Exception):
+        pass
+
+    def leave(_):
+        def end(epoch, logs):
+            if epoch == 2:
+                raise Stop
+
+        return keras.callbacks.LambdaCallback(on_epoch_begin=end)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes.supervised, "tensorboard", leave)
+        with pytest.raises(Stop):
+            recipes.train(plan, tmp_path / "parts", verbose=0)
+    parts = recipes.train(plan, tmp_path / "parts", verbose=1)
+    assert "after epoch 2 of 3" in capsys.readouterr().out
+    assert parts["val_mean_iou"] == pytest.approx(whole["val_mean_iou"], 1e-3)
+    for a, b in zip(
+        zoo.load_model(tmp_path / "parts").get_weights(),
+        model.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_balanced_weighs_by_median_frequency(streets, base):
+    plan = recipe(streets, base, balanced=True)
+    train_set, _ = recipes.segmenter._load(plan)
+    loss = recipes.segmenter.TASK.loss(plan, train_set)
+    assert loss.class_weight == median_frequency_weights(train_set)
+    plain = dataclasses.replace(plan, balanced=False)
+    assert recipes.segmenter.TASK.loss(plain, train_set).class_weight is None
+
+
+def test_a_new_net_takes_the_weights_of_a_backbone(tmp_path, streets, base):
+    backbone = nets.KANet((32, 32, 3), 0.25, classes=5)
+    zoo.save_model(backbone, tmp_path / "backbone")
+    plan = recipe(
+        streets,
+        base,
+        segmenter={
+            "name": "KANetSegmenter",
+            "alpha": 0.25,
+            "attention": "none",
+            "backbone": str(tmp_path / "backbone"),
+        },
+    )
+    train_set, validation_set = recipes.segmenter._load(plan)
+    assert validation_set.num_pictures == 3
+    images, labels = train_set[0]
+    assert images.shape == (3, 8, 8, 3) and labels.shape == (3, 8, 8)
+    model = recipes.segmenter._build(plan, train_set)
+    assert model.output_shape == (None, None, None, 2)
+    stem = backbone.get_layer("stem_conv").kernel
+    np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, stem)
+    names = {layer.name for layer in model.layers}
+    assert "attention" not in names and "predictions" in names
+
+
+def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
+    (streets / "classes.txt").write_text("blue\nred\n")
+    run = tmp_path / "run"
+    command = ["finetune", str(base), "--data", str(streets), "--to", str(run)]
+    options = ["--epochs", "1", "--batch-size", "4", "--ignore-label", "7"]
+    assert cli.main([*command, *options]) == 0
+    assert "validation mean iou" in capsys.readouterr().out
+    assert zoo.load_model(run).class_names == ("blue", "red")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"segmenter": {}}, "segmenter must be a section with a name"),
+        ({"balanced": 1.5}, "balanced must be one of"),
+        ({"augment": {"scale": 0.5}}, "augment.scale must be 1 or more"),
+        ({"augment": {"crop_size": [8]}}, r"crop_size=\(8,\)"),
+        ({"data": {"ignore_label": -1}}, "ignore_label=-1"),
+        ({"optimize": {"label_smoothing": 0.1}}, "0 for a segmenter"),
+        ({"precision": "mixed_float16"}, "a model that is loaded"),
+    ],
+)
+def test_bad_values_are_named(streets, base, changes, text):
+    with pytest.raises(ValueError, match=text):
+        recipe(streets, base, **changes)
+
+
+def test_a_source_is_needed(tmp_path, base):
+    plan = recipe("", base)
+    with pytest.raises(ValueError, match="images/ and labels/.*source=''"):
+        recipes.train(plan, tmp_path / "run", verbose=0)
