@@ -172,7 +172,7 @@ def draw(folder, run, model, task, source, options):
         return ("samples.png", "curve.png")
     if task == "classification":
         pictures = data.load_test(source, class_names=model.class_names)
-        chosen = [i * pictures.num_pictures // 5 for i in range(5)]
+        chosen = [i * pictures.num_pictures // 3 for i in range(3)]
         images = pictures.pictures.take(chosen).astype("uint8")
         visualize.attention_sheet(model, images, folder / "attention.png")
         return ("attention.png", "curve.png")
