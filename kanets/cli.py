@@ -175,16 +175,17 @@ def _export(options):
 def _list(options):
     from kanets import zoo
 
-    entries = zoo.list_models(options.pattern)
-    rows = [("name", "parameters", "size", "metric", "data")]
-    for entry in entries:
+    rows = [("name", "figure", "parameters", "multiply-adds", "size", "data")]
+    for entry in zoo.list_models(options.pattern, task=options.task):
+        digits = 2 if entry.task == "generation" else 4
         rows.append(
             (
                 entry.name,
+                f"{entry.value:.{digits}f} {entry.metric.split(',')[0]}",
                 f"{entry.parameters:,}",
-                "x".join(map(str, entry.input_shape[:2])),
-                f"{entry.value:.4f} {entry.metric}",
-                entry.data,
+                f"{entry.multiply_adds / 1e6:,.1f} M",
+                f"{entry.weights_bytes / 1e6:.1f} MB",
+                f"{entry.data}, {'x'.join(map(str, entry.input_shape[:2]))}",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -377,6 +378,9 @@ def _parser():
 
     sub = command("list", _list, "The models of the zoo.", "list 'kanet_qkv*'")
     sub.add_argument("pattern", nargs="?", default="*")
+    sub.add_argument(
+        "--task", help="classification, segmentation or generation"
+    )
 
     sub = command(
         "demo",
