@@ -36,15 +36,15 @@ STRIDES = [2, 1, 2, 2, 1]
 EPOCHS = 2
 NETS = {
     "kanet_qkv": {"name": "KANet", "attention": "kao_qkv"},
-    "kanet_kv": {"name": "KANet", "attention": "kao_kv"},
-    "kanet_dense": {"name": "KANet", "attention": "dense"},
-    "kanet_dense_pool": {"name": "KANet", "attention": "dense_pool"},
-    "kanet_ylg": {"name": "KANet", "attention": "ylg"},
-    "kanet_none": {"name": "KANet", "attention": "none"},
     "mobilenet_v2": {"name": "MobileNetV2"},
+    "kanet_none": {"name": "KANet", "attention": "none"},
+    "kanet_kv": {"name": "KANet", "attention": "kao_kv"},
     "mobilenet_v3_small": {"name": "MobileNetV3Small"},
+    "kanet_dense_pool": {"name": "KANet", "attention": "dense_pool"},
+    "kanet_dense": {"name": "KANet", "attention": "dense"},
+    "kanet_ylg": {"name": "KANet", "attention": "ylg"},
 }
-SEGMENTERS = ("kao_qkv", "kao_kv", "dense", "none")
+SEGMENTERS = ("kao_qkv", "none", "dense", "kao_kv")
 # What is measured, and options of `evaluate`.
 DATA_SETS = {
     "cifar10": ("accuracy", {}),

@@ -30,7 +30,7 @@ _TASKS = {
     "segmentation": ("image-segmentation", "Segmenters"),
     "generation": ("unconditional-image-generation", "Generators"),
 }
-_METRICS = {
+METRICS = {
     "classification": "top-1 accuracy",
     "segmentation": "mean IoU",
     "generation": "Frechet distance",
@@ -38,11 +38,12 @@ _METRICS = {
 _NETS = {
     "KANet": 'a KANet (Gao, Wang and Ji, "Kronecker Attention Networks", KDD '
     "2020)",
+    "MobileNetV2": "a MobileNetV2 (Sandler et al., CVPR 2018)",
+    "MobileNetV3Small": "a MobileNetV3-Small (Howard et al., ICCV 2019)",
     "KANetSegmenter": "a KANet with a dilated body, a pyramid, a Kronecker "
     "attention module and a bilinear decoder (`kanets.KANetSegmenter`)",
-    "SAGAN": "the generator and the discriminator of a SAGAN (Zhang et al., "
-    'ICML 2019; sparse attention of Daras et al., "Your Local GAN", CVPR '
-    "2020)",
+    "SAGAN": "the generator of a SAGAN (Zhang et al., ICML 2019), with its "
+    "discriminator,",
 }
 _USE = {
     "classification": """import kanets
@@ -104,6 +105,9 @@ def card(entry):
         entry.evaluate_command,
         "```",
         "",
+        "The layers are those of `kanets`, so it is imported before "
+        "`keras.saving.load_model`, too.",
+        "",
         "```python",
         *_USE[entry.task].format(name=entry.name).splitlines(),
         "```",
@@ -136,8 +140,7 @@ def zoo_page(entries):
         "Accuracies are what",
         "`kanets evaluate` prints; each card has the command. All were "
         "trained by the",
-        "recipes in [training/](../training/README.md), CPU-sized where the "
-        "card says so.",
+        "recipes in [training/](../training/README.md).",
         "",
     ]
     for task, (_, title) in _TASKS.items():
@@ -147,7 +150,7 @@ def zoo_page(entries):
         lines += [
             f"## {title}",
             "",
-            f"| name | data | {_METRICS[task]} | measured on | parameters "
+            f"| name | data | {METRICS[task]} | measured on | parameters "
             "| multiply-adds | size | pictures |",
             "|---|---|---|---|---|---|---|---|",
         ]

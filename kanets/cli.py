@@ -58,10 +58,14 @@ def _train(options):
 
 def _finetune(options):
     from kanets import export, recipes, zoo
+    from kanets.evaluation.files import check_takes_pictures
 
+    model = zoo.load_model(options.model)
+    check_takes_pictures(model, options.model)
+    segments = export.is_segmenter(model)
     fields = {
         "epochs": options.epochs,
-        "batch_size": options.batch_size,
+        "batch_size": 8 if segments else 32,
         "seed": options.seed,
         "data": {"source": options.data, "on_error": options.on_error},
         "optimize": {
@@ -71,11 +75,15 @@ def _finetune(options):
         },
         "finetune": {
             "frozen_epochs": min(options.frozen_epochs, options.epochs),
-            "layer_decay": options.layer_decay,
+            # A segmenter's branches lie side by side, not one below another.
+            "layer_decay": 1.0 if segments else 0.9,
         },
     }
-    model = zoo.load_model(options.model)
-    if export.is_segmenter(model):
+    if options.batch_size is not None:
+        fields["batch_size"] = options.batch_size
+    if options.layer_decay is not None:
+        fields["finetune"]["layer_decay"] = options.layer_decay
+    if segments:
         fields["segmenter"] = {"name": options.model}
         fields["data"]["ignore_label"] = options.ignore_label
         fields["data"]["image_size"] = options.image_size
@@ -319,13 +327,15 @@ def _parser():
     sub.add_argument(
         "--layer-decay",
         type=float,
-        default=0.9,
-        help="learning-rate factor per layer below the head (default 0.9)",
+        help="learning-rate factor per layer below the head (default 0.9, "
+        "of a segmenter 1)",
     )
     sub.add_argument(
         "--learning-rate", type=float, default=1e-3, help="peak, default 0.001"
     )
-    sub.add_argument("--batch-size", type=int, default=32, help="default 32")
+    sub.add_argument(
+        "--batch-size", type=int, help="default 32, of a segmenter 8"
+    )
     sub.add_argument("--seed", type=int, default=0, help="default 0")
     _image_size_option(sub)
     ignore_label(sub)

@@ -29,7 +29,7 @@ class SegmentationCrossentropy(keras.losses.Loss):
         reduction: as in `keras.losses.Loss`; the loss is a scalar already.
 
     Call arguments:
-        y_true: integer tensor (B, H, W), labels.
+        y_true: integer tensor (B, H, W) or (B, H, W, 1), labels.
         y_pred: tensor (B, H, W, classes), probabilities. Both may have any
             dtype; what follows runs in float32.
 
@@ -38,7 +38,8 @@ class SegmentationCrossentropy(keras.losses.Loss):
 
     Raises:
         ValueError: `class_weight` has a negative weight or another length
-            than the classes of `y_pred`.
+            than the classes of `y_pred`; labels of another rank; a
+            `sample_weight`, which the mean over the batch leaves no place for.
     """
 
     def __init__(
@@ -59,7 +60,24 @@ class SegmentationCrossentropy(keras.losses.Loss):
                     f"class_weight={self.class_weight}"
                 )
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            raise ValueError(
+                "Pixels are weighted by `class_weight` and `ignore_label` "
+                "alone. Received: sample_weight of shape "
+                f"{getattr(sample_weight, 'shape', None)}"
+            )
+        return super().__call__(y_true, y_pred)
+
     def call(self, y_true, y_pred):
+        shapes = f"y_true of shape {y_true.shape}, y_pred of {y_pred.shape}"
+        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
+            y_true = ops.squeeze(y_true, -1)
+        if len(y_true.shape) != len(y_pred.shape) - 1:
+            raise ValueError(
+                "Labels must be integers (batch, height, width). Received: "
+                f"{shapes}"
+            )
         num_classes = y_pred.shape[-1]
         class_weight = self.class_weight
         if class_weight is None:
@@ -97,8 +115,9 @@ def median_frequency_weights(batches):
     occurs in; its weight is the median of all frequencies over its own.
 
     Args:
-        batches: `kanets.data.Batches` of `kanets.data.load_segmentation`,
-            read once, as they are (without augmentation, for what is rare).
+        batches: `kanets.data.Batches` of `kanets.data.load_segmentation`;
+            the label maps are counted as they are stored, whatever augments
+            them.
 
     Returns:
         List of float, one weight for each class.
@@ -112,8 +131,9 @@ def median_frequency_weights(batches):
     """
     num_classes = len(batches.class_names)
     pixels, seen = np.zeros((2, num_classes))
-    for _, labels in batches:
-        for label_map in labels:
+    for start in range(0, len(batches.rows), batches.batch_size):
+        rows = batches.rows[start : start + batches.batch_size]
+        for label_map in batches.labels[rows]:
             labelled = label_map[label_map != batches.ignore_label]
             counts = np.bincount(labelled, minlength=num_classes)
             pixels += counts

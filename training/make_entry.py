@@ -1,6 +1,6 @@
 """Makes an entry of the zoo out of a run, or all cards anew.
 
-    python training/make_entry.py kanet_qkv_cifar10 --run runs/kanet_qkv_cifar10 --data cifar10
+    python training/make_entry.py kanet_qkv_cifar10 --run runs/kanet_qkv_cifar10 --data cifar10 --machine "two x86-64 CPU cores"
     python training/make_entry.py --cards
 
 The first copies the model of a run into `models/<name>/` and its log to
@@ -11,6 +11,7 @@ model's kind and of the data set alone, so it is written down here.
 """  # noqa: E501
 
 import argparse
+import dataclasses
 import platform
 import shutil
 from pathlib import Path
@@ -38,20 +39,18 @@ LICENCES = {
     "non-commercial",
     "CamVid": "weights and data: research",
 }
-METRICS = {
-    "classification": "top-1 accuracy",
-    "segmentation": "mean IoU",
-    "generation": "Frechet distance",
-}
+CAMVID_SIZE = (360, 480)  # of all its pictures
 
 
 def make_entry(name, run, source, machine, notes):
     recipe = recipes.read(run / "recipe.toml")
     kind = next(k for k in ("model", "segmenter", "gan") if hasattr(recipe, k))
+    check_recipe(recipe, TRAINING / f"{name}.toml")
     settings = arguments(getattr(recipe, kind))
-    folder = MODELS / name
+    backbone = settings.pop("backbone", None)
+    # Under another name until all of it is there.
+    folder = MODELS / f".{name}"
     copy_model(run, folder, kind)
-    shutil.copy(run / "log.csv", TRAINING / f"{name}.csv")
     model = zoo.load_model(folder)
     data_set, part, options = DATA_SETS[source.name]
     measured = evaluation.evaluate(folder, source, **options)
@@ -67,7 +66,17 @@ def make_entry(name, run, source, machine, notes):
     place = f"{measured['pictures']:,} {part} pictures"
     if task == "generation":
         place = f"{place}, {measured['extractor']}"
-    files = sorted(folder.rglob("model.weights.h5"))
+    files = [
+        path
+        for part in (folder, folder / "discriminator")
+        for path in sorted(part.glob("*"))
+        if path.name in ("config.json", "labels.txt", "model.weights.h5")
+    ]
+    licence = LICENCES[data_set]
+    if backbone is not None:
+        [body] = [e for e in zoo.list_models() if e.name == backbone]
+        notes = f"{notes}; the body starts from `{backbone}`".lstrip("; ")
+        licence = f"{licence}; of the body it starts from: {body.licence}"
     shape = picture_shape(model, recipe, kind)
     entry = zoo.Entry(
         name=name,
@@ -80,13 +89,15 @@ def make_entry(name, run, source, machine, notes):
         multiply_adds=kanets.nets.multiply_adds(model, input_shape=shape)
         if kind == "segmenter"
         else kanets.nets.multiply_adds(model),
-        weights_bytes=sum(file.stat().st_size for file in files),
+        weights_bytes=sum(
+            file.stat().st_size for file in files if file.suffix == ".h5"
+        ),
         files={
             file.relative_to(folder).as_posix(): zoo.sha256(file)
             for file in files
         },
         data=data_set,
-        metric=f"{METRICS[task]}, {place}",
+        metric=f"{cards.METRICS[task]}, {place}",
         value=figure,
         evaluate_command=f"kanets evaluate {name} --data {source.name}/{part}"
         + flags,
@@ -101,13 +112,27 @@ def make_entry(name, run, source, machine, notes):
             "python": ".".join(platform.python_version_tuple()[:2]),
         },
         machine=machine,
-        licence=LICENCES[data_set],
+        licence=licence,
         metrics=dict(others),
-        pictures=draw(folder, run, model, task, source / part, options),
+        pictures=draw(folder, name, run, model, task, source / part, options),
         notes=notes,
     )
     entry.to_json(folder / "entry.json")
+    shutil.copy(run / "log.csv", TRAINING / f"{name}.csv")
+    shutil.rmtree(MODELS / name, ignore_errors=True)
+    folder.rename(MODELS / name)
     print(f"{name}: {entry.value} {entry.metric}")
+
+
+def check_recipe(ran, path):
+    """The run must be of the recipe that the card names."""
+    named = recipes.read(path)
+    data = dataclasses.replace(named.data, source=ran.data.source)
+    if dataclasses.replace(named, data=data) != ran:
+        raise ValueError(
+            f"The run must be of {str(path)!r}, but for data.source. "
+            f"Received: {ran}"
+        )
 
 
 def copy_model(run, folder, kind):
@@ -144,8 +169,8 @@ def picture_shape(model, recipe, kind):
         return tuple(model.output_shape[1:])
     if kind == "model":
         return tuple(model.input_shape[1:])
-    size = recipe.data.image_size or (360, 480)
-    return (*size, 3)
+    size = recipe.data.image_size
+    return (*(CAMVID_SIZE if size is None else size), 3)
 
 
 def backend_version():
@@ -154,16 +179,14 @@ def backend_version():
     return importlib.metadata.version(keras.backend.backend())
 
 
-def draw(folder, run, model, task, source, options):
+def draw(folder, name, run, model, task, source, options):
     """Draws the pictures of the card; returns their names."""
     column = {
         "classification": "val_accuracy",
         "segmentation": "val_mean_iou",
         "generation": "frechet_distance",
     }[task]
-    visualize.plot_curves(
-        {folder.name: run / "log.csv"}, folder / "curve.png", column
-    )
+    visualize.plot_curves({name: run / "log.csv"}, folder / "curve.png", column)
     if task == "generation":
         rows, columns = 6, 10
         z = gan.latents(model.inputs[0].shape[-1], rows * columns)
@@ -209,10 +232,12 @@ def main():
     parser.add_argument("name", nargs="?")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--machine", default="two x86-64 CPU cores")
+    parser.add_argument("--machine", help="the kind of machine, in words")
     parser.add_argument("--notes", default="")
     parser.add_argument("--cards", action="store_true")
     options = parser.parse_args()
+    if options.name and not (options.run and options.data and options.machine):
+        parser.error("--run, --data and --machine are needed")
     if options.name:
         make_entry(
             options.name,

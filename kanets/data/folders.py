@@ -271,6 +271,12 @@ def _class_folders(root):
             "(`photos/<class>/*.jpg`). Received: a folder without folders, "
             f"source={str(root)!r}"
         )
+    if [folder.name for folder in found] == ["images", "labels"]:
+        raise ValueError(
+            "A folder with images/ and labels/ is read by "
+            "kanets.data.load_segmentation: these are no classes. "
+            f"Received: source={str(root)!r}"
+        )
     places = (root / LABELS_FILE, root.absolute().parent / LABELS_FILE)
     file = next((place for place in places if place.is_file()), None)
     if file is None:

@@ -81,6 +81,12 @@ def load_segmentation(
     root = _folder(source)
     parts = [root]
     if not _is_set(root):
+        if not _is_set(root / "train"):
+            raise ValueError(
+                "`source` must hold images/ and labels/, or train/ with "
+                f"these. Received: source={str(root)!r}, which holds "
+                f"{sorted(path.name for path in root.iterdir())[:10]}"
+            )
         held = folders.find_folder(root, folders.VALIDATION_FOLDERS)
         parts = [root / "train"] + ([] if held is None else [held])
     shared, rows = _read(

@@ -4,8 +4,11 @@
 SavedModel, which is given the bytes of the files and runs without Keras.
 """
 
+import inspect
+
 from kanets import zoo
 from kanets.evaluation import classification, generation, segmentation
+from kanets.evaluation.files import check_takes_pictures
 from kanets.evaluation.savedmodels import is_savedmodel, task_of_savedmodel
 from kanets.export import is_generator, is_segmenter
 
@@ -39,6 +42,13 @@ def evaluate(source, data, **options):
         kanets.data.BadPicturesError: pictures that cannot be read.
     """
     model, task = _open(source)
+    known = list(inspect.signature(_EVALUATE[task]).parameters)[2:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(
+            f"The options of {task} are {known}. "
+            f"Received: {unknown} for {str(source)!r}"
+        )
     return _EVALUATE[task](model, data, **options)
 
 
@@ -81,4 +91,5 @@ def _open(source):
     model = zoo.load_model(source)
     if is_generator(model):
         return model, "generation"
+    check_takes_pictures(model, source)
     return model, "segmentation" if is_segmenter(model) else "classification"

@@ -11,6 +11,7 @@ from kanets.data.pictures import fit_picture
 from kanets.evaluation.files import (
     CHUNK,
     class_names_of,
+    is_keras,
     labels_of,
     picture_files,
     read,
@@ -38,7 +39,7 @@ def evaluate(model, source, *, batch_size=100, on_error="stop"):
         ValueError: no pictures there; a model without class names; a class
             folder the model has no class for.
     """
-    count = _count_keras if hasattr(model, "predict") else _count_savedmodel
+    count = _count_keras if is_keras(model) else _count_savedmodel
     correct, total = count(model, source, batch_size, on_error)
     return {
         "accuracy": correct / total,
@@ -50,8 +51,7 @@ def evaluate(model, source, *, batch_size=100, on_error="stop"):
 def predict(model, paths, top_k=5):
     """The classes of picture files, best first; see `evaluation.predict`."""
     files = picture_files(paths)
-    is_keras = hasattr(model, "predict")
-    classify = _keras(model) if is_keras else _savedmodel(model)
+    classify = _keras(model) if is_keras(model) else _savedmodel(model)
     results = []
     for start in range(0, len(files), CHUNK):
         chunk = files[start : start + CHUNK]

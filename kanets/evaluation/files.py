@@ -14,15 +14,20 @@ CHUNK = 100  # pictures that are decoded at once
 def servable(paths, on_error):
     """Rows of the pictures that a bundle can read: whole JPEG and PNG."""
     _, rows, _ = folders.read_pictures(paths, (1, 1), on_error)
-    others = []
+    good, others = [], []
     for row in rows:
         with paths[row].open("rb") as file:
-            if not file.read(8).startswith((JPEG, PNG)):
-                others.append(row)
-    if others and on_error == "stop":
-        reason = "a SavedModel reads JPEG and PNG only"
-        raise data.BadPicturesError([(paths[row], reason) for row in others])
-    return [row for row in rows if row not in set(others)]
+            fits = file.read(8).startswith((JPEG, PNG))
+        (good if fits else others).append(row)
+    reason = "a SavedModel reads JPEG and PNG only"
+    faults = [(str(paths[row]), reason) for row in others]
+    folders.stop_or_warn(faults, len(good), on_error)
+    return good
+
+
+def is_keras(model):
+    """Whether it is a Keras model, not the path of a SavedModel."""
+    return hasattr(model, "predict")
 
 
 def labels_of(savedmodel):
@@ -89,3 +94,13 @@ def class_names_of(model):
             f"Received: {model.name!r} without"
         )
     return list(names)
+
+
+def check_takes_pictures(model, source):
+    """Raises a ValueError unless a Keras model takes pictures alone."""
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise ValueError(
+            "The model must take pictures, as a classifier or a segmenter. "
+            f"Received: {str(source)!r} with inputs {shapes}"
+        )

@@ -4,7 +4,7 @@ import numpy as np
 
 import ylg
 from kanets import data, zoo
-from kanets.evaluation.files import labels_of
+from kanets.evaluation.files import is_keras, labels_of
 from kanets.evaluation.savedmodels import sizes_of_savedmodel
 from kanets.export import find_savedmodel
 from ylg import gan
@@ -38,7 +38,7 @@ def evaluate(
     Raises:
         ValueError: no pictures there, an unknown extractor.
     """
-    served = not hasattr(model, "predict")
+    served = not is_keras(model)
     if served:
         (latent_size,) = sizes_of_savedmodel(model, "z")
         size = sizes_of_savedmodel(model, "images")[:2]

@@ -7,6 +7,7 @@ from kanets.data.label_maps import find_test_pairs
 from kanets.data.pictures import fit_picture
 from kanets.evaluation.files import (
     class_names_of,
+    is_keras,
     labels_of,
     picture_files,
     read,
@@ -32,7 +33,8 @@ def evaluate(
         source: a folder with images/ and labels/, or with `test/`, `val/` or
             `validation/` that hold these.
         batch_size: pictures per step.
-        on_error: "stop" at pictures that cannot be read, or "skip" them.
+        on_error: "stop" at pictures that cannot be read, or "skip" them; one
+            that a SavedModel cannot read, neither JPEG nor PNG, stops.
         ignore_label: the label of pixels that do not count, or None.
 
     Returns:
@@ -43,8 +45,7 @@ def evaluate(
         ValueError: no pictures there, a model without class names, a label
             that is no class of the model and not `ignore_label`.
     """
-    is_keras = hasattr(model, "predict")
-    names = class_names_of(model) if is_keras else labels_of(model)
+    names = _names(model)
     pictures = data.load_segmentation_test(
         source,
         class_names=names,
@@ -53,7 +54,7 @@ def evaluate(
         batch_size=batch_size,
         on_error=on_error,
     )
-    if is_keras:
+    if is_keras(model):
         found = (_likeliest(model, images) for images, _ in pictures)
     else:
         found = _served(model, source, pictures)
@@ -83,6 +84,11 @@ def confusion(labels, found, classes, ignore_label=None):
 
 def figures(counts, names):
     """Mean IoU, pixel accuracy and IoU of the classes that occur."""
+    if not counts.any():
+        raise ValueError(
+            "A pixel must have a class, or there is nothing to measure. "
+            "Received: label maps of ignore_label alone"
+        )
     hits = np.diag(counts)
     union = counts.sum(0) + counts.sum(1) - hits
     iou = {
@@ -125,15 +131,14 @@ def predict(model, paths, directory, top_k=5):
             "The names of the pictures, without folder and suffix, must "
             f"differ. Received: {twice} more than once"
         )
-    is_keras = hasattr(model, "predict")
-    names = class_names_of(model) if is_keras else labels_of(model)
-    serve = None if is_keras else load_segmenter_savedmodel(model)
+    names = _names(model)
+    serve = None if is_keras(model) else load_segmenter_savedmodel(model)
     size = _size(model)
     results = []
     for path in files:
         picture = read(path)
         picture = picture if size is None else fit_picture(picture, size)
-        if is_keras:
+        if is_keras(model):
             [found] = _likeliest(model, picture[None].astype("float32"))
         else:
             servable([path], "stop")  # an error names the file
@@ -144,6 +149,10 @@ def predict(model, paths, directory, top_k=5):
         pairs = [(names[i], float(shares[i])) for i in order if shares[i]]
         results.append((path, pairs))
     return results
+
+
+def _names(model):
+    return class_names_of(model) if is_keras(model) else labels_of(model)
 
 
 def _likeliest(model, images):
@@ -167,7 +176,7 @@ def _served(path, source, pictures):
 
 def _size(model):
     """Height and width the model is for; None of a model of open size."""
-    if not hasattr(model, "predict"):
+    if not is_keras(model):
         return sizes_of_savedmodel(model, "label_map")
     size = model.input_shape[1:3]
     return None if None in size else size

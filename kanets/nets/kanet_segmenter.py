@@ -216,13 +216,14 @@ def _copy_weights(backbone, body):
 
 
 def _summary(layer):
-    """What must agree: the kind, a named attention, the weights' shapes."""
+    """What must agree: kind, settings of the attention, weights' shapes."""
     if layer is None:
         return [None]
-    attention = layer.get_config().get("attention")
-    named = [attention] if isinstance(attention, str) else []
+    config = layer.get_config()
+    keys = ("attention", "attention_scale", "attention_activation")
+    settings = [config[key] for key in keys if key in config]
     return [
         type(layer).__name__,
-        *named,
+        *(value for value in settings if not isinstance(value, dict)),
         *(tuple(weight.shape) for weight in layer.weights),
     ]

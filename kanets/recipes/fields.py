@@ -68,9 +68,9 @@ class FineTune:
             batch norm of the frozen body runs in inference mode.
         layer_decay: each layer below the head learns by this factor slower
             than the one above it; 1 is all alike.
-        norm_momentum: of the moving statistics of batch norm. A small set
-            has few steps an epoch, and Keras's 0.99 would go on describing
-            the pictures the model came from.
+        norm_momentum: of the moving statistics of batch norm, of a model that
+            is loaded. A small set has few steps an epoch, and Keras's 0.99
+            would go on describing the pictures the model came from.
     """
 
     frozen_epochs: int = 0

@@ -19,7 +19,7 @@ def claim(recipe, directory):
     if path.exists() and (directory / checkpoints.STATE).exists():
         ours = dataclasses.asdict(from_dict(tomllib.loads(text)))
         theirs = dataclasses.asdict(read(path))
-        differing = [name for name in ours if ours[name] != theirs[name]]
+        differing = [name for name in ours if ours[name] != theirs.get(name)]
         if differing:
             raise ValueError(
                 "This folder holds the run of another recipe; choose a new "

@@ -17,18 +17,23 @@ GAN_ARGUMENTS = {
     "num_heads",
     "conditional",
 }
+_NET_RULE = (
+    "a section with a name, and without classifier_activation, as the loss "
+    "takes probabilities"
+)
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 def check_classifier(recipe):
     """Raises a ValueError that names the first value out of its range."""
-    named = isinstance(recipe.model, dict) and "name" in recipe.model
+    named = _is_net(recipe.model)
     augment = recipe.augment
     _apply(
-        ("model", recipe.model, named, "a section with a name"),
+        ("model", recipe.model, named, _NET_RULE),
         *_run(recipe),
         _precision(recipe.precision, named and recipe.model["name"] in NETS),
         *_supervised(recipe),
+        _choice("augment.flip", augment.flip, (True, False)),
         _count("augment.crop", augment.crop, 0),
         _count("augment.randaugment", augment.randaugment, 0),
         _number("augment.magnitude", augment.magnitude, 1),
@@ -39,15 +44,21 @@ def check_classifier(recipe):
 
 def check_segmenter(recipe):
     """Raises a ValueError that names the first value out of its range."""
-    named = isinstance(recipe.segmenter, dict) and "name" in recipe.segmenter
+    named = _is_net(recipe.segmenter)
     fresh = named and recipe.segmenter["name"] == "KANetSegmenter"
     crop, scale = recipe.augment.crop_size, recipe.augment.scale
     ignored = recipe.data.ignore_label
     _apply(
-        ("segmenter", recipe.segmenter, named, "a section with a name"),
+        ("segmenter", recipe.segmenter, named, _NET_RULE),
         *_run(recipe),
         _precision(recipe.precision, fresh),
         *_supervised(recipe),
+        (
+            "finetune.frozen_epochs",
+            recipe.finetune.frozen_epochs,
+            recipe.finetune.frozen_epochs == 0 or not fresh,
+            "0 for a net that is not loaded: all above its body is new",
+        ),
         (
             "optimize.label_smoothing",
             recipe.optimize.label_smoothing,
@@ -103,18 +114,21 @@ def check_gan(recipe):
     )
 
 
+def _is_net(section):
+    return (
+        isinstance(section, dict)
+        and "name" in section
+        and "classifier_activation" not in section
+    )
+
+
 def _run(recipe):
     """Rules of what every recipe has."""
     return [
         _count("epochs", recipe.epochs),
         _count("batch_size", recipe.batch_size),
         _count("seed", recipe.seed, 0),
-        (
-            "jit_compile",
-            recipe.jit_compile,
-            recipe.jit_compile in ("auto", True, False),
-            '"auto", true or false',
-        ),
+        _choice("jit_compile", recipe.jit_compile, ("auto", True, False)),
     ]
 
 
@@ -123,12 +137,7 @@ def _supervised(recipe):
     optimize, finetune = recipe.optimize, recipe.finetune
     frozen, decay = finetune.frozen_epochs, finetune.layer_decay
     return [
-        (
-            "keep",
-            recipe.keep,
-            recipe.keep in ("best", "last"),
-            '"best" or "last"',
-        ),
+        _choice("keep", recipe.keep, ("best", "last")),
         _choice("optimize.name", optimize.name, sorted(OPTIMIZERS)),
         _positive("optimize.learning_rate", optimize.learning_rate),
         _number("optimize.warmup_epochs", optimize.warmup_epochs),

@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-from pathlib import Path
 
 import keras
 
@@ -52,12 +51,12 @@ def create_model(
 
     Returns:
         A `keras.Model`, not compiled, from pixels 0..255 to probabilities, of
-        a GAN its generator; with its labels as `class_names` where the head
-        is the trained one.
+        a GAN its generator; with the labels as `class_names` where the head
+        has the entry's classes. Overrides build under the global dtype policy.
 
     Raises:
-        ValueError: what `load_model` raises; `num_classes` below 1;
-            `num_classes` or `input_shape` for a generator; an architecture
+        ValueError: what `load_model` raises; a `num_classes` or `input_shape`
+            that is none, or for a generator; an architecture
             with `pretrained`; overrides that the builder does not take, that
             the weights do not fit, or of what is no entry.
 
@@ -67,13 +66,13 @@ def create_model(
     >>> model.output_shape
     (None, 2)
     """
-    if num_classes is not None and num_classes < 1:
+    if num_classes is not None and not _is_positive(num_classes):
         raise ValueError(
             "num_classes must be a positive integer. "
-            f"Received: num_classes={num_classes}"
+            f"Received: num_classes={num_classes!r}"
         )
     architectures = {a.name: a for a in ARCHITECTURES}
-    if not pretrained and name in architectures and not Path(name).exists():
+    if not pretrained and name in architectures:
         return _build(architectures[name], num_classes, input_shape, overrides)
     located = locate(name)
     if overrides and (located.entry is None or located.part):
@@ -144,6 +143,10 @@ def feature_model(source, levels=None, input_shape=None):
     )
 
 
+def _is_positive(value):
+    return type(value) is int and value > 0
+
+
 def _check_takes_pictures(model, num_classes, input_shape):
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
@@ -152,6 +155,17 @@ def _check_takes_pictures(model, num_classes, input_shape):
             "not for the networks of a GAN. Received: "
             f"num_classes={num_classes}, input_shape={input_shape} for "
             f"{model.name!r} of inputs {shapes}"
+        )
+    channels = model.inputs[0].shape[-1]
+    if input_shape is not None and not (
+        isinstance(input_shape, tuple | list)
+        and len(input_shape) == 3
+        and all(side is None or _is_positive(side) for side in input_shape)
+        and input_shape[-1] == channels
+    ):
+        raise ValueError(
+            f"input_shape must be (height, width, {channels}), positive "
+            f"integers or None for an open size. Received: {input_shape!r}"
         )
 
 

@@ -45,8 +45,9 @@ class Entry(Architecture):
     Attributes, besides those of `Architecture`, and of a GAN's generator:
         parameters: number of parameters, with those of batch norm.
         multiply_adds: for one picture, of `kanets.nets.multiply_adds`.
-        weights_bytes: size of all `files` together.
-        files: sha256 of each weights file, by its path in the folder.
+        weights_bytes: size of all weights together.
+        files: sha256 of the files that make the model (weights, config.json,
+            labels.txt), by their path in the folder.
         data: the data set it was trained on.
         metric: what `value` is, and on which pictures.
         value: the measured figure.
@@ -95,6 +96,8 @@ class Entry(Architecture):
             raise ValueError(
                 f"An entry must be JSON. {where} ({error})"
             ) from error
+        if not isinstance(values, dict):
+            raise ValueError(f"An entry must be a JSON object. {where}")
         fields = dataclasses.fields(cls)
         unknown = sorted(set(values) - {field.name for field in fields})
         optional = {"metrics", "pictures", "notes"}
@@ -204,7 +207,7 @@ def newer(versions):
         if _numbers(made_by) > _numbers(here):
             return (
                 f"It was made by {package} {made_by}, newer than the "
-                f"installed {here}: pip install --upgrade {package}. "
+                f"installed {here}. "
             )
     return ""
 

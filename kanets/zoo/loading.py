@@ -7,7 +7,8 @@ import zipfile
 import keras
 
 from kanets.zoo.entries import newer
-from kanets.zoo.sources import checked_weights, first_line, locate
+from kanets.zoo.saving import check_class_names
+from kanets.zoo.sources import checked_weights, locate, one_line
 
 
 def load_model(source):
@@ -16,11 +17,12 @@ def load_model(source):
     Args:
         source: one of
 
-            - the name of an entry, also "<name>/discriminator" of a GAN's;
-            - a model folder, or a `.keras` file;
+            - the name of an entry, also "<name>/discriminator" of a GAN's
+              (a folder of that name is "./name");
+            - a model folder, or a `.keras` file, which holds no labels;
             - a run's folder: its best model, or a GAN's generator;
             - "hf://owner/name", maybe with "@revision": a Keras repository
-              of the Hugging Face Hub (`pip install "kanets[hub]"`);
+              of the Hugging Face Hub (`pip install huggingface_hub`);
             - "https://host/name.keras#sha256=<64 hex digits>", or a `.zip` of
               a model folder. Without the hash it is refused.
 
@@ -73,8 +75,10 @@ def _architecture(folder):
 def _with_labels(model, path):
     labels = path / "labels.txt"
     if labels.exists():
-        lines = labels.read_text(encoding="utf-8").split("\n")
-        model.class_names = tuple(lines[:-1])
+        text = labels.read_text(encoding="utf-8")
+        names = tuple(text.removesuffix("\n").split("\n"))
+        check_class_names(model, names, labels)
+        model.class_names = names
     return model
 
 
@@ -85,7 +89,7 @@ def _in_one_line(located):
     except Exception as error:  # whatever a damaged file breaks
         # Keras closes a file that it could not open, and hides why.
         hidden = isinstance(error, UnboundLocalError)
-        reason = first_line(error.__context__ if hidden else error)
+        reason = one_line(error.__context__ if hidden else error)
         raise ValueError(
             f"Keras cannot load this model: {reason} "
             f"{newer(_versions(located))}Received: {str(located.path)!r}"

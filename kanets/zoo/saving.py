@@ -20,7 +20,7 @@ def save_model(model, directory, class_names=None):
         The folder's `Path`.
 
     Raises:
-        ValueError: a label with a line break in it.
+        ValueError: a label with a line break in it; not one for each output.
     """
     directory = Path(directory)
     if class_names is None:
@@ -30,6 +30,7 @@ def save_model(model, directory, class_names=None):
             raise ValueError(
                 f"A class name must be one line. Received: {label!r}"
             )
+    check_class_names(model, class_names, directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
     old = fresh.with_name(f"{fresh.name}.old")
@@ -59,3 +60,23 @@ def save_model(model, directory, class_names=None):
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return directory
+
+
+def check_class_names(model, class_names, where):
+    """Raises a ValueError unless there is one name for each class, or none.
+
+    That is known of what takes a picture alone and has several outputs; a
+    generator's names, for example, are of its input.
+    """
+    takes_pictures = len(model.inputs) == 1 and len(model.inputs[0].shape) == 4
+    classes = model.outputs[0].shape[-1]
+    if (
+        class_names
+        and takes_pictures
+        and len(model.outputs) == 1
+        and classes not in (None, 1, len(class_names))
+    ):
+        raise ValueError(
+            f"There must be a class name for each of the {classes} outputs. "
+            f"Received: {len(class_names)} names, {str(where)!r}"
+        )

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import urllib.parse
-import uuid
 import zipfile
 from pathlib import Path
 
@@ -39,16 +38,20 @@ class Located:
 
 
 def locate(source):
-    """The model that `load_model` is asked for, fetched if it is far."""
+    """The model that `load_model` is asked for, fetched if it is far.
+
+    The name of an entry means the entry, whatever lies in this directory: a
+    folder of the same name is "./name".
+    """
     text = str(source)
     if text.startswith("hf://"):
         path = _from_hub(text)
     elif _is_url(text):
         path = _from_url(text)
-    elif Path(text).exists():
-        path = Path(text)
-    else:
+    elif is_entry(text) or not Path(text).exists():
         path = _from_zoo(text)
+    else:
+        path = Path(text)
     for part in ("best", "generator"):
         if (path / part / "config.json").exists():
             path = path / part
@@ -69,11 +72,20 @@ def locate(source):
     return Located(path)
 
 
+def is_entry(name):
+    """Whether a text is the name of an entry, or of a part of one."""
+    if name.startswith((".", "/", "~")):
+        return False
+    return (entries.models_directory() / name / "config.json").exists()
+
+
 def checked_weights(located):
     """The weights file of a model folder, from the mirror if there is one.
 
+    The other files of the folder that its entry knows are checked, too.
+
     Raises:
-        ValueError: it is missing, or does not match its entry's checksum.
+        ValueError: a file is missing, or does not match its entry's checksum.
     """
     weights, entry = located.path / WEIGHTS, located.entry
     digest = None
@@ -87,6 +99,10 @@ def checked_weights(located):
                 f"without {name!r}"
             )
         folder = located.path.parent if located.part else located.path
+        for other, expected in entry.files.items():
+            path = folder / other
+            if path.parent == located.path and path.name != WEIGHTS:
+                _check(path, expected)
         mirror = os.environ.get(MIRROR)
         installed = entries.models_directory().resolve()
         if mirror and folder.parent.resolve() == installed:
@@ -94,15 +110,20 @@ def checked_weights(located):
                 base = mirror.rstrip("/")
                 return _download(f"{base}/{folder.name}/{name}", digest)
             weights = Path(mirror) / folder.name / name
-    if not weights.exists():
-        raise ValueError(f"The weights are missing. Received: {str(weights)!r}")
-    if digest is not None and (actual := sha256(weights)) != digest:
+    _check(weights, digest)
+    return weights
+
+
+def _check(path, digest):
+    what = "weights" if path.name == WEIGHTS else "contents"
+    if not path.exists():
+        raise ValueError(f"The {what} are missing. Received: {str(path)!r}")
+    if digest is not None and (actual := sha256(path)) != digest:
         raise ValueError(
-            "The weights do not match their checksum: cut short, damaged or "
-            f"altered. Received: {str(weights)!r} with sha256 {actual}, "
+            f"The {what} do not match their checksum: cut short, damaged or "
+            f"altered. Received: {str(path)!r} with sha256 {actual}, "
             f"expected {digest}"
         )
-    return weights
 
 
 def sha256(path):
@@ -127,7 +148,9 @@ def _from_zoo(name):
         )
     folders = [*directory.glob("*/config.json")]
     folders += directory.glob("*/*/config.json")
-    names = sorted(p.parent.relative_to(directory).as_posix() for p in folders)
+    names = [p.parent.relative_to(directory).as_posix() for p in folders]
+    names += [architecture.name for architecture in entries.ARCHITECTURES]
+    names.sort()
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"Nearest: {', '.join(near)}." if near else f"Entries: {names}."
     raise ValueError(
@@ -147,7 +170,7 @@ def _from_hub(address):
         import huggingface_hub
     except ImportError as error:
         raise ImportError(
-            'hf:// needs huggingface_hub: pip install "kanets[hub]". '
+            "hf:// needs huggingface_hub: pip install huggingface_hub. "
             f"Received: {address!r}"
         ) from error
     name, revision = match.groups()
@@ -158,7 +181,7 @@ def _from_hub(address):
     except Exception as error:  # of the network, the Hub or its cache
         raise ValueError(
             "The Hugging Face Hub did not give this model. "
-            f"Received: {address!r} ({first_line(error)})"
+            f"Received: {address!r} ({one_line(error)})"
         ) from error
     return Path(folder)
 
@@ -179,16 +202,13 @@ def _from_url(address):
     if suffix == ".keras":
         return file
     folder = file.with_name(digest)
-    if not folder.exists():
-        fresh = folder.with_name(f".{digest}.{uuid.uuid4().hex[:8]}")
-        try:
-            with zipfile.ZipFile(file) as archive:
-                archive.extractall(fresh)
-        except zipfile.BadZipFile as error:
-            raise ValueError(
-                f"This is no zip file ({error}). Received: {address!r}"
-            ) from error
-        fresh.rename(folder)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(folder)  # again: what lies there may be altered
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"This is no zip file ({error}). Received: {address!r}"
+        ) from error
     inside = list(folder.iterdir())
     only = len(inside) == 1 and inside[0].is_dir()
     return inside[0] if only else folder
@@ -208,7 +228,7 @@ def _download(url, digest):
             hash_algorithm="sha256",
         )
     except Exception as error:  # of the network, the server or the disk
-        reason = first_line(error)
+        reason = one_line(error)
         if file.exists() and (actual := sha256(file)) != digest:
             file.unlink()
             reason = f"sha256 {actual}, expected {digest}"
@@ -218,6 +238,6 @@ def _download(url, digest):
     return file
 
 
-def first_line(error):
-    """What an error says, in one line."""
-    return str(error).strip().split("\n")[0]
+def one_line(error):
+    """What an error says, in one line of at most 400 characters."""
+    return " ".join(str(error).split())[:400]
