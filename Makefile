@@ -16,6 +16,14 @@ NEUTRAL := tests/test_ops.py tests/layers tests/nets tests/optimizers \
 	tests/test_tensorflow_addons.py tests/test_visualize.py \
 	$(filter-out $(NUMPY), $(wildcard tests/ylg/test_*.py))
 
+# A file stays with one worker, as what it makes once is dear.
+WORKERS := -n 2 --dist loadfile
+
+# JAX compiles every initializer for every shape; once is enough.
+JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/jax \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+
 # TensorFlow's start-up messages are of no use here.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -25,8 +33,8 @@ demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
 
 test: lint
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n 2
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 $(NEUTRAL)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(WORKERS)
+	$(JAX_CACHE) KERAS_BACKEND=jax $(BIN)/python -m pytest $(WORKERS) $(NEUTRAL)
 
 slow: $(VENV)/test.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow

@@ -161,3 +161,16 @@ def test_median_frequency_weights_by_hand():
 def test_median_frequency_weights_need_every_class():
     with pytest.raises(ValueError, match=r"no pixel of \['b', 'd'\]"):
         median_frequency_weights(batches([[[0, 2]]], list("abcd"), None))
+
+
+def test_labels_may_have_a_last_axis_and_nothing_else():
+    loss = SegmentationCrossentropy()
+    labels = np.array([[[0, 1], [2, 1]]])
+    scores = np.random.default_rng(0).uniform(0.1, 1, (1, 2, 2, 3))
+    scores = (scores / scores.sum(-1, keepdims=True)).astype("float32")
+    plain = to_numpy(loss(labels, scores))
+    assert to_numpy(loss(labels[..., None], scores)) == plain
+    with pytest.raises(ValueError, match=r"height, width\). .*\(1, 2, 2, 3\)"):
+        loss(np.eye(3)[labels], scores)
+    with pytest.raises(ValueError, match=r"sample_weight of shape \(1,\)"):
+        loss(labels, scores, sample_weight=np.ones(1))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import cli, nets, recipes, zoo
+from kanets import cli, data, nets, recipes, zoo
 from kanets.losses import median_frequency_weights
 from tests.photos import write_streets
 
@@ -57,7 +57,7 @@ def test_toml_round_trip(tmp_path, streets, base):
 
 
 def test_a_run_learns_and_goes_on(tmp_path, streets, base, capsys):
-    plan = recipe(streets, base, finetune={"frozen_epochs": 1})
+    plan = recipe(streets, base, finetune={"frozen_epochs": 1}, balanced=True)
     whole = recipes.train(plan, tmp_path / "whole", verbose=0)
     assert whole["val_mean_iou"] > 0.8
     model = zoo.load_model(tmp_path / "whole")
@@ -95,7 +95,10 @@ def test_balanced_weighs_by_median_frequency(streets, base):
     plan = recipe(streets, base, balanced=True)
     train_set, _ = recipes.segmenter._load(plan)
     loss = recipes.segmenter.TASK.loss(plan, train_set)
-    assert loss.class_weight == median_frequency_weights(train_set)
+    # Of the pictures as they are, not of this epoch's crops.
+    plain, _ = data.load_segmentation(streets, **DATA)
+    assert loss.class_weight == median_frequency_weights(plain)
+    assert loss.class_weight != [1.0, 1.0]
     plain = dataclasses.replace(plan, balanced=False)
     assert recipes.segmenter.TASK.loss(plain, train_set).class_weight is None
 
@@ -145,6 +148,17 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
         ({"data": {"ignore_label": -1}}, "ignore_label=-1"),
         ({"optimize": {"label_smoothing": 0.1}}, "0 for a segmenter"),
         ({"precision": "mixed_float16"}, "a model that is loaded"),
+        (
+            {
+                "segmenter": {"name": "KANetSegmenter"},
+                "finetune": {"frozen_epochs": 1},
+            },
+            "frozen_epochs must be 0 for a net that is not loaded",
+        ),
+        (
+            {"segmenter": {"name": "x", "classifier_activation": "none"}},
+            "takes probabilities",
+        ),
     ],
 )
 def test_bad_values_are_named(streets, base, changes, text):

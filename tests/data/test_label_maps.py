@@ -385,9 +385,18 @@ def test_argument_errors(tmp_path, arguments, text):
 
 
 def test_a_folder_that_is_no_set(tmp_path):
-    with pytest.raises(ValueError, match="no images/ in '.*train'"):
+    with pytest.raises(ValueError, match="train/ with these. .*which holds"):
         data.load_segmentation(tmp_path, **NAMES)
     make_set(tmp_path)
     (tmp_path / "labels").rename(tmp_path / "masks")
     with pytest.raises(ValueError, match="no labels/ in "):
         data.load_segmentation_test(tmp_path, **NAMES)
+
+
+def test_class_folders_and_label_maps_are_not_confused(tmp_path):
+    make_set(tmp_path / "train", 2)
+    with pytest.raises(ValueError, match="load_segmentation.*train"):
+        data.load(tmp_path)
+    (tmp_path / "classes" / "ant").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"which holds \['ant'\]"):
+        data.load_segmentation(tmp_path / "classes", **NAMES)

@@ -90,3 +90,12 @@ def test_the_savedmodel_draws_the_same(generator, photos, judge, tmp_path):
 def test_misuse_is_named(generator, photos):
     with pytest.raises(ValueError, match="a generator not at all"):
         evaluation.predict(generator, [photos])
+
+
+def test_a_discriminator_has_no_figure(tmp_path, photos):
+    inputs = [keras.Input((32, 32, 3)), keras.Input((), dtype="int32")]
+    x = keras.layers.GlobalAveragePooling2D()(inputs[0])
+    x = keras.layers.Dense(1)(x) + keras.ops.cast(inputs[1], "float32")[:, None]
+    folder = zoo.save_model(keras.Model(inputs, x), tmp_path / "judge")
+    with pytest.raises(ValueError, match="must take pictures.*judge"):
+        evaluation.evaluate(folder, photos)

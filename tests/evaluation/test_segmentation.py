@@ -114,6 +114,12 @@ def test_the_savedmodel_says_the_same(streets, model, tmp_path):
 
 
 def test_misuse_is_named(streets, model, tmp_path):
+    with pytest.raises(
+        ValueError, match="options of segmentation are.*'pages'"
+    ):
+        evaluation.evaluate(model, streets, pages=3)
+    with pytest.raises(ValueError, match="ignore_label alone"):
+        figures(np.zeros((2, 2), int), NAMES)
     picture = streets / "val" / "images" / "0.png"
     with pytest.raises(ValueError, match="a segmenter with one.*to=None"):
         evaluation.predict(model, [picture])

@@ -23,6 +23,16 @@ def make_model():
     return kanets.KANet((16, 16, 3), classes=3, **ARGUMENTS)
 
 
+def make_plain():
+    """The cheapest, where any model will do."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(3, activation="softmax", name="predictions")(x)
+    return keras.Model(inputs, x, name="plain")
+
+
 def make_segmenter():
     keras.utils.set_random_seed(0)
     return kanets.nets.KANetSegmenter((16, 16, 3), classes=3, **SEGMENTER)
@@ -45,7 +55,8 @@ def make_entry(folder, **fields):
     """
     files = {
         path.relative_to(folder).as_posix(): zoo.sha256(path)
-        for path in sorted(folder.rglob("*.weights.h5"))
+        for name in ("config.json", "labels.txt", "model.weights.h5")
+        for path in sorted(folder.rglob(name))
     }
     entry = zoo.Entry(
         name=folder.name,
@@ -56,7 +67,7 @@ def make_entry(folder, **fields):
         num_classes=3,
         parameters=1,
         multiply_adds=2,
-        weights_bytes=sum((folder / file).stat().st_size for file in files),
+        weights_bytes=sum(p.stat().st_size for p in folder.rglob("*.h5")),
         files=files,
         data="insects",
         metric="top-1 accuracy, 2 test pictures",

@@ -181,8 +181,12 @@ def test_what_is_no_override(entry, folder):
 
 
 def test_bad_arguments_are_named(folder, tmp_path):
-    with pytest.raises(ValueError, match="num_classes=0"):
-        kanets.create_model(folder, num_classes=0)
+    for classes in (0, True, 2.5, "5"):
+        with pytest.raises(ValueError, match=f"num_classes={classes!r}"):
+            kanets.create_model(folder, num_classes=classes)
+    for shape in ((96, 96), (0, 16, 3), (16.5, 16, 3), (16, 16, 1), 96):
+        with pytest.raises(ValueError, match=r"\(height, width, 3\).*Rec"):
+            kanets.create_model(folder, input_shape=shape)
     inputs = keras.Input((4, 4, 3))
     outputs = keras.layers.Flatten(name="flat")(inputs)
     keras.Model(inputs, outputs, name="plain").save(tmp_path / "plain.keras")
