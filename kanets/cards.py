@@ -119,7 +119,7 @@ def card(entry):
         f"`training/{entry.recipe.removesuffix('.toml')}.csv`.",
         f"- **Data**: {entry.data}: {DATA[entry.data]}",
         f"- **Licence**: {entry.licence}.",
-        *([f"- **Notes**: {entry.notes}"] if entry.notes else []),
+        *([f"- **Notes**: {entry.notes}."] if entry.notes else []),
     ]
     return "\n".join(lines) + "\n"
 
