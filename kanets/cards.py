@@ -94,11 +94,11 @@ def card(entry):
         "",
         f"This is {_NETS[entry.net]} for pictures of {height}x{width}: "
         f"{entry.parameters:,} parameters, {entry.multiply_adds:,} "
-        f"multiply-adds a picture, {_megabytes(entry)}.",
+        f"multiply-adds a picture, {entry.size}.",
         "",
         "| measured | value |",
         "|---|---|",
-        f"| {entry.metric} | {_figure(entry)} |",
+        f"| {entry.metric} | {entry.figure} |",
         *(f"| {name} | {value} |" for name, value in entry.metrics.items()),
         "",
         "```",
@@ -159,8 +159,8 @@ def zoo_page(entries):
             _, _, place = entry.metric.partition(", ")
             lines.append(
                 f"| [{entry.name}]({entry.name}/README.md) | {entry.data} "
-                f"| {_figure(entry)} | {place} | {entry.parameters:,} "
-                f"| {entry.multiply_adds / 1e6:,.1f} M | {_megabytes(entry)} "
+                f"| {entry.figure} | {place} | {entry.parameters:,} "
+                f"| {entry.multiply_adds / 1e6:,.1f} M | {entry.size} "
                 f"| {height}x{width} |"
             )
         lines.append("")
@@ -177,15 +177,6 @@ def zoo_page(entries):
         "the `entry.json` files.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _figure(entry):
-    digits = 2 if entry.task == "generation" else 4
-    return f"{entry.value:.{digits}f}"
-
-
-def _megabytes(entry):
-    return f"{entry.weights_bytes / 1e6:.1f} MB"
 
 
 def _title(picture):

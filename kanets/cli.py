@@ -183,23 +183,7 @@ def _export(options):
 def _list(options):
     from kanets import zoo
 
-    rows = [("name", "figure", "parameters", "multiply-adds", "size", "data")]
-    for entry in zoo.list_models(options.pattern, task=options.task):
-        digits = 2 if entry.task == "generation" else 4
-        rows.append(
-            (
-                entry.name,
-                f"{entry.value:.{digits}f} {entry.metric.split(',')[0]}",
-                f"{entry.parameters:,}",
-                f"{entry.multiply_adds / 1e6:,.1f} M",
-                f"{entry.weights_bytes / 1e6:.1f} MB",
-                f"{entry.data}, {'x'.join(map(str, entry.input_shape[:2]))}",
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [c.ljust(w) for c, w in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+    print(zoo.list_models(options.pattern, task=options.task))
 
 
 def _demo(options):

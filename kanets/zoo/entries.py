@@ -81,6 +81,16 @@ class Entry(Architecture):
     pictures: tuple = ()
     notes: str = ""
 
+    @property
+    def figure(self):
+        """`value` as it is written."""
+        return f"{self.value:.{2 if self.task == 'generation' else 4}f}"
+
+    @property
+    def size(self):
+        """`weights_bytes` as it is written."""
+        return f"{self.weights_bytes / 1e6:.1f} MB"
+
     @classmethod
     def from_json(cls, path):
         """The entry of an `entry.json`.
@@ -173,7 +183,8 @@ def list_models(pattern="*", task=None, pretrained=True):
         pretrained: False lists the architectures without weights, too.
 
     Returns:
-        A list of `Entry`, without `pretrained` also of `Architecture`.
+        A list of `Entry`, without `pretrained` also of `Architecture`, which
+        prints as a table.
 
     Raises:
         ValueError: an unknown task; an `entry.json` that cannot be read.
@@ -186,15 +197,44 @@ def list_models(pattern="*", task=None, pretrained=True):
     models = [Entry.from_json(path) for path in paths]
     if not pretrained:
         models += ARCHITECTURES
-    return sorted(
-        (
-            model
-            for model in models
-            if fnmatch.fnmatch(model.name, pattern)
-            and task in (None, model.task)
-        ),
-        key=lambda model: model.name,
+    return Listing(
+        sorted(
+            (
+                model
+                for model in models
+                if fnmatch.fnmatch(model.name, pattern)
+                and task in (None, model.task)
+            ),
+            key=lambda model: model.name,
+        )
     )
+
+
+class Listing(list):
+    """A list of `Entry` and `Architecture` that prints as a table."""
+
+    def __repr__(self):
+        rows = [
+            ("name", "figure", "parameters", "multiply-adds", "size", "data")
+        ]
+        for model in self:
+            height, width, _ = model.input_shape
+            row = ("", "", "", "", f"{height}x{width}")
+            if isinstance(model, Entry):
+                row = (
+                    f"{model.figure} {model.metric.split(',')[0]}",
+                    f"{model.parameters:,}",
+                    f"{model.multiply_adds / 1e6:,.1f} M",
+                    model.size,
+                    f"{model.data}, {height}x{width}",
+                )
+            rows.append((model.name, *row))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
+            for row in rows
+        ]
+        return "\n".join(line.rstrip() for line in lines)
 
 
 def newer(versions):

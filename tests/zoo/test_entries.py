@@ -87,6 +87,16 @@ def test_models_are_listed_by_name_and_task(directory):
         "a_net",
         "kanet_segmenter_qkv",
     ]
+    header, first, *_ = repr(kanets.list_models(pretrained=False)).split("\n")
+    assert header.split() == [
+        "name",
+        "figure",
+        "parameters",
+        "multiply-adds",
+        "size",
+        "data",
+    ]
+    assert first.startswith("a_net") and " 0.5000 top-1 accuracy " in first
     with pytest.raises(ValueError, match="'generation'.*task='pose'"):
         kanets.list_models(task="pose")
 

@@ -243,7 +243,9 @@ def test_a_newer_keras_is_named(folder):
     # What can be read is read.
     assert kanets.load_model(folder).class_names == NAMES
     break_architecture(folder)
-    newer = f"made by keras 99.0.1, newer than the installed {keras.__version__}"
+    newer = (
+        f"made by keras 99.0.1, newer than the installed {keras.__version__}"
+    )
     with pytest.raises(ValueError, match=newer) as caught:
         kanets.load_model(folder)
     assert "\n" not in str(caught.value)
