@@ -271,6 +271,7 @@ def test_attentions(attention, kind):
     assert np.all(np.isfinite(run(model, pixels(1, 33, 41, 3))))
 
 
+@counts_once
 def test_arguments(tiny):
     x = pixels(1, 32, 32, 3)
     bare = make_tiny(include_preprocessing=False, dropout_rate=0.0)
@@ -372,6 +373,7 @@ def test_bad_input_is_named(arguments, text):
         KANetSegmenter(**{"alpha": 0.25, **arguments})
 
 
+@counts_once
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -385,8 +387,10 @@ def test_bad_input_is_named(arguments, text):
         ),
         (
             {"attention": None},
-            r"layer 'stage4_block1' has \(1, 1, 8, 40\), not kao_qkv",
+            "layer 'stage4_block1' has None, not kao_qkv",
         ),
+        ({"attention_scale": None}, "'stage4_block1' has None, not rsqrt"),
+        ({"attention_activation": None}, "has linear, not relu6"),
         (
             {"attention_norm": False},
             r"backbone='kanet', whose layer 'stage4_block1' has \(1, 1, 8, 40",

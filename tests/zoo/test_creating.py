@@ -6,7 +6,7 @@ import pytest
 
 import kanets
 from kanets import zoo
-from tests.backends import to_numpy
+from tests.backends import counts_once, to_numpy
 from tests.zoo.common import (
     NAMES,
     PICTURES,
@@ -196,6 +196,7 @@ def test_bad_arguments_are_named(folder, tmp_path):
         kanets.create_model(tmp_path / "plain.keras", num_classes=2)
 
 
+@counts_once
 def test_generators_have_their_size_and_classes(directory):
     gan = make_gan()
     folder = kanets.save_model(gan.generator, directory / "gan_x", NAMES)
