@@ -38,7 +38,7 @@ TASKS = {
 
 
 def subset(source, every, folder):
-    """A folder of links to every so-manieth picture of each class."""
+    """A folder of links to every `every`-th picture of each class."""
     for group in sorted((source / "train").iterdir()):
         (folder / group.name).mkdir(parents=True, exist_ok=True)
         for path in sorted(group.iterdir())[::every]:

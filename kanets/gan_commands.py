@@ -89,14 +89,14 @@ def load_network(source, role):
     """
     import ylg.official
     from kanets import zoo
+    from kanets.zoo.sources import is_entry
 
     path = Path(source)
     if (path / role / "config.json").exists():
         return zoo.load_model(path / role)
-    if role == "discriminator" and not path.exists():
-        names = [entry.name for entry in zoo.list_models(task="generation")]
-        if str(source) in names:
-            return zoo.load_model(f"{source}/discriminator")
+    part = f"{source}/discriminator"
+    if role == "discriminator" and not path.exists() and is_entry(part):
+        return zoo.load_model(part)
     if Path(f"{path}.index").is_file() or (
         path.is_dir() and any(path.glob("*.index"))
     ):

@@ -12,6 +12,7 @@ model's kind and of the data set alone, so it is written down here.
 
 import argparse
 import dataclasses
+import importlib.metadata
 import platform
 import shutil
 from pathlib import Path
@@ -39,12 +40,19 @@ LICENCES = {
     "non-commercial",
     "CamVid": "weights and data: research",
 }
+# By the section that only the recipe of this kind has.
+TASKS = {
+    "model": "classification",
+    "segmenter": "segmentation",
+    "gan": "generation",
+}
 CAMVID_SIZE = (360, 480)  # of all its pictures
 
 
 def make_entry(name, run, source, machine, notes):
     recipe = recipes.read(run / "recipe.toml")
-    kind = next(k for k in ("model", "segmenter", "gan") if hasattr(recipe, k))
+    kind = next(kind for kind in TASKS if hasattr(recipe, kind))
+    task = TASKS[kind]
     check_recipe(recipe, TRAINING / f"{name}.toml")
     settings = arguments(getattr(recipe, kind))
     backbone = settings.pop("backbone", None)
@@ -54,8 +62,6 @@ def make_entry(name, run, source, machine, notes):
     model = zoo.load_model(folder)
     data_set, part, options = DATA_SETS[source.name]
     measured = evaluation.evaluate(folder, source, **options)
-    kanets_task = {"model": "classification", "segmenter": "segmentation"}
-    task = kanets_task.get(kind, "generation")
     num_classes = len(model.class_names)
     if kind == "gan":
         settings["image_size"] = model.output_shape[1]
@@ -78,6 +84,7 @@ def make_entry(name, run, source, machine, notes):
         notes = f"{notes}; the body starts from `{backbone}`".lstrip("; ")
         licence = f"{licence}; of the body it starts from: {body.licence}"
     shape = picture_shape(model, recipe, kind)
+    backend = keras.backend.backend()
     entry = zoo.Entry(
         name=name,
         task=task,
@@ -86,9 +93,9 @@ def make_entry(name, run, source, machine, notes):
         input_shape=shape,
         num_classes=num_classes,
         parameters=model.count_params(),
-        multiply_adds=kanets.nets.multiply_adds(model, input_shape=shape)
-        if kind == "segmenter"
-        else kanets.nets.multiply_adds(model),
+        multiply_adds=kanets.nets.multiply_adds(
+            model, None if kind == "gan" else shape
+        ),
         weights_bytes=sum(
             file.stat().st_size for file in files if file.suffix == ".h5"
         ),
@@ -108,7 +115,7 @@ def make_entry(name, run, source, machine, notes):
         versions={
             "kanets": kanets.__version__,
             "keras": keras.version(),
-            keras.backend.backend(): backend_version(),
+            backend: importlib.metadata.version(backend),
             "python": ".".join(platform.python_version_tuple()[:2]),
         },
         machine=machine,
@@ -171,12 +178,6 @@ def picture_shape(model, recipe, kind):
         return tuple(model.input_shape[1:])
     size = recipe.data.image_size
     return (*(CAMVID_SIZE if size is None else size), 3)
-
-
-def backend_version():
-    import importlib.metadata
-
-    return importlib.metadata.version(keras.backend.backend())
 
 
 def draw(folder, name, run, model, task, source, options):

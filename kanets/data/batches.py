@@ -35,6 +35,30 @@ class BadPicturesError(ValueError):
         )
 
 
+def read_stack(paths, read):
+    """Reads files of one shape in parallel.
+
+    Args:
+        paths: list of str.
+        read: function from a path to an array.
+
+    Returns:
+        The arrays, stacked.
+
+    Raises:
+        BadPicturesError: `read` raised a `PictureError`; the file is named.
+    """
+
+    def named(path):
+        try:
+            return read(path)
+        except PictureError as e:  # It was readable when checked.
+            raise BadPicturesError([(path, str(e))]) from e
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(named, paths)))
+
+
 class ArrayPictures:
     """Pictures held in memory: `(n, H, W, 1 or 3)`, uint8 or float32."""
 
@@ -55,15 +79,11 @@ class FilePictures:
         self.image_size = image_size
 
     def take(self, rows):
-        with ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(self._read, rows)))
+        return read_stack([self.paths[row] for row in rows], self._read)
 
-    def _read(self, row):
-        try:
-            image = read_picture(self.paths[row])
-        except PictureError as e:  # It was readable when checked.
-            raise BadPicturesError([(self.paths[row], str(e))]) from e
-        return fit_picture(image, self.image_size).astype(np.float32)
+    def _read(self, path):
+        picture = fit_picture(read_picture(path), self.image_size)
+        return picture.astype(np.float32)
 
 
 class Batches(keras.utils.PyDataset):

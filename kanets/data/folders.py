@@ -45,6 +45,12 @@ def find_folder(root, names):
     return next((root / n for n in names if (root / n).is_dir()), None)
 
 
+def find_beside(root, name):
+    """Returns the file `name` in `root` or in its parent, or None."""
+    places = (root / name, root.absolute().parent / name)
+    return next((place for place in places if place.is_file()), None)
+
+
 def list_classes(root):
     """Returns the names of the classes in `root`, in the order of its folders.
 
@@ -277,8 +283,7 @@ def _class_folders(root):
             "kanets.data.load_segmentation: these are no classes. "
             f"Received: source={str(root)!r}"
         )
-    places = (root / LABELS_FILE, root.absolute().parent / LABELS_FILE)
-    file = next((place for place in places if place.is_file()), None)
+    file = find_beside(root, LABELS_FILE)
     if file is None:
         return {folder.name: folder for folder in found}
     labels = _read_labels(file)

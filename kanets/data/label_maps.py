@@ -14,7 +14,6 @@ made that was not there.
 """
 
 import math
-import numbers
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +22,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kanets.data import folders
-from kanets.data.batches import ArrayPictures, BadPicturesError, Batches
-from kanets.data.loading import check_arguments, check_validation
+from kanets.data.batches import (
+    ArrayPictures,
+    BadPicturesError,
+    Batches,
+    read_stack,
+)
+from kanets.data.loading import check_arguments, check_validation, is_int
 from kanets.data.pictures import SUFFIXES, PictureError, center_box
 
 NAMES_FILE = "classes.txt"
@@ -231,15 +235,10 @@ class FileLabelMaps:
         self.image_size = image_size
 
     def __getitem__(self, rows):
-        with ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(self._read, rows)))
+        return read_stack([self.paths[row] for row in rows], self._read)
 
-    def _read(self, row):
-        try:
-            label_map = read_label_map(self.paths[row])
-        except PictureError as e:  # It was readable when checked.
-            raise BadPicturesError([(self.paths[row], str(e))]) from e
-        return fit_label_map(label_map, self.image_size)
+    def _read(self, path):
+        return fit_label_map(read_label_map(path), self.image_size)
 
 
 def _folder(source):
@@ -319,8 +318,7 @@ def _read(parts, root, class_names, ignore_label, image_size, on_error):
 
 
 def _read_names(root):
-    places = (root / NAMES_FILE, root.absolute().parent / NAMES_FILE)
-    file = next((place for place in places if place.is_file()), None)
+    file = folders.find_beside(root, NAMES_FILE)
     if file is None:
         raise ValueError(
             f"Without `class_names`, {NAMES_FILE} must name the classes, one "
@@ -343,10 +341,8 @@ def _check_labels(class_names, ignore_label):
             "Segmentation needs 2 to 256 classes. Received: "
             f"{len(class_names)} class names, {class_names}"
         )
-    if ignore_label is not None and (
-        not isinstance(ignore_label, numbers.Integral)
-        or isinstance(ignore_label, bool)
-        or not 0 <= ignore_label < 256
+    if ignore_label is not None and not (
+        is_int(ignore_label) and 0 <= ignore_label < 256
     ):
         raise ValueError(
             "`ignore_label` must be an int in 0..255, or None. "

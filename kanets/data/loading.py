@@ -216,19 +216,19 @@ def check_arguments(image_size, batch_size, seed, on_error, class_names):
         if (
             not isinstance(image_size, tuple | list)
             or len(image_size) != 2
-            or not all(_is_int(n) and n > 0 for n in image_size)
+            or not all(is_int(n) and n > 0 for n in image_size)
         ):
             raise ValueError(
                 "`image_size` must be (height, width), two positive ints, or "
                 f"None. Received: image_size={image_size!r}"
             )
         image_size = tuple(int(n) for n in image_size)
-    if not _is_int(batch_size) or batch_size < 1:
+    if not is_int(batch_size) or batch_size < 1:
         raise ValueError(
             "`batch_size` must be a positive int. "
             f"Received: batch_size={batch_size!r}"
         )
-    if not _is_int(seed) or seed < 0:
+    if not is_int(seed) or seed < 0:
         raise ValueError(
             f"`seed` must be a non-negative int. Received: seed={seed!r}"
         )
@@ -263,7 +263,8 @@ def check_validation(validation):
         )
 
 
-def _is_int(value):
+def is_int(value):
+    """Whether it is a whole number; a bool is none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 

@@ -7,6 +7,7 @@ from kanets.data import folders
 from kanets.data.graph_pictures import JPEG, PNG
 from kanets.data.pictures import SUFFIXES, PictureError, read_picture
 from kanets.export import find_savedmodel
+from kanets.zoo.saving import takes_pictures
 
 CHUNK = 100  # pictures that are decoded at once
 
@@ -14,9 +15,15 @@ CHUNK = 100  # pictures that are decoded at once
 def servable(paths, on_error):
     """Rows of the pictures that a bundle can read: whole JPEG and PNG."""
     _, rows, _ = folders.read_pictures(paths, (1, 1), on_error)
+    good = jpeg_or_png([paths[row] for row in rows], on_error)
+    return [rows[place] for place in good]
+
+
+def jpeg_or_png(paths, on_error):
+    """Rows of the files in a format of a bundle, of pictures that are whole."""
     good, others = [], []
-    for row in rows:
-        with paths[row].open("rb") as file:
+    for row, path in enumerate(paths):
+        with path.open("rb") as file:
             fits = file.read(8).startswith((JPEG, PNG))
         (good if fits else others).append(row)
     reason = "a SavedModel reads JPEG and PNG only"
@@ -73,6 +80,12 @@ def picture_files(paths):
     return files
 
 
+def spread(files, count):
+    """At most `count` of the files, evenly taken."""
+    step = max(1, len(files) / count)
+    return [files[int(k * step)] for k in range(min(count, len(files)))]
+
+
 def size_of(model):
     """Height and width of a model's input, which must be fixed."""
     size = model.input_shape[1:3]
@@ -98,8 +111,8 @@ def class_names_of(model):
 
 def check_takes_pictures(model, source):
     """Raises a ValueError unless a Keras model takes pictures alone."""
-    shapes = [tuple(tensor.shape) for tensor in model.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4:
+    if not takes_pictures(model):
+        shapes = [tuple(tensor.shape) for tensor in model.inputs]
         raise ValueError(
             "The model must take pictures, as a classifier or a segmenter. "
             f"Received: {str(source)!r} with inputs {shapes}"

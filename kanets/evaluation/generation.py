@@ -27,8 +27,7 @@ def evaluate(
         batch_size: pictures per step.
         on_error: "stop" at pictures that cannot be read, or "skip" them.
         extractor: the classifier whose features are compared, as
-            `kanets.load_model` takes it; "inception_v3" is that of
-            keras.applications.
+            `load_extractor` takes it.
 
     Returns:
         A dict: `frechet_distance`, `kernel_distance`, `kernel_distance_std`,
@@ -51,14 +50,22 @@ def evaluate(
     count = real.num_pictures
     draw = _draw_served if served else gan.draw
     fake = draw(model, gan.latents(latent_size, count), batch_size=batch_size)
-    if extractor == "inception_v3":
-        features = ylg.metrics.inception_v3()
-    else:
-        features = ylg.metrics.classifier_features(
-            zoo.load_model(extractor), name=str(extractor)
-        )
-    report = ylg.metrics.evaluate(real, fake, features, real_range=(0, 255))
+    report = ylg.metrics.evaluate(
+        real, fake, load_extractor(extractor), real_range=(0, 255)
+    )
     return {**report, "pictures": count}
+
+
+def load_extractor(name):
+    """The `ylg.metrics.FeatureExtractor` of a classifier.
+
+    Args:
+        name: what `kanets.load_model` takes, or "inception_v3", which is that
+            of keras.applications.
+    """
+    if name == "inception_v3":
+        return ylg.metrics.inception_v3()
+    return ylg.metrics.classifier_features(zoo.load_model(name), name=str(name))
 
 
 def _draw_served(path, z, batch_size):

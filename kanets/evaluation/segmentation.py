@@ -8,10 +8,10 @@ from kanets.data.pictures import fit_picture
 from kanets.evaluation.files import (
     class_names_of,
     is_keras,
+    jpeg_or_png,
     labels_of,
     picture_files,
     read,
-    servable,
 )
 from kanets.evaluation.savedmodels import sizes_of_savedmodel
 from kanets.export import load_segmenter_savedmodel
@@ -111,7 +111,6 @@ def predict(model, paths, directory, top_k=5):
         paths: picture files, or folders of them.
         directory: gets `<stem>_labels.png`, the label map, and
             `<stem>_overlay.png`, the picture tinted by class.
-
         top_k: classes per picture.
 
     Returns:
@@ -141,7 +140,7 @@ def predict(model, paths, directory, top_k=5):
         if is_keras(model):
             [found] = _likeliest(model, picture[None].astype("float32"))
         else:
-            servable([path], "stop")  # an error names the file
+            jpeg_or_png([path], "stop")  # an error names the file
             [found] = serve([path.read_bytes()])
         visualize.save_segmentation(picture, found, directory, path.stem)
         shares = np.bincount(found.ravel(), minlength=len(names)) / found.size
@@ -168,7 +167,7 @@ def _served(path, source, pictures):
         for picture, label_map in find_test_pairs(source)
         if not skipped & {str(picture), str(label_map)}
     ]
-    servable(files, "stop")  # an error names the file
+    jpeg_or_png(files, "stop")  # an error names the file
     for start in range(0, len(files), pictures.batch_size):
         part = files[start : start + pictures.batch_size]
         yield serve([file.read_bytes() for file in part])

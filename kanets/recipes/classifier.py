@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from kanets import data, zoo
+from kanets import data
 from kanets.augment import Augmentation
 from kanets.recipes import supervised
 from kanets.recipes.files import arguments
@@ -37,11 +37,7 @@ def _build(recipe, train_set):
     classes = len(train_set.class_names)
     if name in NETS:
         return NETS[name](input_shape=shape, classes=classes, **options)
-    model = zoo.create_model(
-        name, num_classes=classes, input_shape=shape, **options
-    )
-    supervised.set_norm_momentum(model, recipe.finetune.norm_momentum)
-    return model
+    return supervised.pretrained(recipe, name, classes, shape, **options)
 
 
 def _loss(recipe, train_set):

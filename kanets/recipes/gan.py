@@ -10,6 +10,7 @@ import numpy as np
 import ylg
 from kanets import checkpoints, data, zoo
 from kanets.augment import Mirror
+from kanets.evaluation.generation import load_extractor
 from kanets.recipes.files import arguments
 from kanets.recipes.folder import claim, load, precision, printer, tensorboard
 
@@ -161,10 +162,5 @@ def _evaluation(settings, pictures):
     rows = np.random.default_rng(0).permutation(pictures.rows)[:count]
     real = pictures.pictures.take(rows).astype(np.uint8)
     with precision("float32"):
-        if settings.extractor == "inception_v3":
-            extractor = ylg.metrics.inception_v3()
-        else:
-            extractor = ylg.metrics.classifier_features(
-                zoo.load_model(settings.extractor), name=settings.extractor
-            )
+        extractor = load_extractor(settings.extractor)
     return ylg.gan.Evaluation(real, extractor, count, settings.every)

@@ -1,13 +1,9 @@
 """What the values of a recipe must be; the first that is not is named."""
 
-from kanets.nets import KANet, MobileNetV2, MobileNetV3Small
+from kanets.nets import CLASSIFIERS
 from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
 
-NETS = {
-    "KANet": KANet,
-    "MobileNetV2": MobileNetV2,
-    "MobileNetV3Small": MobileNetV3Small,
-}
+NETS = dict(CLASSIFIERS)  # a recipe's own, which may be added to
 OPTIMIZERS = {"sgd": LayerwiseSGD, "adamw": LayerwiseAdamW}
 GAN_ARGUMENTS = {
     "width",

@@ -48,11 +48,7 @@ def _build(recipe, train_set):
     shape = (None, None, 3)
     classes = len(train_set.class_names)
     if name != "KANetSegmenter":
-        model = zoo.create_model(
-            name, num_classes=classes, input_shape=shape, **options
-        )
-        supervised.set_norm_momentum(model, recipe.finetune.norm_momentum)
-        return model
+        return supervised.pretrained(recipe, name, classes, shape, **options)
     backbone = options.pop("backbone", None)
     if backbone is not None:
         backbone = zoo.load_model(backbone)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from kanets import checkpoints
+from kanets import checkpoints, zoo
 from kanets.optimizers import layer_decay_factors
 from kanets.recipes.folder import claim, precision, printer, tensorboard
 from kanets.recipes.rules import OPTIMIZERS
@@ -110,11 +110,22 @@ def train(task, recipe, directory, verbose=1):
     return result
 
 
-def set_norm_momentum(model, momentum):
-    """Sets the momentum of every batch normalisation, nested ones too."""
-    for layer in model._flatten_layers():
+def pretrained(recipe, name, classes, input_shape, **options):
+    """A model to start from, with a new head and the recipe's norm momentum.
+
+    Args:
+        recipe: the recipe, for its section `finetune`.
+        name, **options: of `kanets.create_model`.
+        classes: of the new head.
+        input_shape: (H, W, 3), sizes may be None.
+    """
+    model = zoo.create_model(
+        name, num_classes=classes, input_shape=input_shape, **options
+    )
+    for layer in model._flatten_layers():  # nested ones, too
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = momentum
+            layer.momentum = recipe.finetune.norm_momentum
+    return model
 
 
 @dataclasses.dataclass(frozen=True)

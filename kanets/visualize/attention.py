@@ -19,7 +19,7 @@ from keras import ops
 from PIL import ImageDraw
 
 from kanets.layers import DenseAttention, KroneckerAttention
-from kanets.visualize.sheets import resized, save_sheet
+from kanets.visualize.sheets import LUMA, resized, save_sheet
 
 _MARK = (0, 255, 255)
 _HEAT = np.array(  # from dark to light
@@ -31,7 +31,6 @@ _HEAT = np.array(  # from dark to light
         (252, 255, 164),
     ]
 )
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def attention_weights(layer, inputs, position):
@@ -238,7 +237,7 @@ def _heat_panel(picture, weights, position, width):
     share = share[rows[:, None], columns]
     steps = np.linspace(0, 1, len(_HEAT))
     heat = np.stack([np.interp(share, steps, c) for c in _HEAT.T], axis=-1)
-    grey = (picture @ _LUMA)[..., None] * 0.55
+    grey = (picture @ LUMA)[..., None] * 0.55
     opacity = 0.85 * np.sqrt(share)[..., None]
     pixels = (1 - opacity) * grey + opacity * heat
     image = resized(np.round(pixels).astype("uint8"), width)

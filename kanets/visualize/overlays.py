@@ -1,16 +1,16 @@
 """Label maps as colours over the picture; NumPy and Pillow only."""
 
+import functools
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from kanets.visualize.sheets import resized, save_sheet
+from kanets.visualize.sheets import LUMA, resized, save_sheet
 
 MAX_COLOURS = 256
 _LEVELS = np.linspace(0, 255, 9).round()
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def palette(n):
@@ -37,13 +37,18 @@ def palette(n):
         raise ValueError(
             f"n must be an integer from 1 to {MAX_COLOURS}. Received: n={n!r}"
         )
+    return _all_colours()[:n].copy()
+
+
+@functools.cache
+def _all_colours():
     lattice = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), -1)
     lattice = lattice.reshape(-1, 3)
-    luma = lattice @ _LUMA
+    luma = lattice @ LUMA
     lattice = lattice[(luma > 50) & (luma < 215)]
     chosen = [np.argmin(_distances(lattice, [230, 25, 45]))]  # a red
     nearest = np.full(len(lattice), np.inf)
-    while len(chosen) < n:
+    while len(chosen) < MAX_COLOURS:
         distances = _distances(lattice, lattice[chosen[-1]])
         nearest = np.minimum(nearest, distances)
         chosen.append(np.argmax(nearest))

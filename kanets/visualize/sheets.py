@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 WIDTH = 960  # pixels of a sheet, unless its file gets too large
 LARGEST_FILE = 400_000  # bytes
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue
 _NARROWEST = 64  # pixels of a panel
 _GAP = 6
 _LINE = 18

@@ -9,13 +9,12 @@ import ylg
 from kanets import nets
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import read, read_architecture
+from kanets.zoo.saving import takes_pictures
 from kanets.zoo.sources import locate
 
 BUILDERS = {
-    "KANet": nets.KANet,
+    **nets.CLASSIFIERS,
     "KANetSegmenter": nets.KANetSegmenter,
-    "MobileNetV2": nets.MobileNetV2,
-    "MobileNetV3Small": nets.MobileNetV3Small,
     "SAGAN": ylg.SAGAN,
 }
 HEAD = "predictions"
@@ -148,7 +147,7 @@ def _is_positive(value):
 
 
 def _check_takes_pictures(model, num_classes, input_shape):
-    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+    if not takes_pictures(model):
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
         raise ValueError(
             "num_classes and input_shape are for models of pictures alone, "

@@ -62,17 +62,21 @@ def save_model(model, directory, class_names=None):
     return directory
 
 
+def takes_pictures(model):
+    """Whether a model takes a batch of pictures and nothing else."""
+    return len(model.inputs) == 1 and len(model.inputs[0].shape) == 4
+
+
 def check_class_names(model, class_names, where):
     """Raises a ValueError unless there is one name for each class, or none.
 
     That is known of what takes a picture alone and has several outputs; a
     generator's names, for example, are of its input.
     """
-    takes_pictures = len(model.inputs) == 1 and len(model.inputs[0].shape) == 4
     classes = model.outputs[0].shape[-1]
     if (
         class_names
-        and takes_pictures
+        and takes_pictures(model)
         and len(model.outputs) == 1
         and classes not in (None, 1, len(class_names))
     ):
