@@ -8,7 +8,14 @@ from pathlib import Path
 
 from kanets import gan_commands
 
-FORMATS = ("savedmodel",)
+# What `export` writes, and the options that fit.
+FORMATS = {
+    "savedmodel": ("image_size", "precision", "version"),
+    "litert": ("batch_size", "image_size", "precision", "representative"),
+    "onnx": ("image_size",),
+    "openvino": ("image_size", "precision"),
+}
+REPRESENTATIVE = 200  # pictures, of those given
 DATA = "class folders, TFDS name; of a segmenter images/ and labels/"
 
 
@@ -156,28 +163,80 @@ def _export(options):
     import kanets
     from kanets import export
 
+    fitting = FORMATS[options.format]
+    given = {}
+    for name in sorted({name for names in FORMATS.values() for name in names}):
+        value = getattr(options, name)
+        if value is not None:
+            if name not in fitting:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} does not fit --format "
+                    f"{options.format}. Received: {value}"
+                )
+            given[name] = value
+    if "batch_size" in given:
+        given["batch_size"] = _open(given["batch_size"])
+    if "image_size" in given:
+        given["image_size"] = [_open(side) for side in given["image_size"]]
     model = kanets.load_model(options.model)
-    if export.is_generator(model):
-        if options.image_size:
-            raise ValueError(
-                "A generator has one size. Received: "
-                f"--image-size {' '.join(map(str, options.image_size))}"
-            )
-        path = export.export_generator(
-            model, options.to, version=options.version
+    if "representative" in given:
+        given["representative"] = _sample(
+            given["representative"], given.get("image_size"), model
         )
-        inputs = "z, label" if len(model.inputs) == 2 else "z"
-        print(f"{path}: signature serving_default ({inputs} -> images, png)")
-        return
-    segments = export.is_segmenter(model)
-    write = export.export_segmenter if segments else export.export_savedmodel
-    path = write(
-        model,
-        options.to,
-        version=options.version,
-        image_size=options.image_size,
+    write = getattr(export, f"export_{options.format}")
+    print(write(model, options.to, **given))
+
+
+def _open(size):
+    return None if size == "any" else size
+
+
+def _sample(folder, image_size, model):
+    """Pictures of a folder, evenly taken, as the model sees them."""
+    from kanets.data.folders import read_pictures
+    from kanets.evaluation.files import picture_files, spread
+
+    size = image_size or model.input_shape[1:3]
+    if None in size:
+        raise ValueError(
+            "--representative needs --image-size HEIGHT WIDTH for a model of "
+            f"open size. Received: {tuple(size)}"
+        )
+    files = spread(picture_files([folder]), REPRESENTATIVE)
+    pictures, rows, _ = read_pictures(files, tuple(size), "stop")
+    return pictures.take(rows)
+
+
+def _verify(options):
+    from kanets.evaluation.verify import verify
+
+    report = verify(
+        options.artifact,
+        options.model,
+        options.data,
+        count=options.count,
+        threads=options.threads,
     )
-    print(f"{path}: signatures serving_default (image_bytes), serve_images")
+    difference = report["greatest_difference"]
+    print(
+        f"{report['artifact']} ({report['runtime']}): "
+        f"{report['inputs']} inputs, agreement {report['agreement']:.4f}, "
+        + ("" if difference is None else f"difference {difference:.2g}, ")
+        + f"{report['bytes'] / 1e6:.2f} MB, "
+        f"{report['latency_ms']:.2f} ms ({report['threads']} threads)"
+    )
+    if report["agreement"] < options.min_agreement:
+        raise ValueError(
+            f"The artifact must agree with the model on at least "
+            f"{options.min_agreement} of the inputs (--min-agreement). "
+            f"Received: {report['agreement']:.4f}"
+        )
+
+
+def _models_config(options):
+    from kanets.export import write_models_config
+
+    print(write_models_config(options.directory, options.base_path))
 
 
 def _list(options):
@@ -363,10 +422,68 @@ def _parser():
         "export runs/mine --format savedmodel --to savedmodels/mine",
     )
     sub.add_argument("model", help="zoo name, run (a GAN's, too), model folder")
-    sub.add_argument("--format", choices=FORMATS, default=FORMATS[0])
-    sub.add_argument("--to", required=True, help="the folder of versions")
-    sub.add_argument("--version", type=int, help="default: the next")
-    _image_size_option(sub)
+    sub.add_argument("--format", choices=list(FORMATS), default="savedmodel")
+    sub.add_argument(
+        "--to",
+        required=True,
+        help="the folder of versions; of the other formats, the folder",
+    )
+    sub.add_argument(
+        "--version", type=int, help="of a SavedModel; default: the next"
+    )
+    sub.add_argument(
+        "--precision",
+        help="of a SavedModel: float32, float16, bfloat16; of LiteRT: "
+        "float32, float16, int8; of OpenVINO: float32, float16",
+    )
+    sub.add_argument(
+        "--representative",
+        help=f"for int8: a folder of pictures, of which {REPRESENTATIVE} are "
+        "taken",
+    )
+    sub.add_argument(
+        "--batch-size",
+        type=_size,
+        help="of LiteRT: a number (default 1), or any",
+    )
+    _image_size_option(
+        sub, _size, "; any any leaves it open, not in a SavedModel"
+    )
+
+    sub = command(
+        "verify",
+        _verify,
+        "Compare an export, in its own runtime, with the model.",
+        "verify runs/mine.litert --model runs/mine --data photos/val",
+    )
+    sub.add_argument("artifact", help="SavedModel, or folder that export wrote")
+    sub.add_argument(
+        "--model", required=True, help="zoo name, run, model folder"
+    )
+    sub.add_argument("--data", help="folder of pictures; not of a generator")
+    sub.add_argument(
+        "--count", type=int, default=200, help="pictures, default 200"
+    )
+    sub.add_argument("--threads", type=int, default=1, help="default 1")
+    sub.add_argument(
+        "--min-agreement",
+        type=float,
+        default=0.95,
+        help="fail below this share of equal answers (default 0.95)",
+    )
+
+    sub = command(
+        "models-config",
+        _models_config,
+        "Write models.config, for a TensorFlow Serving of several models.",
+        "models-config savedmodels",
+    )
+    sub.add_argument("directory", help="holds a folder of versions per model")
+    sub.add_argument(
+        "--base-path",
+        default="/models",
+        help="where the server sees the directory (default /models)",
+    )
 
     gan_commands.add_commands(command)
 
@@ -387,13 +504,17 @@ def _parser():
     return parser
 
 
-def _image_size_option(sub):
+def _size(text):
+    return text if text == "any" else int(text)
+
+
+def _image_size_option(sub, kind=int, more=""):
     sub.add_argument(
         "--image-size",
-        type=int,
+        type=kind,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="default: the model's",
+        help=f"default: the model's{more}",
     )
 
 

@@ -110,6 +110,72 @@ def test_export_then_the_bundle_says_the_same(run, photos, capsys, tmp_path):
     assert code == 1 and err.count("\n") == 1 and str(tmp_path) in err
 
 
+@needs_tensorflow
+def test_every_format_is_verified(run, photos, capsys, tmp_path):
+    for arguments in (
+        ["savedmodel", "--precision", "float16"],
+        ["litert", "--precision", "int8", "--representative", photos / "train"],
+        ["litert", "--batch-size", "any"],
+        ["onnx"],
+        ["openvino"],
+    ):
+        folder = tmp_path / "-".join(map(str, arguments[:3]))
+        code, out, err = call(
+            capsys, "export", run, "--to", folder, "--format", *arguments
+        )
+        assert code == 0 and out.startswith(str(folder)), err
+        code, out, _ = call(
+            capsys, "verify", folder, "--model", run, "--data", photos / "val"
+        )
+        assert code == 0, arguments
+        assert "8 inputs, agreement 1.0000, difference" in out
+    assert "(openvino 20" in out and "(1 threads)" in out
+
+
+@needs_tensorflow
+def test_an_artifact_of_another_model_fails(run, photos, capsys, tmp_path):
+    model = kanets.load_model(run)
+    model.layers[-1].kernel.assign(-model.layers[-1].kernel)
+    model.layers[-1].bias.assign(-model.layers[-1].bias)
+    kanets.export.export_onnx(model, tmp_path / "other")
+    verify = ["verify", tmp_path / "other", "--model", run]
+    verify += ["--data", photos / "val"]
+    code, out, err = call(capsys, *verify)
+    assert code == 1 and "agreement 0.0000" in out
+    assert "at least 0.95 of the inputs (--min-agreement)" in err
+    code, _, _ = call(capsys, *verify, "--min-agreement", 0)
+    assert code == 0
+
+
+def test_options_that_do_not_fit_a_format(run, capsys, tmp_path):
+    for format, option, value in (
+        ("savedmodel", "--batch-size", "2"),
+        ("litert", "--version", "3"),
+        ("onnx", "--precision", "float16"),
+        ("openvino", "--representative", "photos"),
+    ):
+        code, _, err = call(
+            capsys,
+            *("export", run, "--to", tmp_path / "x"),
+            *("--format", format, option, value),
+        )
+        assert code == 1 and not list(tmp_path.iterdir())
+        message = f"{option} does not fit --format {format}. Received: {value}"
+        assert message in err
+
+
+@needs_tensorflow
+def test_models_config_lists_what_was_exported(run, capsys, tmp_path):
+    for name in ("b", "a"):
+        call(capsys, "export", run, "--to", tmp_path / name)
+    code, out, _ = call(
+        capsys, "models-config", tmp_path, "--base-path", "/here"
+    )
+    assert code == 0 and out.strip() == str(tmp_path / "models.config")
+    text = (tmp_path / "models.config").read_text()
+    assert text.index('base_path: "/here/a"') < text.index('"/here/b"')
+
+
 def test_finetune(run, photos, capsys, tmp_path):
     code, out, _ = call(
         capsys,
@@ -180,7 +246,8 @@ def test_a_damaged_picture_is_named(run, photos, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "finetune", "evaluate", "predict", "export", "list", "demo"],
+    "train finetune evaluate predict export verify models-config list "
+    "demo".split(),
 )
 def test_help_shows_an_example(name, capsys):
     with pytest.raises(SystemExit) as stop:

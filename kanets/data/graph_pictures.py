@@ -6,28 +6,54 @@ columns, then rows; hardly a value then differs from Pillow's, and none by
 more than one level. A single `tf.image.resize` changes one in six.
 """
 
+from kanets.data.pictures import MAX_PIXELS
+
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
+_OTHERS = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+_IHDR = b"\0\0\0\rIHDR"  # of 13 bytes; of a PNG file the first chunk
 _COARSE_GREY = (b"\x01\x00", b"\x02\x00", b"\x04\x00")
 _EXIF = int.from_bytes(b"Exif")
 _EXIF_WITHIN = 1 << 18  # bytes; the segment comes early and is below 1 << 16
 
 
 def decode_pictures(image_bytes, image_size):
-    """Decodes JPEG or PNG files (B,) to fitted pixels (B, H, W, 3)."""
+    """Decodes JPEG or PNG files to fitted pixels.
+
+    Args:
+        image_bytes: string tensor (B,), the files.
+        image_size: pair of int, H and W.
+
+    Returns:
+        float32 tensor (B, H, W, 3), whole numbers 0..255.
+
+    Raises:
+        InvalidArgumentError: as the graph runs, if a file is none of the two
+            formats, is damaged or truncated, or its header states more than
+            `kanets.data.pictures.MAX_PIXELS`; those are not decoded. Also if
+            `image_bytes` has another rank.
+    """
     import tensorflow as tf
 
-    def starts_with(encoded, magic):
-        return tf.strings.substr(encoded, 0, len(magic)) == magic
-
-    is_known = starts_with(image_bytes, JPEG) | starts_with(image_bytes, PNG)
+    # A server does not compare what it is sent with the signature's shapes.
+    image_bytes = tf.ensure_shape(image_bytes, (None,))
+    is_known = _starts_with(image_bytes, JPEG) | _starts_with(image_bytes, PNG)
     check = tf.debugging.Assert(
         tf.reduce_all(is_known),
         [
             "image_bytes must hold JPEG or PNG pictures. Received something "
             "else at these positions of the batch:",
             tf.where(~is_known)[:, 0],
+            "which begins like:",
+            tf.boolean_mask(_name_format(image_bytes), ~is_known),
         ],
+        summarize=8,
     )
 
     def decode_png(encoded):
@@ -43,7 +69,7 @@ def decode_pictures(image_bytes, image_size):
         )
 
     def on_white(picture):
-        picture = tf.cast(picture, tf.int32)
+        picture = tf.cast(picture, tf.uint16)  # 255 * 255 + 127 fits
         pixels, alpha = picture[..., :3], picture[..., 3:]
         blended = pixels * alpha + 255 * (255 - alpha)
         return tf.cast((blended + 127) // 255, tf.uint8)
@@ -54,9 +80,12 @@ def decode_pictures(image_bytes, image_size):
         )
         return _turn_upright(picture, _exif_orientation(encoded))
 
-    def decode(encoded):
+    def decode(inputs):
+        encoded, position = inputs
+        with tf.control_dependencies([_check_size(encoded, position)]):
+            encoded = tf.identity(encoded)
         picture = tf.cond(
-            starts_with(encoded, PNG),
+            _starts_with(encoded, PNG),
             lambda: decode_png(encoded),
             lambda: decode_jpeg(encoded),
         )
@@ -65,8 +94,82 @@ def decode_pictures(image_bytes, image_size):
 
     with tf.control_dependencies([check]):
         image_bytes = tf.identity(image_bytes)
+    positions = tf.range(tf.size(image_bytes, tf.int64))
     pixels = tf.TensorSpec((*image_size, 3), tf.float32)
-    return tf.map_fn(decode, image_bytes, fn_output_signature=pixels)
+    return tf.map_fn(
+        decode, (image_bytes, positions), fn_output_signature=pixels
+    )
+
+
+def _starts_with(encoded, magic):
+    import tensorflow as tf
+
+    return tf.strings.substr(encoded, 0, len(magic)) == magic
+
+
+def _name_format(encoded):
+    """Names what is neither JPEG nor PNG, for the error."""
+    import tensorflow as tf
+
+    name = tf.where(encoded == b"", "an empty file", "no picture")
+    for magic, other in _OTHERS.items():
+        name = tf.where(_starts_with(encoded, magic), other, name)
+    return name
+
+
+def _check_size(encoded, position):
+    """Refuses a file of too many pixels by its header; nothing is decoded."""
+    import tensorflow as tf
+
+    height, width = tf.cond(
+        _starts_with(encoded, PNG),
+        lambda: _png_size(encoded, position),
+        lambda: _jpeg_size(encoded),
+    )
+    capped_height = tf.minimum(height, MAX_PIXELS + 1)
+    capped_width = tf.minimum(width, MAX_PIXELS + 1)  # no product overflows
+    return tf.debugging.Assert(
+        capped_height * capped_width <= MAX_PIXELS,
+        [
+            f"image_bytes must hold pictures of at most {MAX_PIXELS} pixels. "
+            "Received (position in the batch, height, width):",
+            tf.stack([position, height, width]),
+        ],
+    )
+
+
+def _jpeg_size(encoded):
+    import tensorflow as tf
+
+    shape = tf.io.extract_jpeg_shape(encoded)
+    height, width, _ = tf.unstack(tf.cast(shape, tf.int64), num=3)
+    return height, width
+
+
+def _png_size(encoded, position):
+    """Reads height and width, int64, where the decoder will find them.
+
+    It would pass over an unknown chunk before the header, so a file that does
+    not begin with the header is refused.
+    """
+    import tensorflow as tf
+
+    header = tf.strings.substr(encoded, 0, 24) + bytes(24)
+    check = tf.debugging.Assert(
+        tf.strings.substr(header, len(PNG), len(_IHDR)) == _IHDR,
+        [
+            "image_bytes holds a damaged PNG picture, without a header. "
+            "Received it at this position of the batch:",
+            position,
+        ],
+    )
+    with tf.control_dependencies([check]):
+        sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.uint8)
+    digits = tf.reshape(tf.cast(sides, tf.int64), (2, 4))
+    width, height = tf.unstack(
+        tf.reduce_sum(digits * [1 << 24, 1 << 16, 1 << 8, 1], axis=1)
+    )
+    return height, width
 
 
 def _exif_orientation(encoded):
@@ -142,10 +245,12 @@ def fit_pictures(pictures, image_size):
     import tensorflow as tf
 
     height, width = image_size
+    pictures = tf.ensure_shape(pictures, (None, None, None, 3))
     shape = tf.shape(pictures)
     check = tf.debugging.Assert(
         (shape[1] > 0) & (shape[2] > 0),
         ["pictures must have at least one pixel. Received: shape=", shape],
+        summarize=4,
     )
     with tf.control_dependencies([check]):
         rows, columns = shape[1], shape[2]
@@ -154,18 +259,16 @@ def fit_pictures(pictures, image_size):
     crop_columns = (2 * rows * width + height) // (2 * height)
     crop_columns = tf.clip_by_value(crop_columns, 1, columns)
     top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
-    crop = tf.cast(
-        pictures[:, top : top + crop_rows, left : left + crop_columns],
-        tf.float32,
-    )
+    crop = pictures[:, top : top + crop_rows, left : left + crop_columns]
 
     def resize(pixels, size):
         pixels = tf.image.resize(pixels, size, antialias=True)
         return tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)
 
+    # Only here float: a large picture would take four times its memory.
     fitted = tf.cond(
         (crop_rows == height) & (crop_columns == width),
-        lambda: crop,
+        lambda: tf.cast(crop, tf.float32),
         lambda: resize(resize(crop, (crop_rows, width)), image_size),
     )
     return tf.ensure_shape(fitted, (None, height, width, 3))

@@ -82,8 +82,8 @@ def picture_files(paths):
 
 def spread(files, count):
     """At most `count` of the files, evenly taken."""
-    step = max(1, len(files) / count)
-    return [files[int(k * step)] for k in range(min(count, len(files)))]
+    count = min(count, len(files))
+    return [files[place * len(files) // count] for place in range(count)]
 
 
 def size_of(model):

@@ -1,21 +1,29 @@
 """Models in the form their consumer wants."""
 
 from kanets.export.bundle import find_savedmodel
-from kanets.export.generator import export_generator, is_generator
-from kanets.export.savedmodel import export_savedmodel, load_savedmodel
-from kanets.export.segmenter import (
-    export_segmenter,
-    is_segmenter,
+from kanets.export.generator import is_generator
+from kanets.export.models_config import write_models_config
+from kanets.export.portable import (
+    export_litert,
+    export_onnx,
+    export_openvino,
+)
+from kanets.export.savedmodel import (
+    export_savedmodel,
+    load_savedmodel,
     load_segmenter_savedmodel,
 )
+from kanets.export.segmenter import is_segmenter
 
 __all__ = [
-    "export_generator",
+    "export_litert",
+    "export_onnx",
+    "export_openvino",
     "export_savedmodel",
-    "export_segmenter",
     "find_savedmodel",
     "is_generator",
     "is_segmenter",
     "load_savedmodel",
     "load_segmenter_savedmodel",
+    "write_models_config",
 ]

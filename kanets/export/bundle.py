@@ -1,9 +1,10 @@
-"""What every SavedModel for TensorFlow Serving has: a version, warm-up.
+"""What exports have in common, and what every SavedModel has.
 
-A version folder appears complete or not at all, and is never overwritten. What
-takes pictures reads them by the rules of `kanets.data.pictures`.
+A folder appears complete or not at all, and is never overwritten. What takes
+pictures reads them by the rules of `kanets.data.pictures`.
 """
 
+import contextlib
 import operator
 import os
 import pathlib
@@ -54,8 +55,23 @@ def new_version(directory, version):
         return directory / str(max(versions, default=0) + 1)
     version = positive_int("version", version)
     if version in versions:
-        raise _exists(versions[version])
+        raise exists(versions[version])
     return directory / str(version)
+
+
+def check_options(kind, known=(), **options):
+    """Returns the options that were given, those not None.
+
+    Raises:
+        ValueError: one does not fit this kind of model.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(
+                f"A {kind} takes no `{name}`. Received: {name}={value!r}"
+            )
+    return given
 
 
 def resolve_image_size(model, image_size):
@@ -161,21 +177,55 @@ def write(archive, version_folder, class_names, requests):
         class_names: labels for clients, maybe none.
         requests: for warm-up, as in `write_warmup`.
     """
-    directory = version_folder.parent
-    directory.mkdir(parents=True, exist_ok=True)
-    # Servers read numbers only, so they pass over this name.
-    partial = directory / f".tmp-{version_folder.name}-{uuid.uuid4().hex}"
-    try:
+    with whole(version_folder) as partial:
         archive.write_out(str(partial), verbose=False)
         extra = partial / "assets.extra"
         extra.mkdir()
-        labels = "".join(f"{name}\n" for name in class_names)
-        if labels:
-            (extra / "labels.txt").write_text(labels, encoding="utf-8")
-        write_warmup(extra, directory.name, requests)
-        _publish(partial, version_folder)
+        write_labels(extra, class_names)
+        write_warmup(extra, version_folder.parent.name, requests)
+
+
+def write_labels(folder, class_names):
+    """Writes `labels.txt`, a name a line, where there are names."""
+    labels = "".join(f"{name}\n" for name in class_names)
+    if labels:
+        (folder / "labels.txt").write_text(labels, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def whole(folder):
+    """Gives a path to write a folder at, which is renamed when complete.
+
+    Nothing is left of one that is not.
+
+    Args:
+        folder: `pathlib.Path`, its name in the end; what it lies in is made.
+
+    Raises:
+        FileExistsError: `folder` is there already.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Servers read numbers only, so they pass over this name.
+    partial = folder.parent / f".tmp-{folder.name}-{uuid.uuid4().hex}"
+    try:
+        yield partial
+        try:
+            os.rename(partial, folder)
+        except OSError as error:
+            # A folder that is not empty cannot be replaced: another won.
+            if folder.exists():
+                raise exists(folder) from error
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def exists(folder):
+    """The error for an export to a folder that is there already."""
+    return FileExistsError(
+        "An export must go to a new version or folder: nothing is overwritten. "
+        f"Received: {str(folder)!r}, which exists"
+    )
 
 
 def find_savedmodel(path):
@@ -283,21 +333,3 @@ def _versions(directory):
         for path in directory.glob("*")
         if path.name.isascii() and path.name.isdigit()
     }
-
-
-def _exists(path):
-    return FileExistsError(
-        "`version` must not exist yet: exports are never overwritten. "
-        f"Received: version={int(path.name)}, which is {str(path)!r}"
-    )
-
-
-def _publish(partial, version_folder):
-    """Gives a complete export its number, in one step."""
-    try:
-        os.rename(partial, version_folder)
-    except OSError as error:
-        # A folder that is not empty cannot be replaced: another export won.
-        if version_folder.exists():
-            raise _exists(version_folder) from error
-        raise

@@ -1,13 +1,16 @@
 """One picture: read right whatever its mode, and resized by the one rule."""
 
+import gc
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
+from kanets.data import pictures
 from kanets.data.pictures import (
     PictureError,
     center_box,
@@ -162,21 +165,102 @@ def test_empty_and_foreign(tmp_path):
         read_picture(tmp_path / "none.jpg")
 
 
-def test_bomb_is_reported(tmp_path):
+def png_that_claims(height, width, interlaced=False, animated=False):
+    """A PNG file that is whole but for its pixels: there are 1000 zeros."""
+
     def chunk(kind, body):
         check = struct.pack(">I", zlib.crc32(kind + body))
         return struct.pack(">I", len(body)) + kind + body + check
 
-    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    path = tmp_path / "a.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
-    )
-    with pytest.raises(PictureError, match="too large: .*2500000000 pixels"):
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced)
+    data = chunk(b"IHDR", header)
+    if animated:
+        frame = struct.pack(">IIIIIHHBB", 0, 1, 1, 0, 0, 1, 1, 0, 0)
+        data += chunk(b"acTL", struct.pack(">II", 2, 0)) + chunk(b"fcTL", frame)
+    data += chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + data + chunk(b"IEND", b"")
+
+
+def jpeg_that_claims(height, width):
+    """A small JPEG file whose header states another size."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    data = bytearray(buffer.getvalue())
+    frame = data.index(b"\xff\xc0") + 5
+    data[frame : frame + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+BOMBS = {
+    "png": png_that_claims(12_000, 12_000),
+    "png interlaced": png_that_claims(50_000, 1_001, interlaced=True),
+    "png animated": png_that_claims(7_072, 7_072, animated=True),
+    "png one row": png_that_claims(1, 2**31 - 1),
+    "png as large as can be": png_that_claims(2**31 - 1, 2**31 - 1),
+    "jpeg": jpeg_that_claims(12_000, 12_000),
+    "jpeg just above": jpeg_that_claims(7_072, 7_072),
+}
+
+
+# None is no limit; at 100 million Pillow would warn of some, not refuse.
+@pytest.mark.parametrize("pillows_own", [None, 100, 100_000_000])
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_by_size(name, pillows_own, monkeypatch):
+    def load(*_):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows_own)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(
+        PictureError,
+        match=r"^too large: \d+ x \d+ pixels, the limit is 50000000$",
+    ):
+        read_picture(io.BytesIO(BOMBS[name]))
+
+
+def test_a_frame_larger_than_its_gif_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    buffer = io.BytesIO()
+    Image.new("P", (7, 5)).save(buffer, "GIF")
+    gif = buffer.getvalue()
+    # The screen stays 7 x 5; the frame (left, top, width, height) does not.
+    frame = b"," + struct.pack("<HHHH", 0, 0, 7, 5)
+    large = b"," + struct.pack("<HHHH", 0, 0, 9_000, 8_000)
+    assert gif.count(frame) == 1
+    with pytest.raises(PictureError, match="too large: 8000 x 9000 pixels"):
+        read_picture(io.BytesIO(gif.replace(frame, large)))
+
+
+def test_the_largest_picture_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 37 * 41)
+    path = save(tmp_path / "a.png", photo(37, 41))
+    assert read_picture(path).shape == (37, 41, 3)
+    path = save(tmp_path / "b.png", photo(37, 42))
+    with pytest.raises(PictureError, match="37 x 42 pixels, the limit is 1517"):
         read_picture(path)
+
+
+class Stream:
+    """A file that can only be read on, as a download is."""
+
+    def __init__(self, data):
+        self.read = io.BytesIO(data).read
+
+
+def test_what_is_read_is_left_open_and_what_is_opened_closed(tmp_path):
+    image = photo(5, 7)
+    path = save(tmp_path / "a.webp", image, lossless=True)
+    with open(path, "rb") as file:
+        file.read(9)
+        np.testing.assert_array_equal(read_picture(file), image)
+        assert not file.closed
+    stream = Stream(path.read_bytes())
+    np.testing.assert_array_equal(read_picture(stream), image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        read_picture(path)
+        gc.collect()
 
 
 def test_values_without_a_range(tmp_path):

@@ -1,4 +1,4 @@
-"""kanets.export.export_generator: the SavedModel against the Keras model."""
+"""kanets.export.export_savedmodel: the SavedModel against the Keras model."""
 
 import io
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import ylg
-from kanets.export import export_generator, is_generator
+from kanets.export import export_savedmodel, is_generator
 from tests.backends import BACKEND, to_numpy
 
 pytestmark = pytest.mark.skipif(
@@ -39,7 +39,7 @@ def make(num_classes=None):
 def test_a_client_without_keras_gets_the_pictures(tmp_path, num_classes):
     model = make(num_classes)
     model.class_names = ("ant", "bee", "cat") if num_classes else ()
-    folder = export_generator(model, tmp_path / "bundle")
+    folder = export_savedmodel(model, tmp_path / "bundle")
     assert folder == tmp_path / "bundle" / "1"
     z = np.random.default_rng(0).normal(size=(5, 8)).astype("float32")
     given = {"z": z}
@@ -70,7 +70,7 @@ def test_warm_up_requests_name_every_input(tmp_path):
     )
     import tensorflow as tf
 
-    folder = export_generator(make(3), tmp_path)
+    folder = export_savedmodel(make(3), tmp_path)
     [record] = tf.data.TFRecordDataset(
         str(folder / "assets.extra" / "tf_serving_warmup_requests")
     )
@@ -90,7 +90,7 @@ def test_any_batch_size(tmp_path):
     import tensorflow as tf
 
     model = make()
-    served = tf.saved_model.load(str(export_generator(model, tmp_path)))
+    served = tf.saved_model.load(str(export_savedmodel(model, tmp_path)))
     serve = served.signatures["serving_default"]
     for count in (0, 1, 7):
         outputs = serve(z=tf.zeros((count, 8)))
@@ -99,14 +99,15 @@ def test_any_batch_size(tmp_path):
 
 
 def test_versions_and_errors(tmp_path):
-    export_generator(make(), tmp_path, version=3)
-    with pytest.raises(FileExistsError, match="version=3"):
-        export_generator(make(), tmp_path, version=3)
+    export_savedmodel(make(), tmp_path, version=3)
+    with pytest.raises(FileExistsError, match="nothing is overwritten.*/3'"):
+        export_savedmodel(make(), tmp_path, version=3)
     classifier = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
     assert not is_generator(classifier) and is_generator(make(2))
-    with pytest.raises(ValueError, match=r"Received: inputs \[\(None, 8, 8"):
-        export_generator(classifier, tmp_path)
+    for name, value in (("image_size", (32, 32)), ("top_k", 3)):
+        with pytest.raises(ValueError, match=f"takes no `{name}`.*{name}="):
+            export_savedmodel(make(), tmp_path, **{name: value})
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
     assert to_numpy(make()(np.zeros((1, 8), "float32"))).shape[1] == 32

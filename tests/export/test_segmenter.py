@@ -1,4 +1,4 @@
-"""kanets.export.export_segmenter: the SavedModel against the Keras model."""
+"""kanets.export.export_savedmodel: the SavedModel against the Keras model."""
 
 import io
 import subprocess
@@ -13,7 +13,7 @@ import ylg
 from kanets.data.pictures import fit_picture, read_picture
 from kanets.export import (
     bundle,
-    export_segmenter,
+    export_savedmodel,
     is_generator,
     is_segmenter,
     load_segmenter_savedmodel,
@@ -75,7 +75,7 @@ def model():
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     directory = tmp_path_factory.mktemp("served") / "streets"
-    return export_segmenter(model, directory, class_names=NAMES)
+    return export_savedmodel(model, directory, class_names=NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_loading_takes_the_highest_version(tmp_path, files, served):
     data = [path.read_bytes() for path in files]
     open_size = make((None, None), activation=None)
     open_size.class_names = NAMES
-    export_segmenter(open_size, tmp_path, image_size=(14, 18))
-    second = export_segmenter(make(), tmp_path, class_names=NAMES)
+    export_savedmodel(open_size, tmp_path, image_size=(14, 18))
+    second = export_savedmodel(make(), tmp_path, class_names=NAMES)
     assert second == tmp_path / "2"
     found = load_segmenter_savedmodel(tmp_path)(data)
     expected = served["serving_default"](image_bytes=data)["label_map"]
@@ -241,31 +241,29 @@ def test_what_is_a_segmenter(model):
 def test_bad_arguments_leave_nothing(tmp_path, options, change, message):
     arguments = {"class_names": NAMES} | change
     with pytest.raises(ValueError, match=message):
-        export_segmenter(make(**options), tmp_path / "new", **arguments)
+        export_savedmodel(make(**options), tmp_path / "new", **arguments)
     assert not (tmp_path / "new").exists()
 
 
 def test_models_that_are_no_segmenters(tmp_path):
     inputs = keras.Input((5, 4, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
-    for output, text in (
-        (pooled, r"outputs=\(None, 3\)"),
-        ({"a": inputs}, "outputs=dict"),
-    ):
-        with pytest.raises(ValueError, match=f"must return one tensor.*{text}"):
-            export_segmenter(keras.Model(inputs, output), tmp_path)
+    message = "must return one tensor.*outputs=dict"
+    with pytest.raises(ValueError, match=message):
+        export_savedmodel(keras.Model(inputs, {"a": inputs}), tmp_path)
+    with pytest.raises(ValueError, match="segmenter takes no `top_k`.*top_k=2"):
+        export_savedmodel(make(), tmp_path, NAMES, top_k=2)
     assert not list(tmp_path.iterdir())
 
 
 def test_versions_are_never_overwritten_and_whole(tmp_path, model, monkeypatch):
-    export_segmenter(model, tmp_path, 3, class_names=NAMES)
-    with pytest.raises(FileExistsError, match="version=3"):
-        export_segmenter(model, tmp_path, 3, class_names=NAMES)
+    export_savedmodel(model, tmp_path, NAMES, 3)
+    with pytest.raises(FileExistsError, match="nothing is overwritten.*/3'"):
+        export_savedmodel(model, tmp_path, NAMES, 3)
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(bundle, "write_warmup", fail)
     with pytest.raises(OSError, match="disk full"):
-        export_segmenter(model, tmp_path, class_names=NAMES)
+        export_savedmodel(model, tmp_path, class_names=NAMES)
     assert [path.name for path in tmp_path.iterdir()] == ["3"]

@@ -131,7 +131,8 @@ class ConditionalBatchNormalization(keras.layers.Layer):
             shape=shape,
             initializer=initializer,
             trainable=trainable,
-            autocast=False,  # float32 in half precision, too
+            dtype="float32",  # in half precision, too
+            autocast=False,
             name=name,
         )
 

@@ -1,0 +1,206 @@
+"""What does the zoo become in each format, and what does it cost?
+
+    python benchmarks/deployment.py formats --data data
+    python benchmarks/deployment.py accuracy --data data
+
+`--data` holds the folders `cifar10`, `tiny_imagenet_32` and `camvid`. Every
+entry is exported into a temporary folder.
+
+`formats`: every entry in every format, verified as by `kanets verify` on 200
+pictures (a generator: latents) that no training saw: the greatest difference
+of a score (of a generator, of a pixel in -1..1), the share of equal answers,
+megabytes, and the latency of one picture with one thread and with two. Writes
+`benchmarks/deployment_formats.csv`.
+
+`accuracy`: the classifiers of CIFAR-10 on all test pictures, as Keras models
+and as LiteRT of three precisions, with sizes, and latencies measured in turns.
+Writes `benchmarks/deployment_accuracy.csv`.
+"""
+
+import argparse
+import csv
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import kanets
+from kanets import export, zoo
+from kanets.data.folders import read_pictures
+from kanets.evaluation.files import picture_files, spread
+from kanets.evaluation.verify import verify
+from kanets.export import runtimes
+
+HERE = Path(__file__).parent
+FORMATS = [
+    ("savedmodel", "float32"),
+    ("savedmodel", "float16"),
+    ("savedmodel", "bfloat16"),
+    ("litert", "float32"),
+    ("litert", "float16"),
+    ("litert", "int8"),
+    ("onnx", "float32"),
+    ("openvino", "float32"),
+    ("openvino", "float16"),
+]
+REPRESENTATIVE = 200
+CAMVID_SIZE = (360, 480)  # of all its pictures
+# Pictures to verify with and, for int8, of the training set.
+PICTURES = {
+    "cifar10": ("test", "train"),
+    "tiny_imagenet_32": ("val", "train"),
+    "camvid": ("val/images", "train/images"),
+}
+
+
+def folders(entry, data):
+    [name] = [name for name in PICTURES if entry.endswith(name)]
+    return [data / name / part for part in PICTURES[name]]
+
+
+def write_artifact(model, folder, kind, precision, train):
+    """Exports one format; returns the folder."""
+    options = {}
+    if kind != "onnx" and (kind, precision) != ("savedmodel", "float32"):
+        options["precision"] = precision
+    if not export.is_generator(model):
+        size = model.input_shape[1:3]
+        options["image_size"] = CAMVID_SIZE if None in size else size
+        if precision == "int8":
+            options["representative"] = sample(train, options["image_size"])
+    return getattr(export, f"export_{kind}")(model, folder, **options)
+
+
+def sample(folder, size):
+    files = spread(picture_files([folder]), REPRESENTATIVE)
+    pictures, rows, _ = read_pictures(files, size, "stop")
+    return pictures.take(rows)
+
+
+def formats(options):
+    rows = []
+    for entry in zoo.list_models():
+        model = kanets.load_model(entry.name)
+        pictures, train = folders(entry.name, options.data)
+        generates = export.is_generator(model)
+        for kind, precision in FORMATS:
+            if generates and precision == "int8":
+                continue  # refused: its pictures need finer steps
+            with tempfile.TemporaryDirectory() as folder:
+                path = write_artifact(
+                    model, Path(folder) / "export", kind, precision, train
+                )
+                given = None if generates else pictures
+                count = 50 if export.is_segmenter(model) else 200
+                one, two = (
+                    verify(path, model, given, count=count, threads=threads)
+                    for threads in (1, 2)
+                )
+            difference = one["greatest_difference"]
+            rows.append(
+                {
+                    "entry": entry.name,
+                    "format": kind,
+                    "precision": precision,
+                    "inputs": one["inputs"],
+                    "greatest_difference": ""
+                    if difference is None
+                    else f"{difference:.2e}",
+                    "agreement": f"{one['agreement']:.5f}",
+                    "megabytes": f"{one['bytes'] / 1e6:.3f}",
+                    "latency_ms_1_thread": f"{one['latency_ms']:.2f}",
+                    "latency_ms_2_threads": f"{two['latency_ms']:.2f}",
+                    "runtime": one["runtime"],
+                }
+            )
+            print(rows[-1], flush=True)
+            write(HERE / "deployment_formats.csv", rows)
+
+
+def accuracy(options):
+    test = options.data / "cifar10" / "test"
+    files = picture_files([test])
+    pictures, rows, _ = read_pictures(files, (32, 32), "stop")
+    pictures = pictures.take(rows).astype("float32")
+    table = []
+    for entry in zoo.list_models("*cifar10", task="classification"):
+        model = kanets.load_model(entry.name)
+        names = list(model.class_names)
+        labels = np.array([names.index(path.parent.name) for path in files])
+        found = {"keras": model.predict(pictures, verbose=0)}
+        sizes = {"keras": ""}
+        artifacts = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for precision in ("float32", "float16", "int8"):
+                path = write_artifact(
+                    model,
+                    Path(folder) / precision,
+                    "litert",
+                    precision,
+                    options.data / "cifar10" / "train",
+                )
+                name = f"litert {precision}"
+                size = (path / "model.tflite").stat().st_size
+                sizes[name] = f"{size / 1e6:.3f}"
+                for threads in (1, 2):
+                    artifacts[name, threads] = runtimes.load(path, threads)
+                run = artifacts[name, 2]
+                found[name] = run(images=pictures)["probabilities"]
+        latencies = measure(artifacts, pictures[:1], options.rounds)
+        for name, scores in found.items():
+            correct = int((scores.argmax(-1) == labels).sum())
+            table.append(
+                {
+                    "entry": entry.name,
+                    "model": name,
+                    "pictures": len(labels),
+                    "correct": correct,
+                    "accuracy": f"{correct / len(labels):.4f}",
+                    "megabytes": sizes[name],
+                    "latency_ms_1_thread": latencies.get((name, 1), ""),
+                    "latency_ms_2_threads": latencies.get((name, 2), ""),
+                    "machine": platform.machine(),
+                    "keras": keras.version(),
+                }
+            )
+            print(table[-1], flush=True)
+    write(HERE / "deployment_accuracy.csv", table)
+
+
+def measure(artifacts, picture, rounds):
+    """Median milliseconds of each, in turns."""
+    seconds = {key: [] for key in artifacts}
+    for turn in range(rounds + 3):
+        for key, run in artifacts.items():
+            start = time.perf_counter()
+            run(images=picture)
+            if turn >= 3:  # the first ones warm up
+                seconds[key].append(time.perf_counter() - start)
+    return {
+        key: f"{statistics.median(values) * 1e3:.2f}"
+        for key, values in seconds.items()
+    }
+
+
+def write(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("question", choices=["formats", "accuracy"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=200)
+    options = parser.parse_args()
+    {"formats": formats, "accuracy": accuracy}[options.question](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Models for phones and other runtimes: LiteRT, ONNX, OpenVINO.
+
+What leaves takes pixels, not files, and its inputs and outputs have names:
+
+| model | inputs | outputs |
+|---|---|---|
+| classifier | `images` (B, H, W, 3) float32, 0..255 | `probabilities` (B, classes) float32 |
+| segmenter | the same | `label_map` (B, H, W) int32, `probabilities` (B, H, W, classes) float32 |
+| generator | `z` (B, latent size) float32, `label` (B,) int32 | `images` (B, H, W, 3) float32 in [-1, 1] |
+
+Pixels are those of `kanets.data.pictures`: RGB, the centre, resized to H x W;
+rescaling is inside. Each export is a folder with the model and, where there
+are classes, `labels.txt`. It appears complete or not at all.
+"""  # noqa: E501
+
+import contextlib
+import dataclasses
+import importlib
+import pathlib
+import tempfile
+import warnings
+
+import numpy as np
+
+from kanets.export import bundle, classifier, generator, segmenter
+
+LITERT_PRECISIONS = ("float32", "float16", "int8")
+OPENVINO_PRECISIONS = ("float32", "float16")
+
+
+def export_litert(
+    model,
+    directory,
+    class_names=None,
+    *,
+    precision="float32",
+    representative=None,
+    image_size=None,
+    batch_size=1,
+    from_logits=None,
+):
+    """Writes a model for LiteRT (TensorFlow Lite), with builtin operators.
+
+    Inputs and outputs are those of every precision, so that one can replace
+    another: "float16" stores half the bytes and computes in float32, or in
+    float16 where the device does; "int8" computes in 8-bit integers, weights
+    and activations, convolutions included, and converts at its ends.
+
+    Args:
+        model: built Keras model, a classifier, segmenter or generator.
+        directory: the folder to write; it must not exist. Gets `model.tflite`
+            and `labels.txt`.
+        class_names: sequence of str, one per class. Defaults to
+            `model.class_names`.
+        precision: "float32", "float16" or "int8", which is not for
+            generators: their pictures need finer steps.
+        representative: for "int8", pixels (N, H, W, 3), uint8 or float32
+            0..255, of pictures as the model will see: some hundred. The
+            ranges of the activations are measured on them, one at a time.
+        image_size: pair of int, height and width; (None, None) leaves the
+            size open, where the model does. Defaults to the model's.
+        batch_size: positive int, or None to leave it open. Phones' delegates
+            want it fixed.
+        from_logits: bool, whether the outputs need a softmax. Defaults to
+            what the activation of the last layer says.
+
+    Returns:
+        `pathlib.Path` of the folder.
+
+    Raises:
+        RuntimeError: if Keras does not run on TensorFlow.
+        FileExistsError: if `directory` exists.
+        ValueError: if an argument does not fit the model, or LiteRT lacks an
+            operator for it.
+    """
+    import tensorflow as tf
+
+    _check_precision(precision, LITERT_PRECISIONS)
+    if batch_size is not None:
+        batch_size = bundle.positive_int("batch_size", batch_size)
+    graph = _graph(model, directory, class_names, image_size, from_logits)
+    if precision == "int8" and generator.is_generator(model):
+        raise ValueError(
+            "A generator's pictures need finer steps than precision='int8'; "
+            f"take 'float16'. Received: model={model.name!r}"
+        )
+    feeds = _feeds(graph, precision, representative)
+    with _saved(graph, batch_size) as saved_model, warnings.catch_warnings():
+        # The converter's own interpreter says that it is deprecated.
+        warnings.simplefilter("ignore")
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            saved_model, signature_keys=["serving_default"]
+        )
+        if precision != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if precision == "int8":
+            converter.representative_dataset = lambda: iter(feeds)
+            # Without a fallback to float: what does not fit is an error.
+            converter.target_spec.supported_ops = [
+                tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+            ]
+        try:
+            converted = converter.convert()
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                "LiteRT lacks an operator for this model; a fixed batch_size "
+                f"and image_size ask less of it. Received: model={model.name!r}"
+                f", precision={precision!r}, batch_size={batch_size}, "
+                f"image_size={graph.image_size}: {reason}"
+            ) from error
+    with bundle.whole(graph.directory) as partial:
+        partial.mkdir()
+        (partial / "model.tflite").write_bytes(converted)
+        bundle.write_labels(partial, graph.class_names)
+    return graph.directory
+
+
+def export_onnx(
+    model, directory, class_names=None, *, image_size=None, from_logits=None
+):
+    """Writes a model as ONNX (opset 17), for ONNX Runtime and others.
+
+    The batch size is open.
+
+    Args:
+        model, class_names, image_size, from_logits: as in `export_litert`.
+        directory: the folder to write; it must not exist. Gets `model.onnx`
+            and `labels.txt`.
+
+    Returns:
+        `pathlib.Path` of the folder.
+
+    Raises:
+        ImportError: if `tf2onnx` is not installed.
+        RuntimeError, FileExistsError, ValueError: as in `export_litert`.
+    """
+    convert = _import("tf2onnx.convert", "onnx")
+    graph = _graph(model, directory, class_names, image_size, from_logits)
+    with bundle.whole(graph.directory) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        partial.mkdir()
+        convert.from_function(
+            graph.function(),
+            input_signature=list(graph.inputs),
+            opset=17,
+            output_path=str(partial / "model.onnx"),
+        )
+        bundle.write_labels(partial, graph.class_names)
+    return graph.directory
+
+
+def export_openvino(
+    model,
+    directory,
+    class_names=None,
+    *,
+    precision="float32",
+    image_size=None,
+    from_logits=None,
+):
+    """Writes a model for OpenVINO.
+
+    The batch size is open.
+
+    Args:
+        model, class_names, image_size, from_logits: as in `export_litert`.
+        directory: the folder to write; it must not exist. Gets `model.xml`,
+            `model.bin` and `labels.txt`.
+        precision: "float32", or "float16" to store half the bytes.
+
+    Returns:
+        `pathlib.Path` of the folder.
+
+    Raises:
+        ImportError: if `openvino` is not installed.
+        RuntimeError, FileExistsError, ValueError: as in `export_litert`.
+    """
+    openvino = _import("openvino", "openvino")
+    _check_precision(precision, OPENVINO_PRECISIONS)
+    graph = _graph(model, directory, class_names, image_size, from_logits)
+    with _saved(graph) as saved_model, bundle.whole(graph.directory) as partial:
+        partial.mkdir()
+        openvino.save_model(
+            openvino.convert_model(saved_model),
+            partial / "model.xml",
+            compress_to_fp16=precision == "float16",
+        )
+        bundle.write_labels(partial, graph.class_names)
+    return graph.directory
+
+
+@dataclasses.dataclass(frozen=True)
+class _Graph:
+    """What is to be written, checked."""
+
+    directory: pathlib.Path
+    class_names: list
+    image_size: tuple
+    answer: object  # a function from the inputs to a dict of tensors
+    inputs: tuple  # of tf.TensorSpec, the batch open
+
+    def function(self, batch_size=None):
+        import tensorflow as tf
+
+        return tf.function(
+            self.answer,
+            input_signature=[
+                tf.TensorSpec((batch_size, *s.shape[1:]), s.dtype, s.name)
+                for s in self.inputs
+            ],
+            autograph=False,
+        )
+
+
+def _graph(model, directory, class_names, image_size, from_logits):
+    bundle.check_model(model)
+    directory = pathlib.Path(directory)
+    if directory.exists():
+        raise bundle.exists(directory)
+    if generator.is_generator(model):
+        bundle.check_options(
+            "generator", image_size=image_size, from_logits=from_logits
+        )
+        body = generator.make_body(model)
+        if class_names is None and len(body.input_signature) == 2:
+            class_names = getattr(model, "class_names", None)
+
+        def answer(*inputs):
+            return {"images": body(*inputs)}
+
+        image_size = tuple(model.output_shape[1:3])
+    else:
+        image_size = _open_or_resolved(model, image_size)
+        if segmenter.is_segmenter(model):
+            body = segmenter.make_body(model, image_size)
+            answer = segmenter.make_portable(model, body, from_logits)
+        else:
+            body = classifier.make_body(model, image_size, from_logits)
+
+            def answer(images):
+                return {"probabilities": body(images)}
+
+        classes = body.get_concrete_function().output_shapes[-1]
+        class_names = bundle.check_class_names(model, class_names, classes)
+    return _Graph(
+        directory,
+        list(class_names or ()),
+        image_size,
+        answer,
+        tuple(body.input_signature),
+    )
+
+
+def _open_or_resolved(model, image_size):
+    if image_size is not None and tuple(image_size) == (None, None):
+        if tuple(model.input_shape[1:3]) == (None, None):
+            return None, None
+    return bundle.resolve_image_size(model, image_size)
+
+
+@contextlib.contextmanager
+def _saved(graph, batch_size=None):
+    """A SavedModel of pixels, for the converters, which is then deleted."""
+    import keras
+
+    archive = keras.export.ExportArchive()
+    function = graph.function(batch_size)
+    archive.add_endpoint(
+        "serving_default", function, list(function.input_signature)
+    )
+    with tempfile.TemporaryDirectory(prefix="kanets-") as folder:
+        archive.write_out(folder, verbose=False)
+        yield folder
+
+
+def _feeds(graph, precision, representative):
+    """The inputs that "int8" is calibrated on, one at a time."""
+    if precision != "int8":
+        if representative is not None:
+            raise ValueError(
+                'Only precision="int8" takes `representative` pictures. '
+                f"Received: precision={precision!r}"
+            )
+        return []
+    pictures = np.asarray([] if representative is None else representative)
+    expected = graph.inputs[0].shape[1:]
+    if not len(pictures) or not expected.is_compatible_with(pictures.shape[1:]):
+        raise ValueError(
+            'precision="int8" needs `representative` pictures (N, *'
+            f"{tuple(expected)}), some hundred of those the model will see. "
+            f"Received: shape {pictures.shape}"
+        )
+    return [{"images": one[None].astype("float32")} for one in pictures]
+
+
+def _check_precision(precision, known):
+    if precision not in known:
+        raise ValueError(
+            f"`precision` must be one of {', '.join(known)}. "
+            f"Received: precision={precision!r}"
+        )
+
+
+def _import(module, extra):
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ImportError(
+            f"This format needs the package {package}: "
+            f"pip install 'kanets[{extra}]'"
+        ) from error

@@ -1,0 +1,65 @@
+"""The same model with weights and arithmetic of another precision."""
+
+import keras
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+def in_precision(model, precision):
+    """Copies a model into another precision.
+
+    Weights and computation both change; layers that keep parts in float32 by
+    themselves, as attention does its softmax, still do.
+
+    Args:
+        model: built Keras model of registered or built-in layers.
+        precision: "float32", "float16" or "bfloat16"; None for the model as
+            it is.
+
+    Returns:
+        The copy, or `model` itself for None.
+
+    Raises:
+        ValueError: another precision, or a model that cannot be copied, such
+            as a subclass without a configuration.
+    """
+    if precision is None:
+        return model
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"`precision` must be one of {', '.join(PRECISIONS)}. "
+            f"Received: precision={precision!r}"
+        )
+
+    def copy_layer(layer):
+        return type(layer).from_config(_with(layer.get_config(), precision))
+
+    try:
+        copy = keras.models.clone_model(
+            model, clone_function=copy_layer, recursive=True
+        )
+    except (NotImplementedError, ValueError) as error:
+        raise ValueError(
+            "`precision` needs a model whose layers can be copied. "
+            f"Received: model={model.name!r}, precision={precision!r}: {error}"
+        ) from error
+    copy.set_weights(model.get_weights())
+    if hasattr(model, "class_names"):
+        copy.class_names = model.class_names
+    return copy
+
+
+def _with(config, precision):
+    """A layer's configuration, those in it too, in another precision."""
+    if isinstance(config, list | tuple):
+        return type(config)(_with(value, precision) for value in config)
+    if not isinstance(config, dict):
+        return config
+    changed = {}
+    for key, value in config.items():
+        if key == "dtype":
+            value = precision
+        elif key.endswith("_initializer"):
+            value = "zeros"  # the weights follow; some need float32
+        changed[key] = _with(value, precision)
+    return changed
