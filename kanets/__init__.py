@@ -11,7 +11,13 @@ from kanets import (
     recipes,
     visualize,
 )
-from kanets.export import export_savedmodel, load_savedmodel
+from kanets.export import (
+    export_litert,
+    export_onnx,
+    export_openvino,
+    export_savedmodel,
+    load_savedmodel,
+)
 from kanets.nets import KANet, KANetSegmenter
 from kanets.zoo import (
     create_model,
@@ -29,6 +35,9 @@ __all__ = [
     "create_model",
     "data",
     "export",
+    "export_litert",
+    "export_onnx",
+    "export_openvino",
     "export_savedmodel",
     "feature_model",
     "layers",

@@ -56,7 +56,7 @@ def export_litert(
             generators: their pictures need finer steps.
         representative: for "int8", pixels (N, H, W, 3), uint8 or float32
             0..255, of pictures as the model will see: some hundred. The
-            ranges of the activations are measured on them, one at a time.
+            ranges of the activations are measured on them.
         image_size: pair of int, height and width; (None, None) leaves the
             size open, where the model does. Defaults to the model's.
         batch_size: positive int, or None to leave it open. Phones' delegates
@@ -84,7 +84,7 @@ def export_litert(
             "A generator's pictures need finer steps than precision='int8'; "
             f"take 'float16'. Received: model={model.name!r}"
         )
-    feeds = _feeds(graph, precision, representative)
+    feeds = _feeds(graph, precision, representative, batch_size or 1)
     with _saved(graph, batch_size) as saved_model, warnings.catch_warnings():
         # The converter's own interpreter says that it is deprecated.
         warnings.simplefilter("ignore")
@@ -276,8 +276,8 @@ def _saved(graph, batch_size=None):
         yield folder
 
 
-def _feeds(graph, precision, representative):
-    """The inputs that "int8" is calibrated on, one at a time."""
+def _feeds(graph, precision, representative, batch_size):
+    """The inputs that "int8" is calibrated on, batch by batch."""
     if precision != "int8":
         if representative is not None:
             raise ValueError(
@@ -293,7 +293,9 @@ def _feeds(graph, precision, representative):
             f"{tuple(expected)}), some hundred of those the model will see. "
             f"Received: shape {pictures.shape}"
         )
-    return [{"images": one[None].astype("float32")} for one in pictures]
+    rows = np.arange(-(-len(pictures) // batch_size) * batch_size)
+    batches = np.split(rows % len(pictures), len(rows) // batch_size)
+    return [{"images": pictures[b].astype("float32")} for b in batches]
 
 
 def _check_precision(precision, known):

@@ -174,7 +174,11 @@ def test_litert_in_half_the_bytes(tmp_path):
 
 def test_litert_in_8_bits(model, tmp_path):
     folder = export_litert(
-        model, tmp_path / "q", precision="int8", representative=pictures(40)
+        model,
+        tmp_path / "q",
+        precision="int8",
+        representative=pictures(39),
+        batch_size=4,
     )
     found = interpreter(folder)
     details = {d["index"]: d for d in found.get_tensor_details()}
