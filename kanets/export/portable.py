@@ -22,7 +22,7 @@ import warnings
 
 import numpy as np
 
-from kanets.export import bundle, classifier, generator, segmenter
+from kanets.export import bundle, classifier, generator, runtimes, segmenter
 
 LITERT_PRECISIONS = ("float32", "float16", "int8")
 OPENVINO_PRECISIONS = ("float32", "float16")
@@ -178,6 +178,7 @@ def export_openvino(
         ImportError: if `openvino` is not installed.
         RuntimeError, FileExistsError, ValueError: as in `export_litert`.
     """
+    runtimes.silence_openvino()
     openvino = _import("openvino", "openvino")
     _check_precision(precision, OPENVINO_PRECISIONS)
     graph = _graph(model, directory, class_names, image_size, from_logits)

@@ -173,8 +173,8 @@ class _Loaded:
                 f"Received: {', '.join(sorted(feeds)) or 'none'}"
             )
         feeds = {
-            name: _checked(name, feeds[name], *self.inputs[name])
-            for name in self.inputs
+            name: _checked(name, feeds[name], *expected)
+            for name, expected in self.inputs.items()
         }
         rows = self._rows(feeds)
         step = self.fixed_batch or max(rows, 1)
@@ -201,10 +201,8 @@ class _Loaded:
         elif rows == 0 and self.format != "savedmodel":
             wrong = "A batch must have a row at least."
         elif self.fixed_batch is not None and rows % self.fixed_batch:
-            wrong = (
-                "The rows must be a multiple of the artifact's fixed batch "
-                f"of {self.fixed_batch}."
-            )
+            batch = f"the artifact's fixed batch of {self.fixed_batch}"
+            wrong = f"The rows must be a multiple of {batch}."
         else:
             return rows
         raise ValueError(f"{wrong} Received: {received}")
@@ -226,14 +224,11 @@ def _checked(name, value, shape, dtype):
             raise ValueError(
                 f"`{name}` must be {dtype}. Received: {name} of {array.dtype}"
             )
-    if shape is None:  # of any rank
-        fits = array.ndim > 0
-    else:
-        fits = array.ndim == len(shape) > 0 and all(
-            want in (None, have)
-            for want, have in zip(shape[1:], array.shape[1:], strict=True)
-        )
-    if not fits:
+    wanted = (None,) * array.ndim if shape is None else shape  # of any rank
+    pairs = zip(wanted[1:], array.shape[1:], strict=False)
+    if not 0 < array.ndim == len(wanted) or any(
+        want not in (None, have) for want, have in pairs
+    ):
         raise ValueError(
             f"`{name}` must have the shape {shape or '(batch, ...)'}. "
             f"Received: {name} of shape {array.shape}"
@@ -252,14 +247,13 @@ class _LiteRT(_Loaded):
             details = self._runner.get_input_details()
             outputs = self._runner.get_output_details()
         self._lock = threading.Lock()
-        inputs = {
-            name: (
-                _shape(entry["shape_signature"]),
-                np.dtype(entry["dtype"]).name,
-            )
-            for name, entry in details.items()
-        }
-        super().__init__(_version("ai-edge-litert"), inputs, outputs)
+        inputs = {}
+        for name, info in details.items():
+            shape = _shape(info["shape_signature"])
+            inputs[name] = shape, np.dtype(info["dtype"]).name
+        package = sys.modules["ai_edge_litert"]
+        version = getattr(package, "__version__", "?")
+        super().__init__(f"ai-edge-litert {version}", inputs, outputs)
 
     def _run(self, feeds):
         with self._lock:  # resizes the inputs where need be
@@ -297,6 +291,7 @@ class _OpenVINO(_Loaded):
     format = "openvino"
 
     def __init__(self, path, threads):
+        silence_openvino()
         module = _import("openvino", "openvino")
         options = {
             "INFERENCE_NUM_THREADS": threads,
@@ -309,16 +304,14 @@ class _OpenVINO(_Loaded):
         self._request = model.create_infer_request()
         self._lock = threading.Lock()
         self._ports = {port.any_name: port for port in model.outputs}
-        inputs = {
-            port.any_name: (
-                _shape(
-                    dimension.get_length() if dimension.is_static else None
-                    for dimension in port.partial_shape
-                ),
-                port.element_type.to_dtype().name,
-            )
-            for port in model.inputs
-        }
+        inputs = {}
+        for port in model.inputs:
+            sizes = [
+                n.get_length() if n.is_static else None
+                for n in port.partial_shape
+            ]
+            dtype = port.element_type.to_dtype().name
+            inputs[port.any_name] = _shape(sizes), dtype
         version = module.__version__.split("-")[0]
         super().__init__(f"openvino {version}", inputs, self._ports)
 
@@ -332,11 +325,21 @@ class _OpenVINO(_Loaded):
 
 
 def _shape(sizes):
-    """A tuple of sizes; negative numbers and names stand for open ones."""
+    """A tuple of sizes; names and negative numbers stand for open ones."""
     return tuple(
-        int(size) if isinstance(size, int | np.integer) and size >= 0 else None
-        for size in sizes
+        # In protobuf's wire format -1 is 2**64 - 1.
+        int(n) if isinstance(n, int | np.integer) and 0 <= n < 2**63 else None
+        for n in sizes
     )
+
+
+def silence_openvino():
+    """Keeps OpenVINO, imported after this, from reporting to its makers.
+
+    It can do without the package that does so, from processes that disturb
+    what is timed. One that is imported already stays.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)
 
 
 def _import(module, package):
@@ -353,15 +356,6 @@ def _missing(package, reason):
     )
 
 
-def _version(package):
-    from importlib import metadata
-
-    try:
-        return f"{package} {metadata.version(package)}"
-    except metadata.PackageNotFoundError:  # another build of it
-        return package
-
-
 @contextlib.contextmanager
 def _loading(path):
     try:
@@ -371,14 +365,6 @@ def _loading(path):
             f"The artifact cannot be loaded: {_one_line(error)} "
             f"Received: artifact={str(path)!r}"
         ) from error
-
-
-def _check_signature(signature, names, path):
-    if signature not in names:
-        raise ValueError(
-            f"The artifact must have the signature {signature!r}. Received: "
-            f"artifact={str(path)!r} with {', '.join(names) or 'none'}"
-        )
 
 
 def _one_line(error):
@@ -469,16 +455,18 @@ class _SavedModel(_Loaded):
             signatures = _signatures(meta_graph)
         # Keras adds one that restores the weights; it is no endpoint.
         names = sorted(n for n in signatures if not n.startswith("__"))
-        _check_signature(signature, names, path)
-        inputs, outputs = signatures[signature]
+        if signature not in names:
+            raise ValueError(
+                f"The artifact must have the signature {signature!r}. Received:"
+                f" artifact={str(path)!r} with {', '.join(names) or 'none'}"
+            )
         with _loading(path):
-            inputs = {n: _tensor_info(info) for n, info in inputs.items()}
-            outputs = {n: _tensor_info(info) for n, info in outputs.items()}
-            self._ports = {
-                (kind, name): _port(c, graph, info[0])
-                for kind, infos in (("in", inputs), ("out", outputs))
-                for name, info in infos.items()
-            }
+            inputs, outputs = (
+                {name: _tensor_info(infos[name]) for name in sorted(infos)}
+                for infos in signatures[signature]
+            )
+            self._feeds = _ports(c, graph, inputs)
+            self._fetches = _ports(c, graph, outputs)
         super().__init__(
             f"tensorflow {c.TF_Version().decode()}",
             {name: info[1:] for name, info in inputs.items()},
@@ -486,32 +474,25 @@ class _SavedModel(_Loaded):
         )
 
     def _run(self, feeds):
-        c, names = self._c, self.outputs
-        inputs, outputs = len(feeds), len(names)
-        given = (ctypes.c_void_p * inputs)()
-        found = (ctypes.c_void_p * outputs)()
-        feed_ports = (_Output * inputs)(*(self._ports["in", n] for n in feeds))
-        fetch_ports = (_Output * outputs)(
-            *(self._ports["out", n] for n in names)
-        )
+        c, arrays = self._c, [feeds[name] for name in self.inputs]
+        given = (ctypes.c_void_p * len(self._feeds))()
+        found = (ctypes.c_void_p * len(self._fetches))()
         try:
-            for place, array in enumerate(feeds.values()):
+            for place, array in enumerate(arrays):
                 given[place] = _to_tensor(c, array)
             _call(
                 c,
                 "TF_SessionRun",
-                *(self._session, None, feed_ports, given, inputs),
-                *(fetch_ports, found, outputs, None, 0, None),
+                *(self._session, None, self._feeds, given, len(given)),
+                *(self._fetches, found, len(found), None, 0, None),
             )
-            return {
-                name: _to_array(c, tensor)
-                for name, tensor in zip(names, found, strict=True)
-            }
+            outputs = [_to_array(c, tensor) for tensor in found]
+            return dict(zip(self.outputs, outputs, strict=True))
         finally:
             for tensor in filter(None, found):
                 c.TF_DeleteTensor(tensor)
             # Last: an output may be an input that is passed on.
-            for array, tensor in zip(feeds.values(), given, strict=True):
+            for array, tensor in zip(arrays, given, strict=True):
                 if tensor is not None:
                     _delete_input(c, tensor, array)
 
@@ -550,24 +531,21 @@ def _close(c, graph, session):
 
 def _config(threads):
     """A serialized ConfigProto: no GPUs, so many threads, of its own."""
-    no_gpus = b"\x0a\x03GPU\x10\x00"  # device_count {"GPU": 0}
-    count = _varint(threads)
-    return b"".join(
-        [
-            b"\x0a" + _varint(len(no_gpus)) + no_gpus,
-            b"\x10" + count,  # intra_op_parallelism_threads = 2
-            b"\x28" + count,  # inter_op_parallelism_threads = 5
-            b"\x48\x01",  # use_per_session_threads = 9
-        ]
-    )
+    # device_count = 1, intra_op_parallelism_threads = 2,
+    # inter_op_parallelism_threads = 5, use_per_session_threads = 9
+    no_gpus, count = b"\x0a\x07\x0a\x03GPU\x10\x00", _varint(threads)
+    return no_gpus + b"\x10" + count + b"\x28" + count + b"\x48\x01"
 
 
-def _port(c, graph, tensor_name):
-    name, _, index = tensor_name.rpartition(":")
-    operation = c.TF_GraphOperationByName(graph, name.encode())
-    if operation is None:
-        raise ValueError(f"there is no tensor {tensor_name!r}")
-    return _Output(operation, int(index))
+def _ports(c, graph, infos):
+    ports = (_Output * len(infos))()
+    for place, (tensor, *_) in enumerate(infos.values()):
+        name, _, index = tensor.rpartition(":")
+        operation = c.TF_GraphOperationByName(graph, name.encode())
+        if operation is None:
+            raise ValueError(f"there is no tensor {tensor!r}")
+        ports[place] = operation, int(index)
+    return ports
 
 
 def _to_tensor(c, array):
@@ -582,7 +560,7 @@ def _to_tensor(c, array):
             string = data + _STRING_SIZE * place
             c.TF_StringInit(string)
             c.TF_StringCopy(string, item, len(item))
-    elif size:
+    else:
         array = np.ascontiguousarray(array)
         ctypes.memmove(data, array.ctypes.data, size)
     return tensor
@@ -602,18 +580,15 @@ def _to_array(c, tensor):
     shape = [c.TF_Dim(tensor, axis) for axis in range(c.TF_NumDims(tensor))]
     dtype = _DTYPES[c.TF_TensorType(tensor)]
     data = c.TF_TensorData(tensor)
-    if dtype != "string":
-        array = np.empty(shape, dtype)
-        if array.nbytes:
-            ctypes.memmove(array.ctypes.data, data, array.nbytes)
+    array = np.empty(shape, object if dtype == "string" else dtype)
+    if array.dtype != object:
+        ctypes.memmove(array.ctypes.data, data, array.nbytes)
         return array
-    array = np.empty(shape, object)
     for place in range(array.size):
         string = data + _STRING_SIZE * place
-        pointer = c.TF_StringGetDataPointer(string)
-        array.flat[place] = ctypes.string_at(
-            pointer, c.TF_StringGetSize(string)
-        )
+        size = c.TF_StringGetSize(string)
+        string = c.TF_StringGetDataPointer(string)
+        array.flat[place] = ctypes.string_at(string, size)
     return array
 
 
@@ -622,10 +597,10 @@ def _to_array(c, tensor):
 
 def _signatures(meta_graph):
     """Maps names to (inputs, outputs), each a dict of name to TensorInfo."""
-    signatures = {}
-    for name, value in _map(memoryview(meta_graph), 5):  # signature_def
-        signatures[name] = dict(_map(value, 1)), dict(_map(value, 2))
-    return signatures
+    return {
+        name: (dict(_map(value, 1)), dict(_map(value, 2)))
+        for name, value in _map(memoryview(meta_graph), 5)  # signature_def
+    }
 
 
 def _tensor_info(info):
@@ -636,15 +611,11 @@ def _tensor_info(info):
         raise ValueError(
             f"an input or output is no dense tensor of a known dtype: {dtype}"
         )
-    shape = []
-    for field, value in _fields(fields.get(3, b"")):
-        if field == 2:  # dim
-            size = dict(_fields(value)).get(1, 0)
-            shape.append(size if size < 2**63 else None)  # -1 is open
-        elif field == 3 and value:  # unknown_rank
-            shape = None
-            break
-    shape = None if shape is None else tuple(shape)
+    shape = fields.get(3, b"")
+    dims = [dict(_fields(v)) for number, v in _fields(shape) if number == 2]
+    sizes = [dim.get(1, 0) for dim in dims]
+    unknown_rank = dict(_fields(shape)).get(3)
+    shape = None if unknown_rank else _shape(sizes)
     return bytes(fields[1]).decode(), shape, _DTYPES[dtype]
 
 
@@ -693,7 +664,7 @@ def _varint(value):
 def main(arguments=None):
     """The program; returns the exit status.
 
-    Keras, kanets and ylg cannot be imported in its process from here on. The
+    What `BLOCKED` names cannot be imported in its process from here on. The
     first line of the standard output says what was loaded: {"format": ...,
     "runtime": ..., "inputs": ..., "outputs": ...}. Then each line of the
     standard input, {"feeds": "a.npz", "results": "b.npz"}, is answered by
