@@ -3,14 +3,14 @@
     python benchmarks/deployment.py formats --data data
     python benchmarks/deployment.py accuracy --data data
 
-`--data` holds the folders `cifar10`, `tiny_imagenet_32` and `camvid`. Every
-entry is exported into a temporary folder.
+`--data` holds the folders `cifar10`, `tiny_imagenet_32` and `camvid`. Exports
+go to `--to`, `runs/deployment`; one that is there is not made again.
 
 `formats`: every entry in every format, verified as by `kanets verify` on 200
-pictures (a generator: latents) that no training saw: the greatest difference
-of a score (of a generator, of a pixel in -1..1), the share of equal answers,
-megabytes, and the latency of one picture with one thread and with two. Writes
-`benchmarks/deployment_formats.csv`.
+pictures (a segmenter: 50; a generator: 200 latents) that no training saw: the
+greatest difference of a score (of a generator, of a pixel in -1..1), the share
+of equal answers, megabytes, and the latency of one picture with one thread and
+with two. Writes `benchmarks/deployment_formats.csv`.
 
 `accuracy`: the classifiers of CIFAR-10 on all test pictures, as Keras models
 and as LiteRT of three precisions, with sizes, and latencies measured in turns.
@@ -19,9 +19,9 @@ Writes `benchmarks/deployment_accuracy.csv`.
 
 import argparse
 import csv
+import os
 import platform
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -31,7 +31,7 @@ import numpy as np
 import kanets
 from kanets import export, zoo
 from kanets.data.folders import read_pictures
-from kanets.evaluation.files import picture_files, spread
+from kanets.evaluation.files import picture_files, representative
 from kanets.evaluation.verify import verify
 from kanets.export import runtimes
 
@@ -47,13 +47,13 @@ FORMATS = [
     ("openvino", "float32"),
     ("openvino", "float16"),
 ]
-REPRESENTATIVE = 200
+MACHINE = f"{platform.machine()}, {os.cpu_count()} cores"
 CAMVID_SIZE = (360, 480)  # of all its pictures
 # Pictures to verify with and, for int8, of the training set.
 PICTURES = {
     "cifar10": ("test", "train"),
     "tiny_imagenet_32": ("val", "train"),
-    "camvid": ("val/images", "train/images"),
+    "camvid": ("val", "train"),
 }
 
 
@@ -62,8 +62,11 @@ def folders(entry, data):
     return [data / name / part for part in PICTURES[name]]
 
 
-def write_artifact(model, folder, kind, precision, train):
-    """Exports one format; returns the folder."""
+def write_artifact(model, entry, to, kind, precision, train):
+    """Exports one format, unless that was done; returns the folder."""
+    folder = to / entry / f"{kind}_{precision}"
+    if folder.exists():
+        return folder
     options = {}
     if kind != "onnx" and (kind, precision) != ("savedmodel", "float32"):
         options["precision"] = precision
@@ -71,14 +74,11 @@ def write_artifact(model, folder, kind, precision, train):
         size = model.input_shape[1:3]
         options["image_size"] = CAMVID_SIZE if None in size else size
         if precision == "int8":
-            options["representative"] = sample(train, options["image_size"])
-    return getattr(export, f"export_{kind}")(model, folder, **options)
-
-
-def sample(folder, size):
-    files = spread(picture_files([folder]), REPRESENTATIVE)
-    pictures, rows, _ = read_pictures(files, size, "stop")
-    return pictures.take(rows)
+            options["representative"] = representative(
+                model, train, options["image_size"]
+            )
+    getattr(export, f"export_{kind}")(model, folder, **options)
+    return folder
 
 
 def formats(options):
@@ -90,16 +90,13 @@ def formats(options):
         for kind, precision in FORMATS:
             if generates and precision == "int8":
                 continue  # refused: its pictures need finer steps
-            with tempfile.TemporaryDirectory() as folder:
-                path = write_artifact(
-                    model, Path(folder) / "export", kind, precision, train
-                )
-                given = None if generates else pictures
-                count = 50 if export.is_segmenter(model) else 200
-                one, two = (
-                    verify(path, model, given, count=count, threads=threads)
-                    for threads in (1, 2)
-                )
+            path = write_artifact(
+                model, entry.name, options.to, kind, precision, train
+            )
+            given = None if generates else pictures
+            count = 50 if export.is_segmenter(model) else 200
+            one = verify(path, model, given, count=count)
+            two = verify(path, model, given, count=1, threads=2)
             difference = one["greatest_difference"]
             rows.append(
                 {
@@ -115,6 +112,7 @@ def formats(options):
                     "latency_ms_1_thread": f"{one['latency_ms']:.2f}",
                     "latency_ms_2_threads": f"{two['latency_ms']:.2f}",
                     "runtime": one["runtime"],
+                    "machine": MACHINE,
                 }
             )
             print(rows[-1], flush=True)
@@ -134,22 +132,18 @@ def accuracy(options):
         found = {"keras": model.predict(pictures, verbose=0)}
         sizes = {"keras": ""}
         artifacts = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for precision in ("float32", "float16", "int8"):
-                path = write_artifact(
-                    model,
-                    Path(folder) / precision,
-                    "litert",
-                    precision,
-                    options.data / "cifar10" / "train",
-                )
-                name = f"litert {precision}"
-                size = (path / "model.tflite").stat().st_size
-                sizes[name] = f"{size / 1e6:.3f}"
-                for threads in (1, 2):
-                    artifacts[name, threads] = runtimes.load(path, threads)
-                run = artifacts[name, 2]
-                found[name] = run(images=pictures)["probabilities"]
+        for precision in ("float32", "float16", "int8"):
+            train = options.data / "cifar10" / "train"
+            path = write_artifact(
+                model, entry.name, options.to, "litert", precision, train
+            )
+            name = f"litert {precision}"
+            size = (path / "model.tflite").stat().st_size
+            sizes[name] = f"{size / 1e6:.3f}"
+            for threads in (1, 2):
+                artifacts[name, threads] = runtimes.load(path, threads)
+            run = artifacts[name, 2]
+            found[name] = run(images=pictures)["probabilities"]
         latencies = measure(artifacts, pictures[:1], options.rounds)
         for name, scores in found.items():
             correct = int((scores.argmax(-1) == labels).sum())
@@ -163,7 +157,7 @@ def accuracy(options):
                     "megabytes": sizes[name],
                     "latency_ms_1_thread": latencies.get((name, 1), ""),
                     "latency_ms_2_threads": latencies.get((name, 2), ""),
-                    "machine": platform.machine(),
+                    "machine": MACHINE,
                     "keras": keras.version(),
                 }
             )
@@ -197,6 +191,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("question", choices=["formats", "accuracy"])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--to", type=Path, default="runs/deployment")
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
     {"formats": formats, "accuracy": accuracy}[options.question](options)

@@ -10,12 +10,13 @@ from kanets import gan_commands
 
 # What `export` writes, and the options that fit.
 FORMATS = {
-    "savedmodel": ("image_size", "precision", "version"),
-    "litert": ("batch_size", "image_size", "precision", "representative"),
-    "onnx": ("image_size",),
-    "openvino": ("image_size", "precision"),
+    "savedmodel": ("precision", "version"),
+    "litert": ("batch_size", "precision", "representative"),
+    "onnx": (),
+    "openvino": ("precision",),
 }
-REPRESENTATIVE = 200  # pictures, of those given
+ANY_FORMAT = ("from_logits", "image_size", "labels")
+EXPORT_OPTIONS = sorted({*ANY_FORMAT, *sum(FORMATS.values(), ())})
 DATA = "class folders, TFDS name; of a segmenter images/ and labels/"
 
 
@@ -162,49 +163,37 @@ def _predict(options):
 def _export(options):
     import kanets
     from kanets import export
+    from kanets.evaluation import files
 
-    fitting = FORMATS[options.format]
     given = {}
-    for name in sorted({name for names in FORMATS.values() for name in names}):
+    for name in EXPORT_OPTIONS:
         value = getattr(options, name)
-        if value is not None:
-            if name not in fitting:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} does not fit --format "
-                    f"{options.format}. Received: {value}"
-                )
-            given[name] = value
+        if value is None:
+            continue
+        if name not in (*ANY_FORMAT, *FORMATS[options.format]):
+            raise ValueError(
+                f"--{name.replace('_', '-')} does not fit --format "
+                f"{options.format}. Received: {value}"
+            )
+        given[name] = value
     if "batch_size" in given:
         given["batch_size"] = _open(given["batch_size"])
     if "image_size" in given:
         given["image_size"] = [_open(side) for side in given["image_size"]]
     model = kanets.load_model(options.model)
     if "representative" in given:
-        given["representative"] = _sample(
-            given["representative"], given.get("image_size"), model
+        given["representative"] = files.representative(
+            model, given["representative"], given.get("image_size")
         )
+    if "labels" in given:
+        labels = Path(given.pop("labels")).read_text(encoding="utf-8")
+        given["class_names"] = labels.splitlines()
     write = getattr(export, f"export_{options.format}")
     print(write(model, options.to, **given))
 
 
 def _open(size):
     return None if size == "any" else size
-
-
-def _sample(folder, image_size, model):
-    """Pictures of a folder, evenly taken, as the model sees them."""
-    from kanets.data.folders import read_pictures
-    from kanets.evaluation.files import picture_files, spread
-
-    size = image_size or model.input_shape[1:3]
-    if None in size:
-        raise ValueError(
-            "--representative needs --image-size HEIGHT WIDTH for a model of "
-            f"open size. Received: {tuple(size)}"
-        )
-    files = spread(picture_files([folder]), REPRESENTATIVE)
-    pictures, rows, _ = read_pictures(files, tuple(size), "stop")
-    return pictures.take(rows)
 
 
 def _verify(options):
@@ -216,6 +205,7 @@ def _verify(options):
         options.data,
         count=options.count,
         threads=options.threads,
+        image_size=options.image_size,
     )
     difference = report["greatest_difference"]
     print(
@@ -438,8 +428,7 @@ def _parser():
     )
     sub.add_argument(
         "--representative",
-        help=f"for int8: a folder of pictures, of which {REPRESENTATIVE} are "
-        "taken",
+        help="for int8: a folder of pictures, of which 200 are taken",
     )
     sub.add_argument(
         "--batch-size",
@@ -448,6 +437,16 @@ def _parser():
     )
     _image_size_option(
         sub, _size, "; any any leaves it open, not in a SavedModel"
+    )
+    sub.add_argument(
+        "--labels",
+        help="a file of class names, one a line; default: the model's",
+    )
+    sub.add_argument(
+        "--from-logits",
+        action=argparse.BooleanOptionalAction,
+        help="whether the outputs need a softmax; default: as the last "
+        "activation says",
     )
 
     sub = command(
@@ -464,6 +463,7 @@ def _parser():
     sub.add_argument(
         "--count", type=int, default=200, help="pictures, default 200"
     )
+    _image_size_option(sub)
     sub.add_argument("--threads", type=int, default=1, help="default 1")
     sub.add_argument(
         "--min-agreement",

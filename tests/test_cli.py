@@ -1,6 +1,7 @@
 """The command: what it prints, what it leaves, and how it fails."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,8 +129,23 @@ def test_every_format_is_verified(run, photos, capsys, tmp_path):
             capsys, "verify", folder, "--model", run, "--data", photos / "val"
         )
         assert code == 0, arguments
-        assert "8 inputs, agreement 1.0000, difference" in out
+        found = re.search("8 inputs, agreement 1.0000, difference (.*?),", out)
+        assert float(found[1]) < (0.1 if "int8" in arguments else 0.01)
     assert "(openvino 20" in out and "(1 threads)" in out
+
+
+@needs_tensorflow
+def test_a_keras_file_is_exported_with_labels(run, capsys, tmp_path):
+    kanets.load_model(run).save(tmp_path / "plain.keras")
+    (tmp_path / "names").write_text("blau\nrot\n")
+    code, out, _ = call(
+        capsys,
+        *("export", tmp_path / "plain.keras", "--to", tmp_path / "onnx"),
+        *("--format", "onnx", "--labels", tmp_path / "names"),
+        "--no-from-logits",
+    )
+    assert code == 0
+    assert (tmp_path / "onnx" / "labels.txt").read_text() == "blau\nrot\n"
 
 
 @needs_tensorflow

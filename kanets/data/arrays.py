@@ -108,7 +108,7 @@ def _checked(images, labels, image_size):
             f"(N, H, W, 3). Received: images of shape {images.shape}"
         )
     if images.dtype != np.uint8:
-        _check_floats(images)
+        check_floats(images)
         images = images.astype(np.float32)
     if labels.shape not in ((len(images),), (len(images), 1)):
         raise ValueError(
@@ -132,7 +132,8 @@ def _checked(images, labels, image_size):
     return images, labels.astype(np.int32)
 
 
-def _check_floats(images):
+def check_floats(images):
+    """Raises a ValueError unless floats may be pixels from 0 to 255."""
     if not np.issubdtype(images.dtype, np.floating):
         raise ValueError(
             "Pictures must be uint8 or floats in 0..255. Received: images of "

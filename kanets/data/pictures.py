@@ -4,9 +4,9 @@ Pillow and NumPy only: nothing here imports Keras or TensorFlow, so the same
 rules serve training on any backend, the command line and a serving client.
 
 Reading (`read_picture`): the first frame, turned upright by its EXIF
-orientation, as 8-bit RGB. Grey is repeated over the three channels, 16-bit
-grey is scaled (not clipped), CMYK and palettes are converted, and transparent
-pixels are laid on white.
+orientation (not a PNG), as 8-bit RGB. Grey is repeated over the three channels,
+16-bit grey is scaled (not clipped), CMYK and palettes are converted, and
+transparent pixels are laid on white.
 
 Resizing (`fit_picture`): crop the centre to the target's aspect ratio in
 whole pixels, then antialiased bilinear. `center_box` holds the arithmetic, in
@@ -118,9 +118,20 @@ def _open(file):
 
 
 def _orientation(image):
-    """Returns the EXIF orientation; damaged EXIF counts as upright."""
+    """Returns the EXIF orientation; damaged EXIF counts as upright.
+
+    A PNG is as it is, and a JPEG's XMP is not asked, so that an export, which
+    reads neither, sees the same pictures as training.
+    """
     try:
-        return image.getexif().get(_EXIF_ORIENTATION, 1)
+        if image.format == "PNG":
+            return 1
+        if image.format == "JPEG":
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+        else:
+            exif = image.getexif()
+        return exif.get(_EXIF_ORIENTATION, 1)
     except Exception:
         return 1
 

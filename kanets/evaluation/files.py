@@ -6,7 +6,7 @@ from kanets import data
 from kanets.data import folders
 from kanets.data.graph_pictures import JPEG, PNG
 from kanets.data.pictures import SUFFIXES, PictureError, read_picture
-from kanets.export import find_savedmodel
+from kanets.export import find_savedmodel, is_segmenter
 from kanets.zoo.saving import takes_pictures
 
 CHUNK = 100  # pictures that are decoded at once
@@ -80,10 +80,49 @@ def picture_files(paths):
     return files
 
 
-def spread(files, count):
-    """At most `count` of the files, evenly taken."""
+def sample(model, paths, count):
+    """At most `count` picture files for a model, evenly taken.
+
+    Args:
+        model: Keras model; for a segmenter, a folder may be one of data, with
+            its pictures in `images/`.
+        paths: files and folders, as in `picture_files`.
+        count: positive int.
+    """
+    check_takes_pictures(model, model.name)
+    if is_segmenter(model):
+        paths = [
+            Path(path) / "images" if Path(path, "images").is_dir() else path
+            for path in paths
+        ]
+    files = picture_files(paths)
+    if not files:
+        raise ValueError("There must be a picture. Received: no paths")
     count = min(count, len(files))
     return [files[place * len(files) // count] for place in range(count)]
+
+
+def representative(model, folder, image_size=None, count=200):
+    """Pictures of a folder as a model sees them, to calibrate int8 with.
+
+    Args:
+        model: Keras model that takes pictures.
+        folder: of pictures, or a file, as in `sample`.
+        image_size: pair of int, where the model leaves its size open.
+        count: the most pictures.
+
+    Returns:
+        uint8 array (n, H, W, 3).
+    """
+    size = tuple(model.input_shape[1:3] if image_size is None else image_size)
+    if None in size:
+        raise ValueError(
+            "Pictures to represent those of a model of open size need an "
+            f"image_size. Received: image_size={image_size}"
+        )
+    files = sample(model, [folder], count)
+    pictures, rows, _ = folders.read_pictures(files, size, "stop")
+    return pictures.take(rows)
 
 
 def size_of(model):

@@ -22,6 +22,7 @@ from kanets.export import runtimes
 from kanets.export.bundle import positive_int
 from kanets.export.classifier import outputs_logits
 from kanets.export.generator import is_generator
+from kanets.export.segmenter import is_segmenter
 
 _BATCH = 16  # rows at a time, here and there
 _SEED = 0  # of the latents
@@ -35,6 +36,7 @@ def verify(
     count=200,
     threads=1,
     rounds=30,
+    image_size=None,
     from_logits=None,
 ):
     """Compares an exported model with the Keras model it was made from.
@@ -49,12 +51,15 @@ def verify(
             pixels 0..255, fitted to its size by the rules of
             `kanets.data.pictures`; or `z`, maybe with `label`.
         model: what `kanets.load_model` takes, or a Keras model.
-        pictures: a picture file, a folder, or a sequence of them. Needed for
+        pictures: a picture file, a folder, or a sequence of them; of a
+            segmenter's folder of data, `images/` is taken. Needed for
             everything but a generator, which takes none.
         count: positive int, the most pictures, taken evenly from all of them;
             for a generator, how many latents.
         threads: positive int, for the artifact.
         rounds: positive int, calls that are timed.
+        image_size: pair of int, the size that a SavedModel was exported with,
+            of a classifier that leaves it open.
         from_logits: bool, whether the Keras model's outputs need a softmax to
             be probabilities. Defaults to what its last activation says.
 
@@ -92,7 +97,7 @@ def verify(
     rounds = positive_int("rounds", rounds)
     _, path = runtimes.find(artifact)
     model = _read(model)
-    compare = _comparison(model, pictures, count, from_logits)
+    compare = _comparison(model, pictures, count, image_size, from_logits)
     command = [str(artifact), "--threads", str(threads)]
     with _Artifact([*command, "--rounds", str(rounds)]) as process:
         compare.check(process.about, artifact)
@@ -118,7 +123,7 @@ def _read(model):
     return model if reading.is_keras(model) else zoo.load_model(model)
 
 
-def _comparison(model, pictures, count, from_logits):
+def _comparison(model, pictures, count, image_size, from_logits):
     if is_generator(model):
         if pictures is not None:
             raise ValueError(
@@ -131,7 +136,7 @@ def _comparison(model, pictures, count, from_logits):
             "`pictures` must be given for a model that takes pictures. "
             f"Received: pictures=None, model={model.name!r}"
         )
-    return _Pictures(model, pictures, count, from_logits)
+    return _Pictures(model, pictures, count, image_size, from_logits)
 
 
 class _Tally:
@@ -202,20 +207,15 @@ class _Latents:
 class _Pictures:
     """A classifier or a segmenter on picture files."""
 
-    def __init__(self, model, pictures, count, from_logits):
-        reading.check_takes_pictures(model, model.name)
+    def __init__(self, model, pictures, count, image_size, from_logits):
         if isinstance(pictures, str | pathlib.Path):
             pictures = [pictures]
-        files = reading.picture_files(pictures)
-        if not files:
-            raise ValueError(
-                "`pictures` must name a picture. Received: pictures=[]"
-            )
-        self._files = reading.spread(files, count)
+        self._files = reading.sample(model, pictures, count)
         self.count = len(self._files)
         self.tally = _Tally()
         self._model = model
-        self._segments = len(model.output_shape) == 4
+        self._segments = is_segmenter(model)
+        self._image_size = image_size
         self._from_logits = from_logits
 
     def check(self, about, artifact):
@@ -233,8 +233,14 @@ class _Pictures:
             self._size = _size_of_images(about, artifact, own) or self._size
             return
         reading.jpeg_or_png(self._files, "stop")
-        if not self._segments:  # there is no map to tell the size
-            self._size = reading.size_of(self._model)
+        if self._size is None and self._image_size is not None:
+            self._size = tuple(self._image_size)
+        if self._size is None and not self._segments:  # no map tells the size
+            raise ValueError(
+                "`image_size` must be given, the size of the export, where "
+                "the model leaves it open. Received: image_size=None, "
+                f"model.input_shape={self._model.input_shape}"
+            )
 
     def feeds(self, rows):
         files = self._files[rows]
@@ -255,8 +261,8 @@ class _Pictures:
         if scores is not None:
             expected = _softmax(expected) if self._from_logits else expected
             self.tally.scores(scores.astype("float32"), expected)
-        found = _decide(scores) if label_map is None else label_map
-        self.tally.decisions(found, _decide(expected))
+        found = _decide(scores, -1) if label_map is None else label_map
+        self.tally.decisions(found, _decide(expected, -2))
 
     def _fit(self, picture):
         if self._size is None:
@@ -286,11 +292,16 @@ def _size_of_images(about, artifact, own):
     return None if None in size else size
 
 
-def _decide(scores):
-    """The best class, a whole number; of one score, whether it is over 0.5."""
+def _decide(scores, undecided):
+    """The best class, a whole number; of one score, whether it is over 0.5.
+
+    Where a score is not finite it is `undecided`, which no class is.
+    """
     if scores.shape[-1] == 1:
-        return (scores[..., 0] > 0.5).astype("int64")
-    return scores.argmax(-1)
+        best = (scores[..., 0] > 0.5).astype("int64")
+    else:
+        best = scores.argmax(-1)
+    return np.where(np.isfinite(scores).all(-1), best, undecided)
 
 
 def _check_inputs(about, kinds, artifact, model):

@@ -22,7 +22,7 @@ def check_model(model):
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow.
-        ValueError: the model is not built.
+        ValueError: it is no Keras model, or is not built.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
@@ -30,6 +30,11 @@ def check_model(model):
             "with `model.save('model.keras')`, then load and export it under "
             "KERAS_BACKEND=tensorflow. "
             f"Received: backend={keras.backend.backend()!r}"
+        )
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a Keras model, as kanets.load_model returns it. "
+            f"Received: model={model!r}"
         )
     if not model.built:
         raise ValueError(
@@ -85,11 +90,16 @@ def resolve_image_size(model, image_size):
     own_size = tuple(input_shape[1:3])
     if image_size is None:
         image_size = own_size
-    image_size = tuple(image_size)
+    if isinstance(image_size, list):
+        image_size = tuple(image_size)
     received = (
         f"Received: image_size={image_size}, model.input_shape={input_shape}"
     )
-    if len(image_size) != 2 or None in image_size:
+    if (
+        not isinstance(image_size, tuple)
+        or len(image_size) != 2
+        or None in image_size
+    ):
         raise ValueError(
             "`image_size` must be a height and a width where the model's "
             f"input leaves them open. {received}"
@@ -196,7 +206,8 @@ def write_labels(folder, class_names):
 def whole(folder):
     """Gives a path to write a folder at, which is renamed when complete.
 
-    Nothing is left of one that is not.
+    Nothing is left of one that fails, but the folder it was to lie in; of one
+    that is killed, a folder `.tmp-...`.
 
     Args:
         folder: `pathlib.Path`, its name in the end; what it lies in is made.

@@ -1,5 +1,8 @@
 """What an exported generator computes: pictures from vectors."""
 
+from kanets.export import bundle
+from ylg.gan.sampling import num_classes
+
 
 def is_generator(model):
     """Whether a model makes pictures out of vectors."""
@@ -11,6 +14,24 @@ def is_generator(model):
         and len(outputs) == 1
         and len(outputs[0].shape) == 4
     )
+
+
+def check_class_names(model, class_names):
+    """Returns the names of the labels as a list, empty where there are none.
+
+    Raises:
+        ValueError: there is not one for each class, or there are no classes.
+    """
+    if len(model.inputs) == 1:
+        if class_names is not None:
+            raise ValueError(
+                "A generator without classes takes no `class_names`. "
+                f"Received: class_names={class_names!r}"
+            )
+        return []
+    if class_names is None and not getattr(model, "class_names", None):
+        return []
+    return bundle.check_class_names(model, class_names, num_classes(model))
 
 
 def make_body(model):
@@ -51,7 +72,7 @@ def make_answer(body, image_size):
         )
         images = tf.ensure_shape(images, (None, *image_size, 3))
         pixels = tf.cast(tf.round((images + 1.0) * 127.5), tf.uint8)
-        png = tf.map_fn(tf.io.encode_png, pixels, tf.string)
+        png = tf.map_fn(tf.io.encode_png, pixels, fn_output_signature=tf.string)
         return {"images": images, "png": png}
 
     return generate

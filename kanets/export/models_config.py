@@ -41,7 +41,7 @@ def write_models_config(directory, base_path="/models"):
     >>> write_models_config("savedmodels")
     PosixPath('savedmodels/models.config')
     """
-    directory = pathlib.Path(directory)
+    directory, base_path = pathlib.Path(directory), str(base_path)
     if not (base_path.startswith("/") or "://" in base_path):
         raise ValueError(
             "`base_path` must be an absolute path or a URI. "

@@ -20,8 +20,10 @@ import pathlib
 import tempfile
 import warnings
 
+import keras
 import numpy as np
 
+from kanets.data.arrays import check_floats
 from kanets.export import bundle, classifier, generator, runtimes, segmenter
 
 LITERT_PRECISIONS = ("float32", "float16", "int8")
@@ -70,8 +72,8 @@ def export_litert(
     Raises:
         RuntimeError: if Keras does not run on TensorFlow.
         FileExistsError: if `directory` exists.
-        ValueError: if an argument does not fit the model, or LiteRT lacks an
-            operator for it.
+        ValueError: if an argument does not fit the model, or LiteRT's
+            converter refuses it, as for want of an operator.
     """
     import tensorflow as tf
 
@@ -105,11 +107,14 @@ def export_litert(
             converted = converter.convert()
         except Exception as error:
             reason = str(error).partition("\n")[0]
+            hint = ""
+            if None in (batch_size, *graph.image_size):
+                hint = " A fixed batch_size and image_size ask less of it."
             raise ValueError(
-                "LiteRT lacks an operator for this model; a fixed batch_size "
-                f"and image_size ask less of it. Received: model={model.name!r}"
-                f", precision={precision!r}, batch_size={batch_size}, "
-                f"image_size={graph.image_size}: {reason}"
+                f"LiteRT's converter refuses this model.{hint} Received: "
+                f"model={model.name!r}, precision={precision!r}, "
+                f"batch_size={batch_size}, image_size={graph.image_size}: "
+                f"{reason}"
             ) from error
     with bundle.whole(graph.directory) as partial:
         partial.mkdir()
@@ -226,8 +231,7 @@ def _graph(model, directory, class_names, image_size, from_logits):
             "generator", image_size=image_size, from_logits=from_logits
         )
         body = generator.make_body(model)
-        if class_names is None and len(body.input_signature) == 2:
-            class_names = getattr(model, "class_names", None)
+        class_names = generator.check_class_names(model, class_names)
 
         def answer(*inputs):
             return {"images": body(*inputs)}
@@ -248,7 +252,7 @@ def _graph(model, directory, class_names, image_size, from_logits):
         class_names = bundle.check_class_names(model, class_names, classes)
     return _Graph(
         directory,
-        list(class_names or ()),
+        class_names,
         image_size,
         answer,
         tuple(body.input_signature),
@@ -256,17 +260,15 @@ def _graph(model, directory, class_names, image_size, from_logits):
 
 
 def _open_or_resolved(model, image_size):
-    if image_size is not None and tuple(image_size) == (None, None):
-        if tuple(model.input_shape[1:3]) == (None, None):
-            return None, None
+    own_size = tuple(getattr(model, "input_shape", ())[1:3])
+    if own_size == (None, None) and image_size in (own_size, list(own_size)):
+        return own_size
     return bundle.resolve_image_size(model, image_size)
 
 
 @contextlib.contextmanager
 def _saved(graph, batch_size=None):
     """A SavedModel of pixels, for the converters, which is then deleted."""
-    import keras
-
     archive = keras.export.ExportArchive()
     function = graph.function(batch_size)
     archive.add_endpoint(
@@ -288,12 +290,18 @@ def _feeds(graph, precision, representative, batch_size):
         return []
     pictures = np.asarray([] if representative is None else representative)
     expected = graph.inputs[0].shape[1:]
-    if not len(pictures) or not expected.is_compatible_with(pictures.shape[1:]):
+    if (
+        pictures.ndim != 4
+        or not len(pictures)
+        or not expected.is_compatible_with(pictures.shape[1:])
+    ):
         raise ValueError(
             'precision="int8" needs `representative` pictures (N, *'
             f"{tuple(expected)}), some hundred of those the model will see. "
             f"Received: shape {pictures.shape}"
         )
+    if pictures.dtype != np.uint8:
+        check_floats(pictures)
     rows = np.arange(-(-len(pictures) // batch_size) * batch_size)
     batches = np.split(rows % len(pictures), len(rows) // batch_size)
     return [{"images": pictures[b].astype("float32")} for b in batches]

@@ -35,15 +35,24 @@ def in_precision(model, precision):
         return type(layer).from_config(_with(layer.get_config(), precision))
 
     try:
-        copy = keras.models.clone_model(
-            model, clone_function=copy_layer, recursive=True
+        # A model of its own is not compiled, with losses that only it knows.
+        inputs, outputs = (
+            tensors[0] if len(tensors) == 1 else tensors
+            for tensors in (model.inputs, model.outputs)
         )
-    except (NotImplementedError, ValueError) as error:
+        plain = keras.Model(inputs, outputs, name=model.name)
+        copy = keras.models.clone_model(
+            plain, clone_function=copy_layer, recursive=True
+        )
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as e:
         raise ValueError(
             "`precision` needs a model whose layers can be copied. "
-            f"Received: model={model.name!r}, precision={precision!r}: {error}"
-        ) from error
-    copy.set_weights(model.get_weights())
+            f"Received: model={model.name!r}, precision={precision!r}: {e}"
+        ) from e
+    copy.set_weights(plain.get_weights())
+    for layer in copy._flatten_layers():
+        if hasattr(layer, "finalize_state"):  # what it derives from weights
+            layer.finalize_state()
     if hasattr(model, "class_names"):
         copy.class_names = model.class_names
     return copy
@@ -57,9 +66,15 @@ def _with(config, precision):
         return config
     changed = {}
     for key, value in config.items():
-        if key == "dtype":
+        if key == "dtype" and _is_floating(value):
             value = precision
         elif key.endswith("_initializer"):
             value = "zeros"  # the weights follow; some need float32
         changed[key] = _with(value, precision)
     return changed
+
+
+def _is_floating(dtype):
+    """Whether it is a policy or dtype of floats, not of labels or masks."""
+    name = dtype["config"]["name"] if isinstance(dtype, dict) else str(dtype)
+    return "float" in name

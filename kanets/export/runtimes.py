@@ -55,7 +55,7 @@ def load(artifact, threads=1, *, signature=None):
         one per output. Strings are object arrays of bytes; as an input, lists
         of bytes and arrays of dtype S are taken, too (the latter lose zero
         bytes at their end). The batch is the first axis of every input. Where
-        the artifact fixes it at b, n rows are run b at a time. It may be
+        the artifact fixes it at b, rows are run b at a time. It may be
         called from many threads; LiteRT and OpenVINO answer one at a time. It
         has the attributes
 
@@ -86,7 +86,8 @@ def load(artifact, threads=1, *, signature=None):
         )
     format, path = find(artifact)
     if format == "savedmodel":
-        return _SavedModel(path, threads, signature or _SIGNATURE)
+        signature = _SIGNATURE if signature is None else signature
+        return _SavedModel(path, threads, signature)
     if signature is not None:
         raise ValueError(
             "Only SavedModels have a choice of signatures. "
@@ -178,6 +179,12 @@ class _Loaded:
         }
         rows = self._rows(feeds)
         step = self.fixed_batch or max(rows, 1)
+        missing = -rows % step
+        if missing:  # the last row again, to fill the last batch
+            feeds = {
+                name: np.concatenate([array, array[-1:].repeat(missing, 0)])
+                for name, array in feeds.items()
+            }
         try:
             parts = [
                 self._run({k: v[i : i + step] for k, v in feeds.items()})
@@ -185,10 +192,10 @@ class _Loaded:
             ]
         except Exception as error:  # the runtimes have classes of their own
             raise RuntimeError(str(error)) from error
-        if len(parts) == 1:
+        if len(parts) == 1 and not missing:
             return parts[0]
         return {
-            name: np.concatenate([part[name] for part in parts])
+            name: np.concatenate([part[name] for part in parts])[:rows]
             for name in self.outputs
         }
 
@@ -200,9 +207,6 @@ class _Loaded:
             wrong = "The inputs must have as many rows."
         elif rows == 0 and self.format != "savedmodel":
             wrong = "A batch must have a row at least."
-        elif self.fixed_batch is not None and rows % self.fixed_batch:
-            batch = f"the artifact's fixed batch of {self.fixed_batch}"
-            wrong = f"The rows must be a multiple of {batch}."
         else:
             return rows
         raise ValueError(f"{wrong} Received: {received}")

@@ -8,6 +8,7 @@ loaded.
 Pictures are read by the rules of `kanets.data.pictures`, as in training.
 """
 
+import keras
 import numpy as np
 
 from kanets.export import bundle, classifier, generator, segmenter
@@ -74,8 +75,6 @@ def export_savedmodel(
         FileExistsError: if the version is there already.
         ValueError: if an argument does not fit the model.
     """
-    import keras
-
     bundle.check_model(model)
     version_folder = bundle.new_version(directory, version)
     kind, add_endpoints, known = _kind(model)
@@ -201,9 +200,8 @@ def _add_generator(archive, model, class_names):
         spec.name: tf.make_tensor_proto(0, spec.dtype, (1, *spec.shape[1:]))
         for spec in inputs
     }
-    if class_names is None and len(inputs) == 2:
-        class_names = getattr(model, "class_names", ())
-    return class_names or (), [("serving_default", request)]
+    class_names = generator.check_class_names(model, class_names)
+    return class_names, [("serving_default", request)]
 
 
 def _classes(body):

@@ -215,6 +215,7 @@ def test_nan_and_missing_softmax_are_no_agreement(model, pictures, tmp_path):
     path = write(broken, specs_of(SIZE), tmp_path / "nan", only)["onnx"]
     report = verify(path, model, pictures, count=3, rounds=1)
     assert report["greatest_difference"] == math.inf
+    assert report["agreement"] == 0
     path = write(logits, specs_of(SIZE), tmp_path / "raw", only)["onnx"]
     report = verify(path, model, pictures, count=3, rounds=1)
     assert report["greatest_difference"] > 0.5
