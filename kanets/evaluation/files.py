@@ -112,7 +112,7 @@ def representative(model, folder, image_size=None, count=200):
         count: the most pictures.
 
     Returns:
-        uint8 array (n, H, W, 3).
+        float32 array (n, H, W, 3), 0..255.
     """
     size = tuple(model.input_shape[1:3] if image_size is None else image_size)
     if None in size:

@@ -327,8 +327,13 @@ def test_an_open_classifier_of_files_needs_a_size(bundle, pictures):
             keras.layers.Dense(5, activation="softmax"),
         ]
     )
-    with pytest.raises(ValueError, match="must have a fixed input size"):
+    message = r"`image_size` must be given.*None, model.*\(None, None, None, 3"
+    with pytest.raises(ValueError, match=message):
         verify(bundle, model, pictures)
+    report = verify(
+        bundle, model, pictures, count=3, rounds=1, image_size=SIZE
+    )
+    assert report["inputs"] == 3 and report["greatest_difference"] > 0.01
 
 
 def test_a_generator_with_classes(tmp_path):
@@ -419,7 +424,7 @@ def test_bad_arguments(artifacts, model, pictures, tmp_path, nothing_left):
             verify(onnx, model, pictures, **options)
     with pytest.raises(ValueError, match="`pictures` must be given.*=None"):
         verify(onnx, model)
-    with pytest.raises(ValueError, match="must name a picture"):
+    with pytest.raises(ValueError, match="must be a picture.*no paths"):
         verify(onnx, model, [])
     with pytest.raises(FileNotFoundError, match="no such picture.*missing"):
         verify(onnx, model, tmp_path / "missing")

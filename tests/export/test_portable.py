@@ -212,7 +212,7 @@ def test_what_represents_a_model(model, tmp_path):
     assert len({*files}) == 3
     assert representative(segmenter, tmp_path / "train").shape == (5, 12, 16, 3)
     found = representative(classifier((None, None)), files[0], (16, 20))
-    assert found.shape == (1, 16, 20, 3) and found.dtype == np.uint8
+    assert found.shape == (1, 16, 20, 3) and found.max() > 200
     with pytest.raises(ValueError, match="open size need an image_size.*None"):
         representative(classifier((None, None)), files[0])
     generator = ylg.gan.generator(32, 2, latent_size=8, num_heads=2)
