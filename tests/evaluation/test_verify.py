@@ -330,9 +330,7 @@ def test_an_open_classifier_of_files_needs_a_size(bundle, pictures):
     message = r"`image_size` must be given.*None, model.*\(None, None, None, 3"
     with pytest.raises(ValueError, match=message):
         verify(bundle, model, pictures)
-    report = verify(
-        bundle, model, pictures, count=3, rounds=1, image_size=SIZE
-    )
+    report = verify(bundle, model, pictures, count=3, rounds=1, image_size=SIZE)
     assert report["inputs"] == 3 and report["greatest_difference"] > 0.01
 
 
