@@ -18,7 +18,6 @@ process, in rounds, and writes `benchmarks/comparison_speed.csv` (medians).
 """
 
 import argparse
-import csv
 import dataclasses
 import statistics
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from tables import write
 
 from kanets import evaluation, recipes
 from kanets.nets import multiply_adds
@@ -184,13 +184,6 @@ def speed(options):
     write(HERE / "comparison_speed.csv", rows)
     for row in rows:
         print(row)
-
-
-def write(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main():

@@ -18,7 +18,6 @@ Writes `benchmarks/deployment_accuracy.csv`.
 """
 
 import argparse
-import csv
 import os
 import platform
 import statistics
@@ -27,6 +26,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from tables import write
 
 import kanets
 from kanets import export, zoo
@@ -178,13 +178,6 @@ def measure(artifacts, picture, rounds):
         key: f"{statistics.median(values) * 1e3:.2f}"
         for key, values in seconds.items()
     }
-
-
-def write(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main():

@@ -14,10 +14,10 @@ that is complete is not repeated. A row per run goes to
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import keras
+from tables import write
 
 from kanets import evaluation, recipes
 
@@ -125,11 +125,7 @@ def main():
                     }
                 )
                 print(rows[-1], flush=True)
-                path = HERE / "finetuning.csv"
-                with path.open("w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, list(rows[0]))
-                    writer.writeheader()
-                    writer.writerows(rows)
+                write(HERE / "finetuning.csv", rows)
                 keras.utils.clear_session()
 
 

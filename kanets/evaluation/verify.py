@@ -96,7 +96,8 @@ def verify(
     threads = positive_int("threads", threads)
     rounds = positive_int("rounds", rounds)
     _, path = runtimes.find(artifact)
-    model = _read(model)
+    if not reading.is_keras(model):
+        model = zoo.load_model(model)
     compare = _comparison(model, pictures, count, image_size, from_logits)
     command = [str(artifact), "--threads", str(threads)]
     with _Artifact([*command, "--rounds", str(rounds)]) as process:
@@ -117,10 +118,6 @@ def verify(
         "latency_ms": latency,
         "threads": threads,
     }
-
-
-def _read(model):
-    return model if reading.is_keras(model) else zoo.load_model(model)
 
 
 def _comparison(model, pictures, count, image_size, from_logits):

@@ -25,6 +25,7 @@ import numpy as np
 
 from kanets.data.arrays import check_floats
 from kanets.export import bundle, classifier, generator, runtimes, segmenter
+from kanets.export.precision import check_precision
 
 LITERT_PRECISIONS = ("float32", "float16", "int8")
 OPENVINO_PRECISIONS = ("float32", "float16")
@@ -77,7 +78,7 @@ def export_litert(
     """
     import tensorflow as tf
 
-    _check_precision(precision, LITERT_PRECISIONS)
+    check_precision(precision, LITERT_PRECISIONS)
     if batch_size is not None:
         batch_size = bundle.positive_int("batch_size", batch_size)
     graph = _graph(model, directory, class_names, image_size, from_logits)
@@ -185,7 +186,7 @@ def export_openvino(
     """
     runtimes.silence_openvino()
     openvino = _import("openvino", "openvino")
-    _check_precision(precision, OPENVINO_PRECISIONS)
+    check_precision(precision, OPENVINO_PRECISIONS)
     graph = _graph(model, directory, class_names, image_size, from_logits)
     with _saved(graph) as saved_model, bundle.whole(graph.directory) as partial:
         partial.mkdir()
@@ -305,14 +306,6 @@ def _feeds(graph, precision, representative, batch_size):
     rows = np.arange(-(-len(pictures) // batch_size) * batch_size)
     batches = np.split(rows % len(pictures), len(rows) // batch_size)
     return [{"images": pictures[b].astype("float32")} for b in batches]
-
-
-def _check_precision(precision, known):
-    if precision not in known:
-        raise ValueError(
-            f"`precision` must be one of {', '.join(known)}. "
-            f"Received: precision={precision!r}"
-        )
 
 
 def _import(module, extra):

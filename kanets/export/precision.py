@@ -25,11 +25,7 @@ def in_precision(model, precision):
     """
     if precision is None:
         return model
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"`precision` must be one of {', '.join(PRECISIONS)}. "
-            f"Received: precision={precision!r}"
-        )
+    check_precision(precision, PRECISIONS)
 
     def copy_layer(layer):
         return type(layer).from_config(_with(layer.get_config(), precision))
@@ -56,6 +52,15 @@ def in_precision(model, precision):
     if hasattr(model, "class_names"):
         copy.class_names = model.class_names
     return copy
+
+
+def check_precision(precision, known):
+    """Raises a ValueError unless the precision is one of those known."""
+    if precision not in known:
+        raise ValueError(
+            f"`precision` must be one of {', '.join(known)}. "
+            f"Received: precision={precision!r}"
+        )
 
 
 def _with(config, precision):

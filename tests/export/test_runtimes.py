@@ -11,8 +11,6 @@ import sys
 import threading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# OpenVINO would start processes that report to Intel, and compete with tests.
-sys.modules.setdefault("openvino_telemetry", None)
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
@@ -20,6 +18,9 @@ import pytest  # noqa: E402
 
 from kanets.export import runtimes  # noqa: E402
 from tests.backends import BACKEND, to_numpy  # noqa: E402
+
+# OpenVINO would start processes that report to Intel, and compete with tests.
+runtimes.silence_openvino()
 
 pytestmark = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="exporting needs the TensorFlow backend"
