@@ -1,5 +1,6 @@
 """Keras layers: attention over a grid, the modules of a KANet, resizing."""
 
+from kanets.layers.batch_normalization import BatchNormalization
 from kanets.layers.grid_attention import DenseAttention, KroneckerAttention
 from kanets.layers.inverted_residual import (
     AttnModule,
@@ -14,6 +15,7 @@ __all__ = [
     "AttnSkipModule",
     "BaseModule",
     "BaseSkipModule",
+    "BatchNormalization",
     "DenseAttention",
     "KroneckerAttention",
     "ResizeLike",

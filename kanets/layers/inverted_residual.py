@@ -9,6 +9,7 @@ by the maps of an attention operator ("attention").
 
 import keras
 
+from kanets.layers.batch_normalization import BatchNormalization
 from kanets.layers.grid_attention import DenseAttention, KroneckerAttention
 from ylg.layers import LocalSparseAttention2D
 
@@ -176,9 +177,7 @@ class _InvertedResidual(keras.layers.Layer):
         )
 
     def _norm(self, name):
-        return keras.layers.BatchNormalization(
-            dtype=self.dtype_policy, name=name
-        )
+        return BatchNormalization(dtype=self.dtype_policy, name=name)
 
 
 @keras.saving.register_keras_serializable(package="kanets")

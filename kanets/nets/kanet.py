@@ -16,6 +16,7 @@ from kanets.layers import (
     AttnSkipModule,
     BaseModule,
     BaseSkipModule,
+    BatchNormalization,
 )
 
 # Module, expansion, channels, repeats, and the index of its stride in
@@ -268,7 +269,7 @@ def conv_norm_relu6(x, channels, kernel_size, strides, name):
 
 def norm_relu6(x, name):
     """Batch normalisation and ReLU6."""
-    x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)
+    x = BatchNormalization(name=f"{name}_bn")(x)
     return keras.layers.Activation("relu6", name=f"{name}_relu6")(x)
 
 

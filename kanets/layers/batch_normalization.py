@@ -1,0 +1,75 @@
+"""Batch normalisation, fused where TensorFlow has one operation for it.
+
+On the TensorFlow backend Keras writes batch normalisation as a dozen
+operations, each a pass over the maps; their gradients are as many again. On a
+CPU they take half the time of a training step of a KANet. TensorFlow's own
+fused operation is the same function in two passes, and its graph optimizer
+joins it with the convolution before it.
+"""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization`, faster on TensorFlow.
+
+    The same arguments, weights and results: batch moments in training,
+    moving averages (of the biased variance) otherwise. On TensorFlow, maps
+    (B, H, W, C) normalised over the last axis with scale and offset take one
+    fused operation in float32; whatever else is asked for (masks, other axes,
+    renormalisation, synchronised replicas, float64, other backends) is
+    computed by Keras.
+
+    Call arguments, Returns: as in Keras.
+
+    Cost: two passes over the maps in training, one at inference.
+
+    Example:
+
+    >>> BatchNormalization()(keras.ops.ones((2, 4, 4, 8))).shape
+    (2, 4, 4, 8)
+
+    References: Ioffe and Szegedy, "Batch Normalization", ICML 2015.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if mask is not None or not self._has_fused_form(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        training = bool(training and self.trainable)
+        # In training the operation computes the moments itself.
+        moments = (self.moving_mean, self.moving_variance)
+        mean, variance = ([], []) if training else moments
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, "float32"),
+            scale=self.gamma,
+            offset=self.beta,
+            mean=mean,
+            variance=variance,
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            # Its variance is the unbiased one; Keras keeps the biased one.
+            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), "float32")
+            variance = variance * (tf.maximum(count - 1.0, 1.0) / count)
+            for average, value in zip(moments, (mean, variance), strict=True):
+                kept = average * self.momentum
+                average.assign(kept + value * (1.0 - self.momentum))
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _has_fused_form(self, inputs):
+        dtypes = (inputs.dtype, self.variable_dtype)
+        return (
+            keras.backend.backend() == "tensorflow"
+            and not isinstance(inputs, keras.KerasTensor)
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and self.scale
+            and self.center
+            and not self.synchronized
+            and not self.renorm
+            and keras.backend.result_type(*dtypes, "float32") == "float32"
+        )
