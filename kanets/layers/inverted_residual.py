@@ -96,8 +96,8 @@ class _InvertedResidual(keras.layers.Layer):
     def _project_channels(self, channels):
         return self.expansion * channels
 
-    def _after_expand(self, expanded, inputs):
-        return expanded
+    def _mixed(self, expanded, inputs):
+        return self.depthwise(expanded)
 
     def _after_depthwise(self, mixed, inputs, training):
         return mixed
@@ -143,8 +143,8 @@ class _InvertedResidual(keras.layers.Layer):
         if self.expand is not None:
             x = self.expand_bn(self.expand(x), training=training)
             x = keras.ops.relu6(x)
-        x = self._after_expand(x, inputs)
-        x = self.depthwise_bn(self.depthwise(x), training=training)
+        x = self._mixed(x, inputs)
+        x = self.depthwise_bn(x, training=training)
         x = keras.ops.relu6(x)
         x = self._after_depthwise(x, inputs, training)
         x = self.project_bn(self.project(x), training=training)
@@ -237,8 +237,24 @@ class BaseSkipModule(_InvertedResidual):
     def _expanded_channels(self, channels):
         return (self.expansion - 1) * channels
 
-    def _after_expand(self, expanded, inputs):
-        return keras.ops.concatenate([expanded, inputs], axis=-1)
+    def _mixed(self, expanded, inputs):
+        # Each part by itself: after the stride there is less to concatenate.
+        kernel, split = self.depthwise.kernel, expanded.shape[-1]
+        parts = [
+            keras.ops.depthwise_conv(
+                part,
+                part_kernel,
+                self.strides,
+                "same",
+                "channels_last",
+                self.dilation_rate,
+            )
+            for part, part_kernel in (
+                (expanded, kernel[:, :, :split]),
+                (inputs, kernel[:, :, split:]),
+            )
+        ]
+        return keras.ops.concatenate(parts, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="kanets")

@@ -4,6 +4,7 @@ Each kind of pattern has its own exact way to avoid the n x n product; none
 needs more than its edges (padding of incomplete groups included).
 """
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -45,7 +46,9 @@ def _summary_attention(query, key, value, pattern, scale, return_weights):
     """Scores with the M summary keys and with the own one: O(n_q M D)."""
     summary, own = pattern.summary, pattern.own
     shared = scores("bnqd,bnmd->bnqm", query, _rows(key, summary), scale)
-    single = scores("bnqd,bnqd->bnq", query, _rows(key, own), scale)[..., None]
+    # An einsum would make a matrix product of one by one of this.
+    query, keys = (ops.cast(t, "float32") for t in (query, _rows(key, own)))
+    single = ops.sum(query * keys, axis=-1, keepdims=True) * scale
     # A query whose own key is a summary sees it once.
     is_summary = np.isin(own, summary)[:, None]
     single = ops.where(is_summary, HIDDEN, single)
@@ -54,9 +57,14 @@ def _summary_attention(query, key, value, pattern, scale, return_weights):
     largest = ops.stop_gradient(largest)
     shared, single = ops.exp(shared - largest), ops.exp(single - largest)
     total = ops.sum(shared, axis=-1, keepdims=True) + single
-    shared, single = shared / total, single / total
+    # Few values are divided after the product; in half precision, where a
+    # sum of many could overflow, the weights are.
+    is_wide = keras.backend.standardize_dtype(value.dtype) == "float32"
+    if return_weights or not is_wide:
+        shared, single, total = shared / total, single / total, None
     output = ops.matmul(ops.cast(shared, value.dtype), _rows(value, summary))
     output = output + ops.cast(single, value.dtype) * _rows(value, own)
+    output = output if total is None else output / total
     if not return_weights:
         return output, None
     return output, ops.concatenate([shared, single], axis=-1)
