@@ -18,10 +18,13 @@ Letters: B batch, H W grid, C channels, N heads, D head size, T tokens.
 import keras
 from keras import ops
 
+from ylg.ops.attention import check_implementation, require_jax
+
+IMPLEMENTATIONS = ("auto", "xla", "pallas")
 _MASKED = -1e30  # added in float32 only: exp() of it is exactly zero
 
 
-def axis_means(x, mask=None):
+def axis_means(x, mask=None, implementation="auto"):
     """Mean of a grid along all its axes but one, for each axis.
 
     Args:
@@ -29,17 +32,26 @@ def axis_means(x, mask=None):
             (B, H, W, C) the results are L̄ (B, H, C) and H̄ (B, W, C).
         mask: optional bool tensor (B, *grid), True where x is valid. Only
             valid positions are averaged; a slice with none gives zero.
+        implementation: "xla"; "pallas", a kernel that reads a picture once
+            for both of its axes (JAX alone, (B, H, W, C) without a mask); or
+            "auto", which is "xla" as long as the other has not been measured
+            to be faster.
 
     Returns:
         A list with one tensor (B, size of the axis, C) per grid axis, in the
         dtype of `x`; sums run in float32.
 
     Raises:
-        ValueError: `x` has no grid axis, or `mask` is not (B, *grid).
+        ValueError: `x` has no grid axis, `mask` is not (B, *grid), or the
+            implementation is unknown or not for this input or backend.
 
     Cost: one read of x per axis, O(H·W·C).
     """
     axes = _grid_axes(x)
+    if _is_pallas(implementation, x, mask):
+        from ylg.ops import pallas  # which imports JAX
+
+        return pallas.axis_means(ops.convert_to_tensor(x))
     dtype = keras.backend.standardize_dtype(x.dtype)
     # Half precision overflows or stalls in long sums.
     wide = dtype if dtype == "float64" else "float32"
@@ -123,16 +135,20 @@ def attention(query, key, value, num_heads=1, scale=None, key_mask=None):
     query, key, value = (
         _split_heads(t, num_heads) for t in (query, key, value)
     )
-    logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+    logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
     if keras.backend.standardize_dtype(logits.dtype) != "float64":
         logits = ops.cast(logits, "float32")
     if key_mask is not None:
         padding = 1.0 - ops.cast(key_mask, logits.dtype)
-        logits = logits + _MASKED * padding[:, None, None, :]
+        ones = [1] * (len(logits.shape) - 2)
+        padding = ops.reshape(padding, (-1, *ones, ops.shape(key)[-2]))
+        logits = logits + _MASKED * padding
     # A single key has weight 1, of which Keras's softmax would warn.
     single = logits.shape[-1] == 1
     weights = ops.ones_like(logits) if single else ops.softmax(logits)
     output = ops.matmul(ops.cast(weights, dtype), value)
+    if num_heads == 1:
+        return output, weights[:, None]
     return _merge_heads(output), weights
 
 
@@ -146,6 +162,7 @@ def kao_kv(
     value=None,
     output=None,
     return_attention_scores=False,
+    implementation="auto",
 ):
     """Kronecker attention with averaged keys and values.
 
@@ -165,15 +182,22 @@ def kao_kv(
         query, key, value, output: optional callables, linear in the last
             axis, (..., C) -> (..., C').
         return_attention_scores: also return the weights.
+        implementation: "xla"; "pallas", kernels that read X once for its
+            means and keep the scores on the chip, if they are not asked for
+            (JAX alone, (B, H, W, C) without a mask); or "auto", which is
+            "xla" as long as the other has not been measured to be faster.
 
     Returns:
         Tensor (B, *grid, C'), dtype of `x`; with `return_attention_scores`
         a pair of it and the weights (B, N, H·W, H + W) in float32.
 
     Raises:
-        ValueError: bad rank, mask, `num_heads` or `scale` (see `attention`).
+        ValueError: bad rank, mask, `num_heads` or `scale` (see `attention`),
+            or an implementation that is unknown or not for this input or
+            backend.
 
-    Cost: O(H·W·(H+W)·C) time, O(N·H·W·(H+W)) memory.
+    Cost: O(H·W·(H+W)·C) time, O(N·H·W·(H+W)) memory; with "pallas" memory
+    O(H·W·C).
 
     Example:
 
@@ -182,8 +206,9 @@ def kao_kv(
 
     References: Kronecker Attention Networks (KDD 2020), section 3.4.
     """
-    tokens, key_mask = _tokens(x, mask)
-    result, weights = attention(
+    tokens, key_mask = _tokens(x, mask, implementation)
+    fused = implementation == "pallas" and not return_attention_scores
+    result, weights = (_fused_attention if fused else attention)(
         _apply(query, _flatten(x)),
         _apply(key, tokens),
         _apply(value, tokens),
@@ -205,6 +230,7 @@ def kao_qkv(
     value=None,
     output=None,
     return_attention_scores=False,
+    implementation="auto",
 ):
     """Kronecker attention with averaged queries, keys and values.
 
@@ -215,14 +241,14 @@ def kao_qkv(
 
     Args:
         x, num_heads, scale, mask, query, key, value, output,
-            return_attention_scores: as in `kao_kv`.
+            return_attention_scores, implementation: as in `kao_kv`.
 
     Returns:
         Tensor (B, *grid, C'), dtype of `x`; with `return_attention_scores`
         a pair of it and the weights (B, N, H + W, H + W) in float32.
 
     Raises:
-        ValueError: bad rank, mask, `num_heads` or `scale` (see `attention`).
+        ValueError: as in `kao_kv`.
 
     Cost: O((H+W)²·C + H·W·C) time, O(N·(H+W)²) memory beside the output.
 
@@ -233,8 +259,9 @@ def kao_qkv(
 
     References: Kronecker Attention Networks (KDD 2020), section 3.4.
     """
-    tokens, key_mask = _tokens(x, mask)
-    result, weights = attention(
+    tokens, key_mask = _tokens(x, mask, implementation)
+    fused = implementation == "pallas" and not return_attention_scores
+    result, weights = (_fused_attention if fused else attention)(
         _apply(query, tokens),
         _apply(key, tokens),
         _apply(value, tokens),
@@ -311,9 +338,34 @@ def dense_attention(
     return (result, weights) if return_attention_scores else result
 
 
-def _tokens(x, mask):
+def _is_pallas(implementation, x, mask):
+    """Whether it is "pallas", for which input and backend must be right."""
+    check_implementation(implementation, IMPLEMENTATIONS)
+    if implementation != "pallas":
+        return False
+    require_jax()
+    if len(x.shape) != 4 or mask is not None:
+        raise ValueError(
+            'implementation="pallas" needs a picture (B, H, W, C) and no mask. '
+            f"Received: x.shape={tuple(x.shape)}, "
+            f"mask={None if mask is None else 'given'}"
+        )
+    return True
+
+
+def _fused_attention(query, key, value, num_heads, scale, key_mask):
+    """`attention` by a kernel: there is no mask, and there are no weights."""
+    from ylg.ops import pallas
+
+    head_dim = _head_dim(query.shape[-1], value.shape[-1], num_heads)
+    heads = (_split_heads(t, num_heads) for t in (query, key, value))
+    output = pallas.shared_attention(*heads, _logit_scale(scale, head_dim))
+    return _merge_heads(output), None
+
+
+def _tokens(x, mask, implementation):
     """C̄ (B, T, C) and, under a mask, which tokens saw a valid position."""
-    tokens = ops.concatenate(axis_means(x, mask), axis=1)
+    tokens = ops.concatenate(axis_means(x, mask, implementation), axis=1)
     if mask is None:
         return tokens, None
     axes = _grid_axes(x)
@@ -346,9 +398,9 @@ def _split_tokens(tokens, sizes):
 
 
 def _split_heads(tensor, num_heads):
-    """(B, T, N·D) -> (B, N, T, D)."""
+    """(B, T, N·D) -> (B, N, T, D), or as it is where N is 1."""
     if num_heads == 1:
-        return ops.expand_dims(tensor, 1)
+        return tensor
     length = ops.shape(tensor)[1]
     head_dim = tensor.shape[-1] // num_heads
     tensor = ops.reshape(tensor, (-1, length, num_heads, head_dim))
@@ -358,14 +410,17 @@ def _split_heads(tensor, num_heads):
 def _merge_heads(tensor):
     """(B, N, T, D) -> (B, T, N·D)."""
     _, num_heads, length, head_dim = ops.shape(tensor)
-    if num_heads == 1:
-        return ops.squeeze(tensor, 1)
     tensor = ops.transpose(tensor, (0, 2, 1, 3))
     return ops.reshape(tensor, (-1, length, num_heads * head_dim))
 
 
-def _apply(linear_map, tensor):
-    return tensor if linear_map is None else linear_map(tensor)
+def _apply(linear_map, tokens):
+    """The map of tokens (B, T, C), as one product of two matrices."""
+    if linear_map is None:
+        return tokens
+    _, length, channels = ops.shape(tokens)
+    result = linear_map(ops.reshape(tokens, (-1, channels)))
+    return ops.reshape(result, (-1, length, result.shape[-1]))
 
 
 def _zero_padding(result, mask):

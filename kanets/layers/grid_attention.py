@@ -8,6 +8,7 @@ Both own up to four linear maps and call one function of `kanets.ops`.
 import keras
 
 from kanets import ops
+from ylg.ops.attention import check_implementation
 
 _MAP_NAMES = {"q": "query", "k": "key", "v": "value", "o": "output"}
 _OPERATORS = {"kv": ops.kao_kv, "qkv": ops.kao_qkv}
@@ -81,7 +82,7 @@ class _GridAttention(keras.layers.Layer):
                     dtype=self.dtype_policy,
                     name=name,
                 )
-                linear.build((None, None, channels))
+                linear.build((None, channels))
                 self._maps[name] = linear
         self.built = True
 
@@ -141,6 +142,8 @@ class KroneckerAttention(_GridAttention):
 
     Args:
         mode: "kv" or "qkv".
+        implementation: "auto", "xla" or "pallas", as in
+            `kanets.ops.kao_kv`. A layer with "pallas" runs on JAX alone.
         num_heads: N, a divisor of the channels.
         projections: which of q, k, v, o are learned C -> C maps: "" is the
             bare operator, "v" the paper's choice in compact modules, "qkvo"
@@ -163,8 +166,9 @@ class KroneckerAttention(_GridAttention):
         Softmax and means run in float32 in every precision.
 
     Raises:
-        ValueError: unknown `mode`, `projections` or `scale`; channels that
-            are unknown or not divided by `num_heads`.
+        ValueError: unknown `mode`, `implementation`, `projections` or
+            `scale`; channels that are unknown or not divided by `num_heads`;
+            "pallas" with another backend than JAX, a mask or no picture.
 
     Cost: time O(H·W·(H+W)·C) for "kv", O((H+W)²·C) and one pass over X for
     "qkv", against O((H·W)²·C) for dense attention.
@@ -179,23 +183,31 @@ class KroneckerAttention(_GridAttention):
     section 3.
     """
 
-    def __init__(self, mode="qkv", **kwargs):
+    def __init__(self, mode="qkv", implementation="auto", **kwargs):
         super().__init__(**kwargs)
         if mode not in _OPERATORS:
             raise ValueError(
                 f'mode must be "kv" or "qkv". Received: mode={mode!r}'
             )
+        check_implementation(implementation, ops.IMPLEMENTATIONS)
         self.mode = mode
+        self.implementation = implementation
 
     def operator(self, inputs, **arguments):
-        return _OPERATORS[self.mode](inputs, **arguments)
+        return _OPERATORS[self.mode](
+            inputs, implementation=self.implementation, **arguments
+        )
 
     def _token_counts(self, grid):
         tokens = None if None in grid else sum(grid)
         return (_cells(grid), tokens) if self.mode == "kv" else (tokens,) * 2
 
     def get_config(self):
-        return {**super().get_config(), "mode": self.mode}
+        return {
+            **super().get_config(),
+            "mode": self.mode,
+            "implementation": self.implementation,
+        }
 
 
 @keras.saving.register_keras_serializable(package="kanets")

@@ -11,6 +11,7 @@ from keras import ops
 from ylg import patterns as patterns_
 from ylg.layers.spectral_normalization import SpectralNormalization
 from ylg.ops import pattern_attention
+from ylg.ops.attention import check_implementation
 
 
 class _PatternAttention2D(keras.layers.Layer):
@@ -25,6 +26,7 @@ class _PatternAttention2D(keras.layers.Layer):
         spectral_norm=False,
         iterate_at_inference=False,
         kernel_initializer="glorot_uniform",
+        implementation="auto",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -40,6 +42,7 @@ class _PatternAttention2D(keras.layers.Layer):
                 'scale must be None, "rsqrt" or a number. '
                 f"Received: scale={scale!r}"
             )
+        check_implementation(implementation)
         self.num_heads = num_heads
         self.pool_size = pool_size
         self.scale = scale
@@ -47,6 +50,7 @@ class _PatternAttention2D(keras.layers.Layer):
         self.spectral_norm = spectral_norm
         self.iterate_at_inference = iterate_at_inference
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.implementation = implementation
 
     def build(self, input_shape):
         if len(input_shape) != 4 or input_shape[-1] is None:
@@ -123,6 +127,7 @@ class _PatternAttention2D(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
             ),
+            "implementation": self.implementation,
         }
 
     def _attend(self, inputs, training, return_weights=False):
@@ -137,6 +142,7 @@ class _PatternAttention2D(keras.layers.Layer):
             *(self._tokens(x) for x in (query, key, value)),
             patterns,
             scale=scale,
+            implementation=self.implementation,
             return_weights=return_weights,
         )
 
@@ -211,6 +217,9 @@ class LocalSparseAttention2D(_PatternAttention2D):
         spectral_norm: whether the four maps are spectrally normalised.
         iterate_at_inference: as in `SpectralNormalization`.
         kernel_initializer: of the four maps.
+        implementation: "auto", "xla", "pallas" or "reference", as in
+            `ylg.ops.pattern_attention`. A layer with "pallas" runs on JAX
+            alone.
 
     Call arguments:
         inputs: float tensor (B, H, W, C), H and W known.
@@ -220,7 +229,8 @@ class LocalSparseAttention2D(_PatternAttention2D):
 
     Raises:
         ValueError: an argument out of its range, named with its value; an
-            input of unknown height, width or channels.
+            input of unknown height, width or channels; "pallas" with another
+            backend than JAX.
 
     Cost: O(H W sqrt(H W) C) time and memory.
 

@@ -1,14 +1,23 @@
 """Exact attention over sparsity patterns, one or one for each head."""
 
+import keras
 import numpy as np
 from keras import ops
 
 from ylg.ops import reference, xla
 from ylg.patterns import Pattern
 
+
+def _pallas(*arguments):
+    from ylg.ops import pallas  # which imports JAX
+
+    return pallas.attention(*arguments)
+
+
 IMPLEMENTATIONS = {
     "auto": xla.attention,
     "xla": xla.attention,
+    "pallas": _pallas,
     "reference": reference.attention,
 }
 
@@ -37,8 +46,10 @@ def pattern_attention(
         patterns: a `ylg.patterns.Pattern` for all heads, or a list of N.
         scale: float. 1.0, as in SAGAN, is not the 1 / sqrt(D) of
             Transformers.
-        implementation: "xla", "reference" (masked dense, O(n_q n_k)) or
-            "auto", which is "xla" as long as there is no other fast one.
+        implementation: "xla", "pallas" (JAX alone: kernels that keep the
+            scores on the chip, see `ylg.ops.pallas`), "reference" (masked
+            dense, O(n_q n_k)) or "auto", which is "xla" as long as none has
+            been measured to be faster.
         return_weights: if True, also return the attention weights.
 
     Returns:
@@ -47,11 +58,11 @@ def pattern_attention(
         pattern), in the layout of `pattern.neighbours`; see `dense_weights`.
 
     Raises:
-        ValueError: shapes that do not fit each other or the patterns, or an
-            unknown implementation.
+        ValueError: shapes that do not fit each other or the patterns, an
+            unknown implementation, or "pallas" on a backend other than JAX.
 
     Cost: time and memory O(edges (D + E)), which is O(n sqrt n (D + E)) for
-    the patterns of `ylg.patterns`.
+    the patterns of `ylg.patterns`. With "pallas", memory O(n (D + E)).
 
     Example:
 
@@ -63,11 +74,9 @@ def pattern_attention(
         - [Daras et al., CVPR 2020](https://arxiv.org/abs/1911.12287),
           sections 3.2 and 3.3
     """
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation must be one of {sorted(IMPLEMENTATIONS)}. "
-            f"Received: implementation={implementation!r}"
-        )
+    check_implementation(implementation)
+    if implementation == "pallas":
+        require_jax()
     query, key, value = map(ops.convert_to_tensor, (query, key, value))
     patterns = _check(query, key, value, patterns)
     attend = IMPLEMENTATIONS[implementation]
@@ -95,6 +104,24 @@ def pattern_attention(
     if not return_weights:
         return output
     return output, [weights[head] for head in range(len(patterns))]
+
+
+def check_implementation(implementation, known=tuple(IMPLEMENTATIONS)):
+    """Raises a ValueError that names an implementation there is not."""
+    if implementation not in known:
+        raise ValueError(
+            f"implementation must be one of {sorted(known)}. "
+            f"Received: implementation={implementation!r}"
+        )
+
+
+def require_jax():
+    """Raises a ValueError if the backend has no Pallas."""
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            'implementation="pallas" needs the JAX backend of Keras. '
+            f"Received: backend={keras.backend.backend()!r}"
+        )
 
 
 def dense_weights(weights, patterns):
