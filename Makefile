@@ -1,5 +1,6 @@
 # make demo: train, evaluate, export and ask a KANet, on embedded pictures.
 # make test: lint and run the tests, on TensorFlow and on JAX.
+# make bench: the tables of benchmarks/, half an hour on two quiet cores.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,7 +28,10 @@ JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/jax \
 # TensorFlow's start-up messages are of no use here.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint slow clean
+# What `make bench` asks, a script a question; the last one sums up.
+QUESTIONS := kronecker ylg_attention nets training startup report
+
+.PHONY: demo test lint slow bench clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
@@ -35,6 +39,10 @@ demo: $(VENV)/demo.stamp
 test: lint
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(WORKERS)
 	$(JAX_CACHE) KERAS_BACKEND=jax $(BIN)/python -m pytest $(WORKERS) $(NEUTRAL)
+
+bench: $(VENV)/bench.stamp
+	set -e; for question in $(QUESTIONS); do \
+		$(BIN)/python benchmarks/$$question.py; done
 
 slow: $(VENV)/test.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
@@ -49,6 +57,10 @@ $(VENV)/demo.stamp: setup.py | $(BIN)/python
 
 $(VENV)/test.stamp: setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/bench.stamp: setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[bench]"
 	touch $@
 
 $(BIN)/python:

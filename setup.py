@@ -40,6 +40,16 @@ setup(
         "litert": ["ai-edge-litert>=2.0"],
         "openvino": ["openvino>=2025.0"],
         "viz": ["matplotlib>=3.9", "tensorboard>=2.19"],
+        # The peers of `make bench`, PyTorch in the version of the tables.
+        "bench": [
+            "jax>=0.5",
+            "torch==2.13.0",
+            "matplotlib>=3.9",
+            "tf2onnx>=1.17",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "ai-edge-litert>=2.0",
+        ],
         "test": [
             "pytest>=8.3",
             "pytest-xdist>=3.6",

@@ -237,6 +237,7 @@ def _time(function, seconds):
 
 
 def _peak(function, seconds):
+    time.sleep(0.1)  # JAX gives blocks back a little after its answer
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM becomes VmRSS
     before = _status("VmRSS")
     function()

@@ -1,272 +1,329 @@
-"""Does sparse attention cost n^1.5, where masked dense attention costs n^2?
+"""Does sparse attention cost n^1.5, where dense attention costs n^2?
 
     python benchmarks/ylg_attention.py
 
-About a quarter of an hour on two cores. Writes `ylg_attention.csv` and
-`ylg_attention.png` beside this file. Eight heads with the patterns of YLG,
-keys of 4 channels and values of 16 (SAGAN's of a map of 256 channels), one
-picture, keys on the same grid as queries, float32, TensorFlow.
+Seven minutes on two quiet cores. Writes `ylg_attention.csv` and
+`ylg_attention.png` beside this file and prints exponents and factors.
+`--sides 16 32` tries a few grids and writes nothing.
 
-The yardstick is `implementation="reference"`: the dense product, masked, as
-the official code does it, but for two heads at a time, which spares it memory.
-Each row is a process of its own, the two
-implementations in turn. Time is the median of at least five calls, after two
-for warming up. Memory is the highest resident size of the process
-during a call, less its size before, in a second process whose allocator gives
-every freed block back at once.
+Eight heads with the patterns of YLG, keys and values of 32 channels (a map of
+256), one picture, keys on the grid of the queries, float32, each contender in
+its framework's own layout:
+
+- `sparse`: `pattern_attention`, in TensorFlow without and with XLA and in JAX.
+- `masked`: its reference, the dense product, masked, as the official code does
+  it, but two heads at a time, which spares it memory.
+- `dense`: no mask, `keras.ops.dot_product_attention` (in JAX this is
+  `jax.nn.dot_product_attention`).
+- `torch masked`, `torch dense`: PyTorch's `scaled_dot_product_attention`.
+- `torch flex`: PyTorch's compiled `flex_attention` with the same masks. Each
+  head's tokens are put in the order, and back, in which its mask has the
+  fewest blocks: that of ESA, for the repetitive steps with summaries first.
+
+At 16 x 16, results and gradients under the same mask must agree. Then all
+contenders take turns (`measure.py`). "forward+backward" gives the gradients of
+the sum of squares. `peak_mib` is what a second process, whose allocator gives
+freed blocks back, grows by in a call. Left out are cases whose scores alone
+pass 2 GiB, or whose call would take more than 5 s by the time on the grid
+before.
 """
 
-import csv
-import json
+import argparse
+import functools
+import itertools
 import math
-import os
-import platform
-import subprocess
 import sys
-import time
-from importlib.metadata import version
+import tempfile
 from pathlib import Path
+
+import numpy as np
+from kronecker import (
+    BACKENDS,
+    PASSES,
+    Growth,
+    compare,
+    compiled,
+    over,
+    pair,
+    select,
+    show,
+    ticks,
+)
+from measure import Failure, machine, serve
+from tables import write
 
 HERE = Path(__file__).parent
 SIDES = (16, 32, 64, 128, 256)
-GIBIBYTES, SECONDS = 20, 120  # what a process may take
-HEADS, KEY_SIZE, VALUE_SIZE = 8, 4, 16
-MACHINE = ", ".join(
-    [
-        platform.machine(),
-        f"{os.cpu_count()} cores",
-        *(f"{name} {version(name)}" for name in ("tensorflow", "keras")),
-    ]
-)
-COLUMNS = (
-    "side",
-    "tokens",
-    "implementation",
-    "xla",
-    "pass",
-    "milliseconds",
-    "fastest",
-    "slowest",
-    "peak_mib",
-    "note",
-    "machine",
+HEADS, SIZE = 8, 32
+SPARSE = Growth(lambda side: HEADS * side**3)
+DENSE = Growth(lambda side: HEADS * side**4)
+# contender: (what is called, how it grows, its runtimes)
+CONTENDERS = {
+    "sparse": ("pattern_attention, xla", SPARSE, tuple(BACKENDS)),
+    "masked": ("pattern_attention, reference", DENSE, ("tf graph", "tf xla")),
+    "dense": ("keras.ops.dot_product_attention", DENSE, tuple(BACKENDS)),
+    "torch masked": (
+        "scaled_dot_product_attention, attn_mask",
+        DENSE._replace(stored=5),  # the mask, as bool and as float32
+        ("torch",),
+    ),
+    "torch dense": (
+        "scaled_dot_product_attention",
+        DENSE._replace(stored=0),
+        ("torch",),
+    ),
+    "torch flex": (
+        "flex_attention, block_mask",
+        SPARSE._replace(stored=0),
+        ("torch compiled",),
+    ),
+}
+SAME = (
+    ("sparse", "masked", "torch masked", "torch flex"),
+    ("dense", "torch dense"),
 )
 
 
 def main():
-    rows = []
-    for side in SIDES:
-        for xla in (False, True):
-            for implementation in ("xla", "reference"):
-                if implementation == "reference" and side > 128:
-                    continue
-                rows += measure(side, implementation, xla)
-    with (HERE / "ylg_attention.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    report(rows)
-    plot(rows)
-
-
-def measure(side, implementation, xla):
-    times, note = run("time", side, implementation, xla)
-    peaks = {}
-    if not note:
-        peaks, note = run("memory", side, implementation, xla)
-    rows = []
-    for direction in ("forward", "forward+backward"):
-        row = {
-            "side": side,
-            "tokens": side**2,
-            "implementation": implementation,
-            "xla": xla,
-            "pass": direction,
-        }
-        row["machine"] = MACHINE
-        if direction not in peaks:
-            row["note"] = note
-        else:
-            taken = sorted(times[direction])
-            row["milliseconds"] = f"{1e3 * taken[len(taken) // 2]:.3g}"
-            row["fastest"] = f"{1e3 * taken[0]:.3g}"
-            row["slowest"] = f"{1e3 * taken[-1]:.3g}"
-            row["peak_mib"] = f"{peaks[direction]:.3g}"
-        rows.append(row)
-        print(*row.values(), flush=True)
-    return rows
-
-
-def run(what, side, implementation, xla):
-    """What a fresh process measures, and why it ended early, if it did."""
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    environment["PYTHONPATH"] = str(HERE.parent)
-    if what == "memory":
-        environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # its allocator keeps blocks
-        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
-        environment["MALLOC_TRIM_THRESHOLD_"] = "65536"
-    arguments = [what, str(side), implementation, str(int(xla))]
-    process = subprocess.Popen(
-        [sys.executable, __file__, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sides", type=int, nargs="+")
+    sides = parser.parse_args().sides
+    contenders = {
+        (name, runtime): growth
+        for name, (_, growth, runtimes) in CONTENDERS.items()
+        for runtime in runtimes
+    }
+    backends = {**BACKENDS, "torch": "torch", "torch compiled": "torch"}
+    made = {name: pair(__file__, name) for name in set(backends.values())}
+    workers = {runtime: made[name] for runtime, name in backends.items()}
+    check(contenders, workers)
+    rows = compare(
+        contenders,
+        sides or SIDES,
+        workers,
+        lambda name, side: {"implementation": CONTENDERS[name][0]},
+        machine("tensorflow", "jax", "torch", "keras"),
     )
-    note = ""
-    try:
-        output, errors = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, errors = process.communicate()
-        note = f"not within {SECONDS} s"
-    if process.returncode and not note:
-        note = f"within {GIBIBYTES} GiB: {(errors.split(chr(10)) + [''])[-2]}"
-    lines = output.strip().splitlines()
-    return (json.loads(lines[-1]) if lines else {}), note
+    report(rows)
+    if not sides:
+        write(HERE / "ylg_attention.csv", rows)
+        plot(rows)
 
 
-def child(what, side, implementation, xla):
-    """Prints {pass: seconds or MiB}, after each pass, as JSON."""
-    import resource
+def check(contenders, workers, side=16):
+    """Raises if contenders of the same mask differ in result or gradient."""
+    with tempfile.TemporaryDirectory() as folder:
+        for direction in PASSES:
+            found = {name: [] for names in SAME for name in names}
+            for number, (name, runtime) in enumerate(contenders):
+                case = {"contender": name, "runtime": runtime, "side": side}
+                path = Path(folder, f"{number}{direction}.npy")
+                case |= {"direction": direction, "save": str(path)}
+                try:
+                    workers[runtime][0].ask("prepare", case)
+                    found[name].append(np.load(path))
+                except Failure as failure:
+                    print(f"{name}, {runtime}, {direction}: {failure}")
+            for names in SAME:
+                first, *others = sum((found[name] for name in names), [])
+                apart = max(np.abs(other - first).max() for other in others)
+                relative = apart / np.abs(first).max()
+                print(
+                    f"{direction}, {', '.join(names)}: {len(others) + 1} "
+                    f"results differ by {apart:.2g} at most, {relative:.2g} of "
+                    "the largest value",
+                    flush=True,
+                )
+                if not relative < 1e-4:
+                    raise SystemExit("These results should be the same.")
 
-    limit = GIBIBYTES * 1024**3
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    import tensorflow as tf
 
-    from ylg.ops import pattern_attention
+def prepare(contender, runtime, side, direction, save=None):
     from ylg.patterns import ylg_heads
 
-    n = side**2
+    generator = np.random.default_rng(0)
+    shape = 1, side**2, HEADS, SIZE
+    arrays = [generator.normal(size=shape) for _ in range(3)]
     heads = ylg_heads((side, side), partial_block=True)
-    inputs = [
-        tf.random.stateless_normal((1, n, HEADS, size), (0, seed))
-        for seed, size in enumerate((KEY_SIZE, KEY_SIZE, VALUE_SIZE))
+    if runtime.startswith("torch"):
+        call = torch_call(contender, arrays, heads, direction)
+    else:
+        attend = keras_function(contender, heads)
+        call = compiled(attend, arrays, runtime, direction)
+    if save is None:
+        return call
+    results = [np.asarray(result) for result in call()]
+    if runtime.startswith("torch"):
+        results = [np.swapaxes(result, 1, 2) for result in results]
+    return lambda: np.save(save, results)
+
+
+def keras_function(contender, heads):
+    from keras import ops
+
+    from ylg.ops import pattern_attention
+
+    if contender == "dense":
+        return ops.dot_product_attention
+    implementation = "xla" if contender == "sparse" else "reference"
+
+    def attend(query, key, value):
+        return pattern_attention(
+            query,
+            key,
+            value,
+            heads,
+            scale=SIZE**-0.5,
+            implementation=implementation,
+        )
+
+    return attend
+
+
+def torch_call(contender, arrays, heads, direction):
+    """As `kronecker.compiled`, of PyTorch; heads before tokens."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("torch is not installed") from error
+    attend = torch.nn.functional.scaled_dot_product_attention
+    if contender == "torch masked":
+        mask = torch.tensor(np.stack([h.mask() for h in heads])[None])
+        attend = functools.partial(attend, attn_mask=mask)
+    if contender == "torch flex":
+        attend = flex_function(heads)
+    backward = direction != "forward"
+    arrays = [
+        torch.tensor(np.swapaxes(array, 1, 2).copy(), dtype=torch.float32)
+        for array in arrays
     ]
+    for array in arrays:
+        array.requires_grad_(backward)
 
-    def forward(*x):
-        return pattern_attention(*x, heads, implementation=implementation)
+    def call():
+        with torch.set_grad_enabled(backward):
+            results = [attend(*arrays)]
+        if backward:
+            loss = results[0].square().sum()
+            results = torch.autograd.grad(loss, arrays)
+        return [result.numpy() for result in results]
 
-    def both(*x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = tf.reduce_sum(tf.square(forward(*x)))
-        return tape.gradient(loss, x)
-
-    results = {}
-    for name, function in (("forward", forward), ("forward+backward", both)):
-        function = tf.function(function, jit_compile=xla)
-        for _ in range(2):
-            wait(function(*inputs))
-        if what == "time":
-            results[name] = timed(function, inputs)
-        else:
-            results[name] = peak(function, inputs)
-        print(json.dumps(results), flush=True)
+    return call
 
 
-def timed(function, inputs):
-    taken, start = [], time.perf_counter()
-    while len(taken) < 5 or time.perf_counter() - start < 1.0:
-        before = time.perf_counter()
-        wait(function(*inputs))
-        taken.append(time.perf_counter() - before)
-    return taken
+def flex_function(heads):
+    """`flex_attention` in an order of tokens that leaves few blocks."""
+    import torch
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+    from ylg.patterns import GroupPattern, esa_order
 
-def peak(function, inputs):
-    """MiB that the process grows by during a call, at most."""
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM becomes VmRSS
-    before = status("VmRSS")
-    wait(function(*inputs))
-    return (status("VmHWM") - before) / 1024
+    count, block = heads[0].num_queries, 128
+    stride = math.isqrt(count)
+    orders, pairs = [], []
+    for pattern in heads:
+        order = esa_order(pattern.query_shape)
+        if not isinstance(pattern, GroupPattern):
+            later = ~np.isin(order, pattern.summary)
+            order = order[np.argsort(later, kind="stable")]
+        rank = np.empty(count, int)
+        rank[order] = np.arange(count)
+        # The blocks of queries and keys that have an edge.
+        some = np.zeros([-(-count // block)] * 2, bool)
+        query, slot = np.nonzero(pattern.neighbours >= 0)
+        key = pattern.neighbours[query, slot]
+        some[rank[query] // block, rank[key] // block] = True
+        orders.append(order)
+        pairs.append(some)
+    summaries = len(heads[1].summary)
 
+    def sees(batch, head, query, key):
+        same = query // stride == key // stride
+        before = torch.where(head < 4, key >= query, key <= query)
+        summary = (key < summaries) | (key == query)
+        return torch.where(head % 2 == 0, same & before, summary)
 
-def status(field):
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1])
-    raise OSError(f"no {field} in /proc/self/status")
+    some = torch.tensor(np.stack(pairs)[None])
+    mask = BlockMask.from_kv_blocks(
+        some.sum(-1, dtype=torch.int32),
+        torch.argsort(some.int(), dim=-1, descending=True, stable=True).int(),
+        BLOCK_SIZE=block,
+        mask_mod=sees,
+        seq_lengths=(count, count),
+    )
+    each = torch.arange(HEADS)[:, None]
+    there = torch.tensor(np.stack(orders))
+    back = torch.argsort(there, dim=1)
 
+    @functools.partial(torch.compile, dynamic=False)
+    def attend(*arrays):
+        moved = (array[:, each, there] for array in arrays)
+        return flex_attention(*moved, block_mask=mask)[:, each, back]
 
-def wait(outputs):
-    for output in outputs if isinstance(outputs, tuple | list) else [outputs]:
-        output.numpy()
-
-
-def select(rows, implementation, xla, direction, column):
-    return {
-        int(row["tokens"]): float(row[column])
-        for row in rows
-        if row["implementation"] == implementation
-        and row["xla"] == xla
-        and row["pass"] == direction
-        and row.get(column)
-    }
+    return attend
 
 
 def slope(points):
-    """Exponent of the cost from 32 x 32 on, by least squares."""
-    xs = [math.log(n) for n in points if n >= 1024]
-    ys = [math.log(v) for n, v in points.items() if n >= 1024]
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    over = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
-    return over / sum((x - mean_x) ** 2 for x in xs)
+    """Exponent of the number of tokens from 32 x 32 on, by least squares."""
+    points = {s: v for s, v in points.items() if s >= 32 and v > 0}
+    if len(points) < 2:
+        return float("nan")
+    tokens = [2 * math.log(side) for side in points]
+    return np.polyfit(tokens, np.log(list(points.values())), 1)[0]
 
 
 def report(rows):
-    for column in ("milliseconds", "peak_mib"):
-        for direction in ("forward", "forward+backward"):
-            for xla in (False, True):
-                ours = select(rows, "xla", xla, direction, column)
-                dense = select(rows, "reference", xla, direction, column)
-                factors = {
-                    math.isqrt(n): f"{dense[n] / max(ours[n], 0.1):.1f}"
-                    for n in dense
-                }
-                print(
-                    f"{column}, {direction}, XLA {xla}: exponent "
-                    f"{slope(ours):.2f} against {slope(dense):.2f}; "
-                    f"dense / sparse {factors}"
-                )
+    """Prints exponents, and by how much the others are above `sparse`."""
+    sides = sorted({row["side"] for row in rows})
+    for direction in PASSES:
+        for column in ("milliseconds", "peak_mib"):
+            found = {
+                (name, runtime): select(rows, name, runtime, direction, column)
+                for name, (_, _, runtimes) in CONTENDERS.items()
+                for runtime in runtimes
+            }
+            print(f"{direction}, {column}: exponents of the number of tokens")
+            for name, points in found.items():
+                print(f"  {', '.join(name):30} {slope(points):.2f}")
+            for mine, other in itertools.product(BACKENDS, found):
+                # Across frameworks, too, where PyTorch is the other.
+                if other[0] != "sparse" and other[1] in (
+                    mine,
+                    "torch",
+                    "torch compiled",
+                ):
+                    factors = over(found[other], found["sparse", mine], sides)
+                    name = f"  {', '.join(other)} / sparse, {mine}"
+                    show(name, sides, factors)
 
 
 def plot(rows):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 8), layout="constrained")
+    figure = Figure(figsize=(14, 11), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
+    styles = {"tf graph": "o-", "tf xla": "s--", "jax": "^:"}
     for across, column in enumerate(("milliseconds", "peak_mib")):
-        for down, direction in enumerate(("forward", "forward+backward")):
+        for down, direction in enumerate(PASSES):
             axis = axes[down][across]
-            for implementation, colour in (("xla", "C0"), ("reference", "C3")):
-                for xla, style in ((False, "o-"), (True, "s--")):
-                    points = select(
-                        rows, implementation, xla, direction, column
-                    )
-                    name = "sparse" if implementation == "xla" else "dense"
-                    label = f"{name}, XLA {'on' if xla else 'off'}"
-                    axis.loglog(
-                        points.keys(),
-                        points.values(),
-                        style,
-                        color=colour,
-                        label=f"{label}: n^{slope(points):.2f}",
-                    )
+            for index, (name, (*_, runtimes)) in enumerate(CONTENDERS.items()):
+                for runtime in runtimes:
+                    points = select(rows, name, runtime, direction, column)
+                    points = {s: v for s, v in points.items() if v > 0}
+                    if points:
+                        axis.loglog(
+                            points.keys(),
+                            points.values(),
+                            styles.get(runtime, "o-"),
+                            color=f"C{index}",
+                            label=f"{name}, {runtime}: n^{slope(points):.2f}",
+                        )
             unit = "ms" if column == "milliseconds" else "MiB at the peak"
             axis.set(title=direction, ylabel=unit)
-            axis.set_xticks(
-                [s**2 for s in SIDES], [f"{s}²" for s in SIDES], minor=False
-            )
-            axis.grid(alpha=0.3)
+            ticks(axis, SIDES)
             axis.legend(fontsize=8)
     figure.savefig(HERE / "ylg_attention.png", dpi=110)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        what, side, implementation, xla = sys.argv[1:]
-        child(what, int(side), implementation, bool(int(xla)))
-    else:
-        main()
+    serve(prepare) if "--worker" in sys.argv else main()
