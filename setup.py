@@ -35,14 +35,14 @@ setup(
     ],
     extras_require={
         "hub": ["huggingface_hub>=0.34"],
-        "jax": ["jax>=0.5"],
+        "jax": ["jax>=0.10"],
         "onnx": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"],
         "litert": ["ai-edge-litert>=2.0"],
         "openvino": ["openvino>=2025.0"],
         "viz": ["matplotlib>=3.9", "tensorboard>=2.19"],
         # The peers of `make bench`, PyTorch in the version of the tables.
         "bench": [
-            "jax>=0.5",
+            "jax>=0.10",
             "torch==2.13.0",
             "matplotlib>=3.9",
             "tf2onnx>=1.17",
@@ -55,7 +55,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.12",
             "huggingface_hub>=0.34",
-            "jax>=0.5",
+            "jax>=0.10",
             "scipy>=1.13",
             "matplotlib>=3.9",
             "tensorboard>=2.19",

@@ -95,7 +95,8 @@ def child(part, quick):
     for line in process.stdout:
         print(line, end="", flush=True)
         lines += [json.loads(line)] if line.startswith("{") else []
-    process.wait()
+    if process.wait():
+        print(f"{part} ended with {process.returncode}; its rows are missing")
     return lines
 
 
@@ -459,7 +460,10 @@ class TorchPart:
 
         attend = torch.nn.functional.scaled_dot_product_attention
         yield "dense", "scaled_dot_product_attention", attend
-        flex = torch.compile(flex_attention) if self.has_gpu else flex_attention
+        flex = flex_attention
+        if self.has_gpu:
+            torch._dynamo.reset()  # or it gives up after eight compilations
+            flex = torch.compile(flex, dynamic=False, fullgraph=True)
         mask = functools.cache(lambda: self._block_mask(side))
         yield (
             "ylg",

@@ -13,6 +13,7 @@ The first call, which compiles, and a second are not counted. Slow contenders
 have one counted call, quick ones as many as fit in their turns.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -25,9 +26,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-GIBIBYTES = 12  # what a worker may take
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_WAIT_POLICY": "passive"}
-# For `peak`: freed blocks go back to the system at once.
+GIBIBYTES = 12  # of addresses that a worker may take
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+# For `peak`: freed blocks go back to the system at once. That of oneDNN's
+# kernels keeps them, so that they are off, too.
 HONEST_MEMORY = {
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "MALLOC_MMAP_THRESHOLD_": "65536",
@@ -88,7 +90,8 @@ class Worker:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
             self.process.stdout.close()
             self.process = None
 
@@ -159,7 +162,7 @@ def take_turns(contenders, seconds=1.0, rounds=5):
             except Failure as failure:
                 notes[name] = str(failure)
     for name, (worker, case) in contenders.items():
-        if name not in notes:
+        if name not in notes and worker.process is not None:
             worker.ask("forget", case)
     return {name: _figures(taken[name], notes.get(name)) for name in taken}
 

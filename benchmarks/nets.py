@@ -17,7 +17,7 @@ converters leave out what adds zero.
 `eager`, `graph` and `xla` call the model in TensorFlow; `savedmodel`, `litert`
 and `onnx` run what `model.export` made of it, LiteRT's with a fixed batch and
 the others with an open one. Two threads. Nets of one column take turns
-(`measure.py`); a net that needs more than a second has one counted call.
+(`measure.py`); a net that needs more than 0.6 seconds has one counted call.
 """
 
 import argparse
@@ -70,7 +70,8 @@ def main():
             for batch in options.batches:
                 case = {"side": side, "runtime": runtime, "batch": batch}
                 figures = take_turns(
-                    {n: (worker, {"net": n, **case}) for n in options.nets}
+                    {n: (worker, {"net": n, **case}) for n in options.nets},
+                    seconds=0.6,
                 )
                 for net, figure in figures.items():
                     row = {"net": net, **case, **counts[net], **figure}

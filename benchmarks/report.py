@@ -100,6 +100,7 @@ def training():
     times = table("training", "contender")
     for ours, peer in (
         ("KANet", "MobileNetV2"),
+        ("KANet, Keras's normalisation", "MobileNetV2"),
         ("KANet, strides of 2", "keras.applications.MobileNetV2"),
         *((f"ylg, {side} px", f"dense, {side} px") for side in (32, 64, 128)),
     ):

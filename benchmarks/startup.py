@@ -111,7 +111,6 @@ def python(code):
         [sys.executable, "-c", code],
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
         check=True,
     ).stdout

@@ -180,7 +180,7 @@ def kao_kv(
             enters no mean, a fully padded row or column is not attended to,
             and the output at padded positions is zero.
         query, key, value, output: optional callables, linear in the last
-            axis, (..., C) -> (..., C').
+            axis, (tokens, C) -> (tokens, C'), of all pictures at once.
         return_attention_scores: also return the weights.
         implementation: "xla"; "pallas", kernels that read X once for its
             means and keep the scores on the chip, if they are not asked for
@@ -344,11 +344,12 @@ def _is_pallas(implementation, x, mask):
     if implementation != "pallas":
         return False
     require_jax()
-    if len(x.shape) != 4 or mask is not None:
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if len(x.shape) != 4 or mask is not None or dtype == "float64":
         raise ValueError(
-            'implementation="pallas" needs a picture (B, H, W, C) and no mask. '
-            f"Received: x.shape={tuple(x.shape)}, "
-            f"mask={None if mask is None else 'given'}"
+            'implementation="pallas" needs a picture (B, H, W, C) of 32 bits '
+            f"or fewer and no mask. Received: x.shape={tuple(x.shape)}, "
+            f"dtype={dtype}, mask={None if mask is None else 'given'}"
         )
     return True
 
@@ -359,6 +360,8 @@ def _fused_attention(query, key, value, num_heads, scale, key_mask):
 
     head_dim = _head_dim(query.shape[-1], value.shape[-1], num_heads)
     heads = (_split_heads(t, num_heads) for t in (query, key, value))
+    if num_heads == 1:
+        heads = (t[:, None] for t in heads)
     output = pallas.shared_attention(*heads, _logit_scale(scale, head_dim))
     return _merge_heads(output), None
 

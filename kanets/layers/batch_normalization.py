@@ -1,10 +1,10 @@
 """Batch normalisation, fused where TensorFlow has one operation for it.
 
 On the TensorFlow backend Keras writes batch normalisation as a dozen
-operations, each a pass over the maps; their gradients are as many again. On a
-CPU they take half the time of a training step of a KANet. TensorFlow's own
-fused operation is the same function in two passes, and its graph optimizer
-joins it with the convolution before it.
+operations, each a pass over the maps; their gradients are as many again.
+TensorFlow's own fused operation is the same function in two passes, and its
+graph optimizer joins it with a convolution before it. What that is worth in
+training is measured in `benchmarks/training.csv`.
 """
 
 import keras
@@ -18,8 +18,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     moving averages (of the biased variance) otherwise. On TensorFlow, maps
     (B, H, W, C) normalised over the last axis with scale and offset take one
     fused operation in float32; whatever else is asked for (masks, other axes,
-    renormalisation, synchronised replicas, float64, other backends) is
-    computed by Keras.
+    renormalisation, synchronised replicas, weights that are not float32, other
+    backends) is computed by Keras.
 
     Call arguments, Returns: as in Keras.
 
@@ -61,7 +61,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return tf.cast(outputs, self.compute_dtype)
 
     def _has_fused_form(self, inputs):
-        dtypes = (inputs.dtype, self.variable_dtype)
+        wide = keras.backend.result_type(inputs.dtype, "float32")
         return (
             keras.backend.backend() == "tensorflow"
             and not isinstance(inputs, keras.KerasTensor)
@@ -70,6 +70,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.scale
             and self.center
             and not self.synchronized
-            and not self.renorm
-            and keras.backend.result_type(*dtypes, "float32") == "float32"
+            and not getattr(self, "renorm", False)  # not in Keras 3.12
+            and self.variable_dtype == wide == "float32"
         )

@@ -57,7 +57,7 @@ def make_attention(attention, **arguments):
 
 
 class _InvertedResidual(keras.layers.Layer):
-    """expand -> depthwise -> project, with a hook after each of the two."""
+    """expand -> depthwise -> project, with a hook at each of the last two."""
 
     def __init__(
         self, filters, expansion=6, strides=1, dilation_rate=1, **kwargs
@@ -170,6 +170,7 @@ class _InvertedResidual(keras.layers.Layer):
         return kind(
             kernel_size=kernel_size,
             padding="same",
+            data_format="channels_last",
             use_bias=False,
             dtype=self.dtype_policy,
             name=name,
@@ -267,8 +268,8 @@ class AttnModule(_InvertedResidual):
 
     The literal form of the paper trains badly: the attention maps reach the
     concatenation at another scale than the convolution maps beside them. By
-    default they get what those get, batch normalisation (which folds away at
-    export) and ReLU6; that is what helps. Logits are multiplied by 1/sqrt(D),
+    default they get what those get, batch normalisation and ReLU6; that is what
+    helps. Logits are multiplied by 1/sqrt(D),
     which makes no clear difference then, and keeps products of wide maps
     within half precision. `attention_scale=None`, `attention_norm=False` and
     `attention_activation=None` give the literal form. The measurements are

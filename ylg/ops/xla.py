@@ -36,7 +36,7 @@ def _group_attention(query, key, value, pattern, scale, return_weights):
         present = (pattern.key_groups >= 0)[:, None]
         visible = ops.logical_and(present, pattern.visible)
     logits = scores("bngpd,bngrd->bngpr", query, key, scale)
-    weights = masked_softmax(logits, visible)
+    weights = masked_softmax(logits, visible, pattern.has_empty_rows)
     output = ops.matmul(ops.cast(weights, value.dtype), value)
     output = _ungrouped(output, pattern)
     return output, _ungrouped(weights, pattern) if return_weights else None
