@@ -35,7 +35,7 @@ def main():
             case,
             milliseconds(ours),
             f"{best}, {milliseconds(peers[best])}",
-            f"{ours / peers[best]:.2g}",
+            factor(ours / peers[best]),
         )
         lines.append(f"| {' | '.join(cells)} |")
     text = README.read_text(encoding="utf-8")
@@ -137,6 +137,10 @@ def table(name, *columns, time="milliseconds", unit=1):
 def keys(times, start):
     """The different ends of keys, in order."""
     return dict.fromkeys(key[start:] for key in times)
+
+
+def factor(value):
+    return f"{value:.2f}" if value > 0.1 else f"{value:.2g}"
 
 
 def milliseconds(time):

@@ -107,13 +107,15 @@ def python(code):
         "KERAS_BACKEND": "tensorflow",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
-    return subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
-        check=True,
-    ).stdout
+    )
+    if process.returncode:
+        sys.exit(process.stderr)
+    return process.stdout
 
 
 def plot(rows):

@@ -235,14 +235,18 @@ def test_axis_means_of_half_precision():
 
 
 @needs_jax
+@pytest.mark.parametrize("num_heads", (1, 3))
 @pytest.mark.parametrize("mode", ("kv", "qkv"))
-def test_kronecker_attention(mode):
+def test_kronecker_attention(mode, num_heads):
     x = random(2, 9, 14, 12)
     operator = {"kv": kanets.ops.kao_kv, "qkv": kanets.ops.kao_qkv}[mode]
     actual, expected = (
         value_and_gradients(
             functools.partial(
-                operator, num_heads=3, scale="rsqrt", implementation=how
+                operator,
+                num_heads=num_heads,
+                scale="rsqrt",
+                implementation=how,
             ),
             [x],
         )
