@@ -255,7 +255,7 @@ def flex_function(heads):
 
     torch._dynamo.reset()  # or it gives up after eight compilations
 
-    @functools.partial(torch.compile, dynamic=False, fullgraph=True)
+    @functools.partial(torch.compile, dynamic=False)
     def attend(*arrays):
         moved = (array[:, each, there] for array in arrays)
         return flex_attention(*moved, block_mask=mask)[:, each, back]
@@ -270,6 +270,11 @@ def slope(points):
         return float("nan")
     tokens = [2 * math.log(side) for side in points]
     return np.polyfit(tokens, np.log(list(points.values())), 1)[0]
+
+
+def exponent(points):
+    found = slope(points)
+    return "" if math.isnan(found) else f": n^{found:.2f}"
 
 
 def report(rows):
@@ -316,7 +321,7 @@ def plot(rows):
                             points.values(),
                             styles.get(runtime, "o-"),
                             color=f"C{index}",
-                            label=f"{name}, {runtime}: n^{slope(points):.2f}",
+                            label=f"{name}, {runtime}{exponent(points)}",
                         )
             unit = "ms" if column == "milliseconds" else "MiB at the peak"
             axis.set(title=direction, ylabel=unit)
