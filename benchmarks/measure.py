@@ -93,6 +93,7 @@ class Worker:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
             self.process.stdout.close()
+            self.errors.close()
             self.process = None
 
     def _start(self):
