@@ -16,7 +16,7 @@ and `kao_qkv qkvo`. `empty` returns its input: what a call costs in itself.
 
 Contenders of all runtimes take turns (`measure.py`). "forward+backward" gives
 the gradients of the sum of squares with respect to the map and the weights.
-`peak_mib`, from 1,000 tokens on, is what a second process, whose allocator
+`peak_mib`, from 2,048 tokens on, is what a second process, whose allocator
 gives freed blocks back (and, of TensorFlow, without oneDNN, which keeps them),
 grows by in a call; that of TensorFlow's XLA is JAX's, the same compiler's.
 Multiply-adds are counted in TensorFlow's graph of the forward pass, also where
@@ -48,7 +48,7 @@ CHANNELS = 64
 PASSES = ("forward", "forward+backward")
 BACKENDS = {"tf graph": "tensorflow", "tf xla": "tensorflow", "jax": "jax"}
 GIBIBYTES, SECONDS = 2, 2  # of scores, of a call: beyond, it is left out
-FEW = 1000  # tokens, whose memory is not measured
+FEW = 2048  # tokens, whose memory is not measured
 NOTHING = dict.fromkeys(("milliseconds", "fastest", "slowest", "calls"), "")
 
 

@@ -27,7 +27,13 @@ def maps(shape):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["float32", "float64", "mixed_float16", "bfloat16"]
+    "dtype",
+    [
+        "float32",
+        pytest.param("float64", marks=needs_tensorflow),
+        "mixed_float16",
+        "bfloat16",
+    ],
 )
 @pytest.mark.parametrize("shape", [(4, 5, 6, 8), (2, 1, 1, 8), (1, 1, 1, 8)])
 @pytest.mark.parametrize("training", [True, False])
