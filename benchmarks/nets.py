@@ -16,10 +16,8 @@ converters leave out what adds zero.
 
 `eager`, `graph` and `xla` call the model in TensorFlow; `savedmodel`, `litert`
 and `onnx` run what `model.export` made of it, LiteRT's with a fixed batch and
-the others with an open one. Two threads. XLA, which compiles for long and is
-slow at convolutions on a CPU, has only the nets of one size. Nets of one column
-take turns (`measure.py`); a net that needs more than 0.6 seconds has one
-counted call.
+the others with an open one. Two threads. Nets of one column take turns
+(`measure.py`); a net that needs more than 0.6 seconds has one counted call.
 """
 
 import argparse
@@ -55,7 +53,6 @@ NETS = {
     "EfficientNetV2B0": {},
 }
 YARDSTICK = "MobileNetV2"
-SAME = ("kanet_qkv", "kanet_kv", YARDSTICK)  # of the same size
 
 
 def main():
@@ -70,11 +67,10 @@ def main():
         counts = {net: count(net, side) for net in options.nets}
         for runtime in options.runtimes:
             worker = workers[RUNTIMES[runtime][0]]
-            nets = [n for n in options.nets if runtime != "xla" or n in SAME]
             for batch in options.batches:
                 case = {"side": side, "runtime": runtime, "batch": batch}
                 figures = take_turns(
-                    {n: (worker, {"net": n, **case}) for n in nets},
+                    {n: (worker, {"net": n, **case}) for n in options.nets},
                     seconds=0.6,
                 )
                 for net, figure in figures.items():
