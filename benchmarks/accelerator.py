@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python benchmarks/accelerator.py
     KERAS_BACKEND=jax python benchmarks/accelerator.py --quick
 
-Under ten minutes on an H200, with JAX for CUDA and PyTorch. Writes
+Meant for ten minutes of an H200, with JAX for CUDA and PyTorch. Writes
 `accelerator.csv` beside this file. `--quick` tries the script itself: tiny
 maps, on a CPU with interpreted kernels, and nothing is written.
 
