@@ -57,7 +57,7 @@ def make_attention(attention, **arguments):
 
 
 class _InvertedResidual(keras.layers.Layer):
-    """expand -> depthwise -> project, with a hook at each of the last two."""
+    """expand -> depthwise -> project, with a hook after each of the two."""
 
     def __init__(
         self, filters, expansion=6, strides=1, dilation_rate=1, **kwargs
@@ -96,8 +96,8 @@ class _InvertedResidual(keras.layers.Layer):
     def _project_channels(self, channels):
         return self.expansion * channels
 
-    def _mixed(self, expanded, inputs):
-        return self.depthwise(expanded)
+    def _after_expand(self, expanded, inputs):
+        return expanded
 
     def _after_depthwise(self, mixed, inputs, training):
         return mixed
@@ -143,8 +143,8 @@ class _InvertedResidual(keras.layers.Layer):
         if self.expand is not None:
             x = self.expand_bn(self.expand(x), training=training)
             x = keras.ops.relu6(x)
-        x = self._mixed(x, inputs)
-        x = self.depthwise_bn(x, training=training)
+        x = self._after_expand(x, inputs)
+        x = self.depthwise_bn(self.depthwise(x), training=training)
         x = keras.ops.relu6(x)
         x = self._after_depthwise(x, inputs, training)
         x = self.project_bn(self.project(x), training=training)
@@ -238,24 +238,8 @@ class BaseSkipModule(_InvertedResidual):
     def _expanded_channels(self, channels):
         return (self.expansion - 1) * channels
 
-    def _mixed(self, expanded, inputs):
-        # Each part by itself: after the stride there is less to concatenate.
-        kernel, split = self.depthwise.kernel, expanded.shape[-1]
-        parts = [
-            keras.ops.depthwise_conv(
-                part,
-                part_kernel,
-                self.strides,
-                "same",
-                "channels_last",
-                self.dilation_rate,
-            )
-            for part, part_kernel in (
-                (expanded, kernel[:, :, :split]),
-                (inputs, kernel[:, :, split:]),
-            )
-        ]
-        return keras.ops.concatenate(parts, axis=-1)
+    def _after_expand(self, expanded, inputs):
+        return keras.ops.concatenate([expanded, inputs], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="kanets")
@@ -269,11 +253,11 @@ class AttnModule(_InvertedResidual):
     The literal form of the paper trains badly: the attention maps reach the
     concatenation at another scale than the convolution maps beside them. By
     default they get what those get, batch normalisation and ReLU6; that is what
-    helps. Logits are multiplied by 1/sqrt(D),
-    which makes no clear difference then, and keeps products of wide maps
-    within half precision. `attention_scale=None`, `attention_norm=False` and
-    `attention_activation=None` give the literal form. The measurements are
-    in `benchmarks/attention_path.csv`.
+    helps. Logits are multiplied by 1/sqrt(D), which makes no clear difference
+    then, and keeps products of wide maps within half precision.
+    `attention_scale=None`, `attention_norm=False` and
+    `attention_activation=None` give the literal form. The measurements are in
+    `benchmarks/attention_path.csv`.
 
     Args:
         filters, strides, dilation_rate: as in `BaseModule`.
