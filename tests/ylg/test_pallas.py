@@ -356,7 +356,7 @@ def test_other_backends_are_named(call):
 @pytest.mark.parametrize(
     "shape, mask, message",
     (
-        ((2, 5, 4), None, r"x.shape=\(2, 5, 4\), mask=None"),
+        ((2, 5, 4), None, r"x.shape=\(2, 5, 4\), dtype=float32, mask=None"),
         ((2, 3, 5, 7, 4), None, r"x.shape=\(2, 3, 5, 7, 4\)"),
         ((2, 5, 3, 4), np.ones((2, 5, 3), bool), "mask=given"),
     ),
