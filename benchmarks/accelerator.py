@@ -44,6 +44,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from measure import environment
 from tables import write
 
 HERE = Path(__file__).parent
@@ -83,13 +84,11 @@ def child(part, quick):
     """What a process of its own measured until it ended or had to."""
     command = [sys.executable, __file__, "--part", part]
     command += ["--quick"] if quick else []
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    variables = {"KERAS_BACKEND": "jax"}
     if quick:
-        environment["JAX_PLATFORMS"] = "cpu"
+        variables["JAX_PLATFORMS"] = "cpu"
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True
+        command, env=environment(variables), stdout=subprocess.PIPE, text=True
     )
     lines = []
     for line in process.stdout:

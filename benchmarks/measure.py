@@ -3,7 +3,7 @@
 A script that measures calls `serve(prepare)` when it is started with
 `--worker`, and makes `Worker`s of itself otherwise:
 
-    worker = Worker(__file__, {"KERAS_BACKEND": "jax"}, "jax")
+    worker = Worker(__file__, {"KERAS_BACKEND": "jax"})
     figures = take_turns({"ours": (worker, {"net": "kanet"}), ...})
 
 `prepare` makes of a case (the dict's items as arguments) what is called again
@@ -21,13 +21,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 GIBIBYTES = 12  # of addresses that a worker may take
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 # For `peak`: freed blocks go back to the system at once. That of oneDNN's
 # kernels keeps them, so that they are off, too.
 HONEST_MEMORY = {
@@ -41,25 +41,29 @@ class Failure(Exception):
     """Why a contender gave no figure, in a line."""
 
 
+def environment(variables):
+    """That of a process that imports this project and says little."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        **variables,
+    }
+
+
 class Worker:
     """A process that prepares cases and calls them when asked.
 
     Args:
-        script: its path; run with `--worker` and `arguments`.
-        environment: variables beside those of this process.
-        *arguments: of the script's `prepare`.
+        script: its path; run with `--worker`.
+        variables: of its environment, beside those of this process.
         seconds: what an answer may take, compilation included.
     """
 
-    def __init__(self, script, environment, *arguments, seconds=180):
-        self.command = [sys.executable, str(script), "--worker", *arguments]
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-        self.environment = {
-            **os.environ,
-            **QUIET,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            **environment,
-        }
+    def __init__(self, script, variables, seconds=180):
+        self.command = [sys.executable, str(script), "--worker"]
+        self.environment = environment(variables)
         self.seconds = seconds
         self.process = None
 
@@ -117,8 +121,6 @@ class _Timer:
     """Kills a process that takes too long."""
 
     def __init__(self, process, seconds):
-        import threading
-
         self.rang = False
         self.process = process
         self.timer = threading.Timer(seconds, self._ring)
@@ -186,7 +188,7 @@ def _figures(taken, note):
 def peak_memory(worker, case):
     """MiB by which a process grows during a call; "" where it failed.
 
-    The worker's environment should be `HONEST_MEMORY`.
+    The worker's variables should have `HONEST_MEMORY`.
     """
     try:
         peak = worker.ask("peak", case)

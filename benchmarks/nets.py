@@ -118,11 +118,7 @@ def build(net, side):
     if net.startswith("kanet"):
         model = kanets.KANet(shape, **settings)
     elif net == "MobileNetV2":  # the only one that takes no pixels
-        pixels = keras.Input(shape)
-        scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)
-        model = keras.applications.MobileNetV2(
-            weights=None, input_tensor=scaled, **settings
-        )
+        model = mobilenet_v2(shape, **settings)
     else:
         make = getattr(keras.applications, net)
         model = make(weights=None, input_shape=shape, **settings)
@@ -134,6 +130,17 @@ def build(net, side):
             layer.moving_mean.assign(random.normal(0, 0.1, size))
             layer.moving_variance.assign(random.uniform(0.5, 1.5, size))
     return model
+
+
+def mobilenet_v2(shape, **settings):
+    """Keras's, from pixels 0..255; `training.py` trains it."""
+    import keras
+
+    pixels = keras.Input(shape)
+    scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)
+    return keras.applications.MobileNetV2(
+        weights=None, input_tensor=scaled, **settings
+    )
 
 
 def count(net, side):

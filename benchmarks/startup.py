@@ -15,13 +15,12 @@ is loaded with its weights from the zoo instead, and predicts at 32 px.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from measure import QUIET, ROOT, machine
+from measure import environment, machine
 from tables import write
 
 HERE = Path(__file__).parent
@@ -100,16 +99,9 @@ def seconds(imports, net, trains):
 
 
 def python(code):
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        **QUIET,
-        "KERAS_BACKEND": "tensorflow",
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-    }
     process = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment,
+        env=environment({"KERAS_BACKEND": "tensorflow"}),
         capture_output=True,
         text=True,
     )

@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 from measure import Worker, machine, serve, take_turns
+from nets import mobilenet_v2
 from tables import write
 
 HERE = Path(__file__).parent
@@ -111,11 +112,7 @@ def fit(net, strides, fused=True):
 
     shape, settings = (32, 32, 3), {"alpha": 0.5, "classes": 10}
     if net == "keras":
-        pixels = keras.Input(shape)
-        scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)
-        model = keras.applications.MobileNetV2(
-            weights=None, input_tensor=scaled, **settings
-        )
+        model = mobilenet_v2(shape, **settings)
     elif net == "KANet":
         model = kanets.KANet(shape, strides=strides, **settings)
     else:

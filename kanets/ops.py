@@ -207,8 +207,8 @@ def kao_kv(
     References: Kronecker Attention Networks (KDD 2020), section 3.4.
     """
     tokens, key_mask = _tokens(x, mask, implementation)
-    fused = implementation == "pallas" and not return_attention_scores
-    result, weights = (_fused_attention if fused else attention)(
+    attend = _way(implementation, return_attention_scores)
+    result, weights = attend(
         _apply(query, _flatten(x)),
         _apply(key, tokens),
         _apply(value, tokens),
@@ -260,8 +260,8 @@ def kao_qkv(
     References: Kronecker Attention Networks (KDD 2020), section 3.4.
     """
     tokens, key_mask = _tokens(x, mask, implementation)
-    fused = implementation == "pallas" and not return_attention_scores
-    result, weights = (_fused_attention if fused else attention)(
+    attend = _way(implementation, return_attention_scores)
+    result, weights = attend(
         _apply(query, tokens),
         _apply(key, tokens),
         _apply(value, tokens),
@@ -352,6 +352,12 @@ def _is_pallas(implementation, x, mask):
             f"dtype={dtype}, mask={None if mask is None else 'given'}"
         )
     return True
+
+
+def _way(implementation, return_attention_scores):
+    """What attends; kernels have no scores to give."""
+    fused = implementation == "pallas" and not return_attention_scores
+    return _fused_attention if fused else attention
 
 
 def _fused_attention(query, key, value, num_heads, scale, key_mask):

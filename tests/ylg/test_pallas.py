@@ -16,6 +16,7 @@ from keras import ops
 import kanets
 from kanets.layers import KroneckerAttention
 from tests.backends import BACKEND, compiled, to_numpy
+from tests.layer_checks import random
 from ylg import patterns
 from ylg.layers import LocalSparseAttention2D
 from ylg.ops import pattern_attention
@@ -37,10 +38,6 @@ OTHERS = (
     patterns.strided_repetitive,
 )
 CHECKS = ("__gpu$xla.gpu.triton", "tpu_custom_call")
-
-
-def random(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def heads_of(queries, keys):
