@@ -34,7 +34,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from kronecker import (
+from measure import Failure, machine, serve
+from operators import (
     BACKENDS,
     PASSES,
     Growth,
@@ -46,7 +47,6 @@ from kronecker import (
     show,
     ticks,
 )
-from measure import Failure, machine, serve
 from tables import write
 
 HERE = Path(__file__).parent
@@ -178,7 +178,7 @@ def keras_function(contender, heads):
 
 
 def torch_call(contender, arrays, heads, direction):
-    """As `kronecker.compiled`, of PyTorch; heads before tokens."""
+    """As `operators.compiled`, of PyTorch; heads before tokens."""
     try:
         import torch
     except ImportError as error:
