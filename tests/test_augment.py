@@ -78,6 +78,27 @@ def test_the_seed_says_it_all():
     assert not np.allclose(first[0], other[0])
 
 
+@pytest.mark.parametrize("last", [{}, {"mixup": 0.4}, {"cutmix": 1.0}])
+def test_compiled_it_does_what_its_layers_do(last):
+    augmentation = Augmentation(3, (9, 11), crop=2, randaugment=2, **last)
+    found, expected = [], []
+    augmentation.reseed(4)
+    for _ in range(2):  # the random states move on
+        found += map(to_numpy, augmentation(PICTURES, LABELS))
+    augmentation.reseed(4)
+    for _ in range(2):
+        images, labels = PICTURES, keras.ops.one_hot(LABELS, 3)
+        for layer in augmentation.picture_layers:
+            images = layer(images, training=True)
+        for layer in augmentation.mixing_layers:
+            mixed = layer({"images": images, "labels": labels}, training=True)
+            images, labels = mixed["images"], mixed["labels"]
+        expected += [to_numpy(images), to_numpy(labels)]
+    assert np.abs(found[0] - found[2]).max() > 1
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.01)
+
+
 def test_it_stays_float32_in_half_precision():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -91,7 +91,8 @@ class Batches(keras.utils.PyDataset):
 
     Batch `i` is `(images, labels)`: float32 `(B, h, w, 3)` in 0..255 and
     int32 `(B,)`, or `(B, h, w)` where the labels are maps; the last one may
-    be smaller. The order of a shuffled set is a function of `seed` and
+    be smaller. They are NumPy arrays; on JAX, what layers augmented is on
+    its device. The order of a shuffled set is a function of `seed` and
     `epoch` alone.
 
     `epoch` counts whole passes: it advances when `fit()` ends an epoch in
@@ -322,6 +323,9 @@ def _transformed(transform, batch, key):
     if reseed is not None:
         reseed(int(np.random.SeedSequence(key).generate_state(1)[0] >> 1))
     images, labels = _applied(transform, *batch)
+    if keras.backend.backend() == "jax" and keras.ops.is_tensor(images):
+        # They stay on the device, and nobody waits for them.
+        return keras.ops.cast(images, "float32"), labels
     images = keras.ops.convert_to_numpy(images).astype(np.float32, copy=False)
     return images, keras.ops.convert_to_numpy(labels)
 
