@@ -1,6 +1,5 @@
 """Augmentation of training batches, of classes and of label maps."""
 
-import functools
 import math
 
 import keras
@@ -13,9 +12,10 @@ from kanets.data.label_maps import sample_nearest
 class Augmentation:
     """Turns `(images, labels)` into augmented images and one-hot labels.
 
-    Every random layer is reseeded for every batch, so that what a batch gets
-    is a function of the run's seed, the epoch and the batch alone, and a
-    resumed run sees what it would have seen.
+    `Batches` reseed it for every batch, so that what a batch gets is a
+    function of the run's seed, the epoch and the batch alone, and a resumed
+    run sees what it would have seen. In a `tf.data.Dataset`, with TensorFlow
+    as the backend, its random states just go on.
 
     Args:
         num_classes: int, width of the one-hot labels.
@@ -86,38 +86,40 @@ class Augmentation:
             self.mixing_layers.append(
                 keras.layers.CutMix(cutmix, dtype="float32")
             )
+        self._which = keras.random.SeedGenerator(0)
         self._random_states = [
             variable
             for layer in self.picture_layers + self.mixing_layers
             for variable in layer.variables
         ]
-        self._generator = np.random.default_rng(0)
+        self._random_states.append(self._which.state)
         self._program = _compiled(self._augment, self._random_states)
 
     def reseed(self, seed):
         """Makes what follows depend on `seed`, an int below 2**31."""
-        self._generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
         for variable in self._random_states:
-            state = self._generator.integers(2**31, size=variable.shape)
+            state = generator.integers(2**31, size=variable.shape)
             variable.assign(state.astype("uint32"))
 
     def __call__(self, images, labels):
-        mixing = None
-        if self.mixing_layers:
-            mixing = int(self._generator.integers(len(self.mixing_layers)))
-        return self._program(images, labels, mixing)
+        return self._program(images, labels)
 
-    def _augment(self, images, labels, mixing):
-        """Augments; `mixing` is the number of the mixing layer, or None."""
+    def _augment(self, images, labels):
         for layer in self.picture_layers:
             images = layer(images, training=True)
         labels = keras.ops.one_hot(labels, self.num_classes, dtype="float32")
-        if mixing is not None:
-            mixed = self.mixing_layers[mixing](
-                {"images": images, "labels": labels}, training=True
-            )
-            images, labels = mixed["images"], mixed["labels"]
-        return images, labels
+        batch = {"images": images, "labels": labels}
+        mixed = [layer(batch, training=True) for layer in self.mixing_layers]
+        if len(mixed) == 2:
+            one, other = mixed
+            heads = keras.random.uniform((), seed=self._which) < 0.5
+            mixed = [
+                {k: keras.ops.where(heads, one[k], other[k]) for k in batch}
+            ]
+        if mixed:
+            [batch] = mixed
+        return batch["images"], batch["labels"]
 
 
 def _compiled(function, variables):
@@ -127,8 +129,7 @@ def _compiled(function, variables):
     and on JAX some compile their branches again for every batch.
 
     Args:
-        function: function of arrays and Python numbers, of which each value
-            gets a program of its own.
+        function: function of arrays.
         variables: list of the Keras variables it reads and assigns.
 
     Returns:
@@ -142,16 +143,16 @@ def _compiled(function, variables):
         return function
     import jax
 
-    @functools.partial(jax.jit, static_argnums=3)
-    def program(states, images, labels, mixing):
+    @jax.jit
+    def program(states, *arrays):
         pairs = list(zip(variables, states, strict=True))
         with keras.StatelessScope(pairs) as scope:
-            results = function(images, labels, mixing)
+            results = function(*arrays)
         return results, [scope.get_current_value(v) for v in variables]
 
-    def stateful(images, labels, mixing):
+    def stateful(*arrays):
         states = [variable.value for variable in variables]
-        results, states = program(states, images, labels, mixing)
+        results, states = program(states, *arrays)
         for variable, state in zip(variables, states, strict=True):
             variable.assign(state)
         return results
@@ -217,7 +218,9 @@ class SegmentationAugmentation:
 
     def __init__(self, crop_size=None, flip=True, scale=1.0, ignore_label=None):
         if crop_size is not None and (
-            len(crop_size) != 2 or min(crop_size) < 1
+            not isinstance(crop_size, tuple | list)
+            or len(crop_size) != 2
+            or min(crop_size) < 1
         ):
             raise ValueError(
                 "`crop_size` must be (height, width), two positive ints, or "

@@ -95,6 +95,11 @@ def _finetune(options):
         fields["segmenter"] = {"name": options.model}
         fields["data"]["ignore_label"] = options.ignore_label
         fields["data"]["image_size"] = options.image_size
+    elif options.ignore_label is not None:
+        raise ValueError(
+            "--ignore-label is for a segmenter. Received: "
+            f"{options.ignore_label} for {options.model!r}, a classifier"
+        )
     else:
         size = tuple(options.image_size or _model_size(options.model, model))
         fields["model"] = {"name": options.model}

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kanets import data
 from kanets.augment import Augmentation, SegmentationAugmentation, _resized
-from tests.backends import to_numpy
+from tests.backends import BACKEND, to_numpy
 
 PICTURES = np.random.default_rng(0).uniform(0, 255, (6, 9, 11, 3))
 PICTURES = PICTURES.astype("float32")
@@ -97,6 +98,21 @@ def test_compiled_it_does_what_its_layers_do(last):
     assert np.abs(found[0] - found[2]).max() > 1
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.01)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data is TensorFlow's")
+def test_tf_data_gets_mixup_and_cutmix():
+    import tensorflow as tf
+
+    black, white = np.zeros((1, 8, 8, 3)), np.full((1, 8, 8, 3), 255.0)
+    pairs = np.concatenate([black, white]).astype("float32"), np.arange(2)
+    batches = tf.data.Dataset.from_tensors(pairs).repeat(40)
+    augmentation = Augmentation(2, (8, 8), mixup=1.0, cutmix=1.0)
+    grey = 0
+    for images, _ in data.augmented(batches, augmentation):
+        between = (images.numpy() > 1) & (images.numpy() < 254)
+        grey += between.any()
+    assert 8 < grey < 32  # CutMix keeps black and white
 
 
 def test_it_stays_float32_in_half_precision():

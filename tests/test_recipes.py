@@ -403,6 +403,28 @@ def test_without_a_validation_set(tmp_path, photos):
     assert "val_accuracy" not in result
 
 
+def test_a_test_set_chooses_nothing(tmp_path, capsys):
+    photos = write_photos(tmp_path / "photos", 3, 2, (9, 11), "png")
+    (photos / "val").rename(photos / "test")
+    best = recipes.train(recipe(photos), tmp_path / "run")
+    assert best["epoch"] == 3
+    assert "chooses nothing: the last epoch" in capsys.readouterr().out
+    validated = data.load(write_photos(tmp_path / "b", 3, 2, (9, 11), "png"))
+    assert not validated[1].is_test
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="TensorFlow takes tf.data"
+)
+def test_jax_wants_pictures_in_memory(photos, monkeypatch):
+    class Dataset:
+        class_names, image_size, num_pictures = ["a", "b"], (9, 11), 10**9
+
+    monkeypatch.setattr(recipes.classifier, "load", lambda _: (Dataset(), None))
+    with pytest.raises(ValueError, match="fit in memory.*1,000,000,000"):
+        recipes.classifier.TASK.load(recipe(photos))
+
+
 def test_another_recipe_does_not_overwrite_a_run(tmp_path, photos):
     recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
     with pytest.raises(ValueError, match="epochs is 1, not 2"):

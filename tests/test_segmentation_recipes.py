@@ -135,7 +135,13 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
     options = ["--epochs", "1", "--batch-size", "4", "--ignore-label", "7"]
     assert cli.main([*command, *options]) == 0
     assert "validation mean iou" in capsys.readouterr().out
-    assert zoo.load_model(run).class_names == ("blue", "red")
+    tuned = zoo.load_model(run)
+    assert tuned.class_names == ("blue", "red")
+    assert tuned.input_shape == (None, None, None, 3)
+    command[-1] += "_sized"
+    assert cli.main([*command, *options, "--image-size", "6", "10"]) == 0
+    tuned = zoo.load_model(command[-1])
+    assert tuned.input_shape == (None, 6, 10, 3)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +151,7 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
         ({"balanced": 1.5}, "balanced must be one of"),
         ({"augment": {"scale": 0.5}}, "augment.scale must be 1 or more"),
         ({"augment": {"crop_size": [8]}}, r"crop_size=\(8,\)"),
+        ({"augment": {"crop_size": 8}}, "crop_size=8"),
         ({"data": {"ignore_label": -1}}, "ignore_label=-1"),
         ({"optimize": {"label_smoothing": 0.1}}, "0 for a segmenter"),
         ({"precision": "mixed_float16"}, "a model that is loaded"),

@@ -90,9 +90,10 @@ def _test_pair(source, split):
 
 def _pair(source):
     if not isinstance(source, tuple | list) or len(source) != 2:
+        parts = f" of {len(source)} parts" if hasattr(source, "__len__") else ""
         raise ValueError(
             "Arrays must come as a pair (images, labels). Received: "
-            f"{type(source).__name__} of {len(source)} parts"
+            f"{type(source).__name__}{parts}"
         )
     return source
 

@@ -121,6 +121,8 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         class_names, image_size, skipped, ignore_label, num_pictures, epoch:
             see above.
+        is_test: bool, of a validation set: whether its source calls it test,
+            so that it should choose nothing.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class Batches(keras.utils.PyDataset):
         self.skipped = list(skipped)
         self.ignore_label = ignore_label
         self.num_pictures = len(self.rows)
+        self.is_test = False
         self.epoch = 0
         self._asked = 0
         self._order = None
@@ -266,7 +269,7 @@ def gathered(batches, *, shuffle=False, seed=0):
     parts = [(np.asarray(x), np.asarray(y)) for x, y in batches]
     images = np.concatenate([images for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
-    return Batches(
+    new = Batches(
         ArrayPictures(images.astype(np.uint8)),
         labels,
         np.arange(len(labels)),
@@ -275,6 +278,8 @@ def gathered(batches, *, shuffle=False, seed=0):
         shuffle=shuffle,
         seed=seed,
     )
+    new.is_test = batches.is_test
+    return new
 
 
 def augmented(batches, transform):
@@ -313,7 +318,13 @@ def augmented(batches, transform):
         lambda images, labels: _applied(transform, images, labels),
         num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)
-    for name in ("class_names", "image_size", "num_pictures", "skipped"):
+    for name in (
+        "class_names",
+        "image_size",
+        "num_pictures",
+        "skipped",
+        "is_test",
+    ):
         setattr(new, name, getattr(batches, name, None))
     return new
 

@@ -26,8 +26,9 @@ from kanets.data.pictures import (
     read_picture,
 )
 
-VALIDATION_FOLDERS = ("val", "validation", "test")
-TEST_FOLDERS = ("test", "val", "validation")
+TEST = "test"
+VALIDATION_FOLDERS = ("val", "validation", TEST)
+TEST_FOLDERS = (TEST, "val", "validation")
 LABELS_FILE = "classes.tsv"
 
 
@@ -43,6 +44,12 @@ def has_splits(root):
 def find_folder(root, names):
     """Returns the first of `root/<name>` that is a folder, or None."""
     return next((root / n for n in names if (root / n).is_dir()), None)
+
+
+def validates_on_test(root):
+    """Whether the validation set of a tree is its folder `test/`."""
+    folder = find_folder(root, VALIDATION_FOLDERS)
+    return has_splits(root) and folder is not None and folder.name == TEST
 
 
 def find_beside(root, name):

@@ -53,7 +53,8 @@ def load_segmentation(
             and `val/`, `validation/` or `test/` (the first that exists),
             each with these two.
         class_names: list of str, at most 256; label `i` is `class_names[i]`.
-            Default: the lines of `classes.txt` in `source` or its parent.
+            Default: the lines of `classes.txt` in `source` or its parent,
+            which names given here must repeat where there is one.
         ignore_label: int in 0..255, the label of pixels without a class;
             None if every pixel has one.
         image_size: `(height, width)`; None keeps the size of the pictures,
@@ -102,7 +103,9 @@ def load_segmentation(
     train = Batches(rows=rows[0], shuffle=True, seed=seed, **shared)
     if len(rows) == 1:
         return train, None
-    return train, Batches(rows=rows[1], **shared)
+    held = Batches(rows=rows[1], **shared)
+    held.is_test = len(parts) > 1 and parts[1].name == folders.TEST
+    return train, held
 
 
 def load_segmentation_test(
@@ -276,8 +279,15 @@ def _read(parts, root, class_names, ignore_label, image_size, on_error):
         `(shared, rows)`: the arguments of `Batches` that the sets share, and
         the rows of each set.
     """
-    if class_names is None:
-        class_names = _read_names(root)
+    file = folders.find_beside(root, NAMES_FILE)
+    if file is not None:
+        class_names = _read_names(file, class_names)
+    elif class_names is None:
+        raise ValueError(
+            f"Without `class_names`, {NAMES_FILE} must name the classes, one "
+            "on each line, in the source or its parent. Received: "
+            f"class_names=None, source={str(root)!r}"
+        )
     _check_labels(class_names, ignore_label)
     listed = [_list_pairs(part) for part in parts]
     pairs = [pair for found, _ in listed for pair in found]
@@ -317,20 +327,19 @@ def _read(parts, root, class_names, ignore_label, image_size, on_error):
     return shared, rows
 
 
-def _read_names(root):
-    file = folders.find_beside(root, NAMES_FILE)
-    if file is None:
-        raise ValueError(
-            f"Without `class_names`, {NAMES_FILE} must name the classes, one "
-            "on each line, in the source or its parent. Received: "
-            f"class_names=None, source={str(root)!r}"
-        )
+def _read_names(file, class_names):
     lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
     names = [line.strip() for line in lines]
     if not all(names) or len(set(names)) != len(names):
         raise ValueError(
             f"The lines of {NAMES_FILE} must be distinct names. "
             f"Received: {names} in {str(file)!r}"
+        )
+    if class_names is not None and list(class_names) != names:
+        raise ValueError(
+            f"`class_names` must be those of {NAMES_FILE}, in its order: they "
+            f"say what the labels mean. Received: {class_names}, not "
+            f"{names} of {str(file)!r}"
         )
     return names
 

@@ -70,8 +70,8 @@ def load(
 
     Returns:
         `(train, validation)`: `Batches`, or `tf.data.Dataset`s for TFDS, with
-        the attributes `class_names`, `image_size`, `num_pictures` and
-        `skipped` (of the whole source). Validation is None for
+        the attributes `class_names`, `image_size`, `num_pictures`, `is_test`
+        and `skipped` (of the whole source). Validation is None for
         `validation=0` and a source without a validation set.
 
     Raises:
@@ -106,7 +106,10 @@ def load(
     train = Batches(pictures, labels, rows, shuffle=True, seed=seed, **shared)
     if held is None:
         return train, None
-    return train, Batches(pictures, labels, held, **shared)
+    validation_set = Batches(pictures, labels, held, **shared)
+    if kind == "folder":
+        validation_set.is_test = folders.validates_on_test(source)
+    return train, validation_set
 
 
 def load_test(

@@ -82,7 +82,7 @@ def load_split(
 
     Returns:
         `tf.data.Dataset` with the attributes `class_names`, `image_size`,
-        `num_pictures` and `skipped` (empty).
+        `num_pictures`, `skipped` (empty) and `is_test`.
 
     Raises:
         ValueError: `image_size` is missing, `class_names` lacks a class, or
@@ -128,6 +128,7 @@ def load_split(
     dataset = dataset.batch(batch_size).map(cast).prefetch(auto)
     dataset.class_names, dataset.image_size = names, size
     dataset.num_pictures, dataset.skipped = count, []
+    dataset.is_test = split == "test"
     return dataset
 
 

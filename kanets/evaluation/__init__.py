@@ -86,7 +86,7 @@ def predict(source, paths, *, top_k=5, to=None):
 
 def _open(source):
     """The Keras model, or the path of a SavedModel, and its task."""
-    if is_savedmodel(source):
+    if not zoo.is_entry(str(source)) and is_savedmodel(source):
         return source, task_of_savedmodel(source)
     model = zoo.load_model(source)
     if is_generator(model):

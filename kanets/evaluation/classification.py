@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from kanets import data
@@ -19,6 +20,7 @@ from kanets.evaluation.files import (
     size_of,
 )
 from kanets.export import load_savedmodel
+from kanets.export.classifier import outputs_logits
 
 
 def evaluate(model, source, *, batch_size=100, on_error="stop"):
@@ -36,8 +38,9 @@ def evaluate(model, source, *, batch_size=100, on_error="stop"):
         A dict: `accuracy`, `correct`, `pictures`.
 
     Raises:
-        ValueError: no pictures there; a model without class names; a class
-            folder the model has no class for.
+        ValueError: no pictures there; a model without class names, of open
+            size, or that ends in neither a softmax, a sigmoid nor logits; a
+            class folder the model has no class for.
     """
     count = _count_keras if is_keras(model) else _count_savedmodel
     correct, total = count(model, source, batch_size, on_error)
@@ -69,13 +72,30 @@ def _keras(model):
 
     def classify(files):
         pictures = [fit_picture(read(path), size) for path in files]
-        scores = np.asarray(
-            model.predict_on_batch(np.stack(pictures).astype("float32"))
-        )
+        pictures = np.stack(pictures).astype("float32")
+        scores = _probabilities(model, pictures, labels)
         order = np.argsort(-scores, axis=-1, kind="stable")
         return labels[order], np.take_along_axis(scores, order, -1)
 
     return classify
+
+
+def _probabilities(model, images, names):
+    """(B, classes), float32; of one output p, the two are 1 - p and p."""
+    scores = np.asarray(model.predict_on_batch(images), np.float32)
+    one = scores.shape[-1] == 1
+    if outputs_logits(model):
+        activation = keras.ops.sigmoid if one else keras.ops.softmax
+        scores = keras.ops.convert_to_numpy(activation(scores))
+    if one:
+        scores = np.concatenate([1 - scores, scores], -1)
+    if scores.shape[-1] != len(names):
+        raise ValueError(
+            "There must be a class name for each probability, two for one "
+            f"output. Received: {len(names)} names of {model.name!r} with "
+            f"{scores.shape[-1]} probabilities"
+        )
+    return scores
 
 
 def _savedmodel(path):
@@ -99,7 +119,8 @@ def _count_keras(model, source, batch_size, on_error):
     )
     correct = total = 0
     for images, labels in pictures:
-        scores = np.asarray(model.predict_on_batch(np.asarray(images)))
+        images = np.asarray(images)
+        scores = _probabilities(model, images, pictures.class_names)
         correct += int(np.sum(scores.argmax(-1) == np.asarray(labels)))
         total += len(scores)
     return correct, total

@@ -61,6 +61,11 @@ def evaluate(
     counts = np.zeros((len(names), len(names)), np.int64)
     for (_, labels), maps in zip(pictures, found, strict=True):
         counts += confusion(labels, maps, len(names), ignore_label)
+    if not counts.any():
+        raise ValueError(
+            "A pixel must have a class, or there is nothing to measure. "
+            f"Received: label maps of ignore_label={ignore_label} alone"
+        )
     return {**figures(counts, names), "pictures": pictures.num_pictures}
 
 
@@ -84,11 +89,6 @@ def confusion(labels, found, classes, ignore_label=None):
 
 def figures(counts, names):
     """Mean IoU, pixel accuracy and IoU of the classes that occur."""
-    if not counts.any():
-        raise ValueError(
-            "A pixel must have a class, or there is nothing to measure. "
-            "Received: label maps of ignore_label alone"
-        )
     hits = np.diag(counts)
     union = counts.sum(0) + counts.sum(1) - hits
     iou = {

@@ -280,10 +280,21 @@ def width(channels, alpha):
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
+def are_strides(value):
+    """Whether it is five numbers, 1 or 2."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 5
+        and all(stride in (1, 2) for stride in value)
+    )
+
+
 def check_arguments(input_shape, alpha, classes, strides, output_stride):
     """Raises a ValueError that names the first argument out of its range."""
     if input_shape is not None and (
-        len(input_shape) != 3 or input_shape[-1] is None
+        not isinstance(input_shape, tuple | list)
+        or len(input_shape) != 3
+        or input_shape[-1] is None
     ):
         raise ValueError(
             "input_shape must be (height, width, channels), with None for "
@@ -295,7 +306,7 @@ def check_arguments(input_shape, alpha, classes, strides, output_stride):
         raise ValueError(
             f"classes must be a positive integer. Received: classes={classes!r}"
         )
-    if len(strides) != 5 or any(s not in (1, 2) for s in strides):
+    if not are_strides(strides):
         raise ValueError(
             "strides must be five numbers, 1 or 2: of the stem and of the "
             "stages with 24, 32, 64 and 160 channels. "

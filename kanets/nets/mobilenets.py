@@ -11,6 +11,8 @@ CVPR 2018; Howard et al., "Searching for MobileNetV3", ICCV 2019.
 
 import keras
 
+from kanets.nets.kanet import are_strides
+
 # The layer that reduces the picture in each of the five places.
 V2_REDUCING = (
     "Conv1",
@@ -99,7 +101,7 @@ def MobileNetV3Small(  # noqa: N802
 
 def _body(make, reducing, input_shape, strides):
     """The input and the last map of a net, rebuilt with other strides."""
-    if len(strides) != 5 or any(s not in (1, 2) for s in strides):
+    if not are_strides(strides):
         raise ValueError(
             f"strides must be five numbers, 1 or 2. Received: strides={strides}"
         )

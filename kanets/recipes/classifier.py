@@ -20,6 +20,14 @@ def train_classifier(recipe, directory, verbose=1):
 def _load(recipe):
     train_set, validation_set = load(recipe)
     classes = len(train_set.class_names)
+    if keras.backend.backend() == "jax" and not isinstance(
+        train_set, data.Batches
+    ):
+        raise ValueError(
+            "On JAX, a data set must fit in memory or be a folder of pictures. "
+            f"Received: data.source={recipe.data.source!r}, "
+            f"{train_set.num_pictures:,} pictures of {train_set.image_size}"
+        )
     augmentation = Augmentation(
         classes, train_set.image_size, **dataclasses.asdict(recipe.augment)
     )

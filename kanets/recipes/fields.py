@@ -90,8 +90,9 @@ class Recipe:
         precision: one of `rules.PRECISIONS`. A model
             that is started from keeps the one it was saved with.
         jit_compile: "auto" (Keras decides), True or False.
-        keep: which epoch becomes `best/`: "best" by validation accuracy, or
-            "last", which leaves the validation set unused for selection.
+        keep: which epoch becomes `best/`: "best" by validation accuracy (the
+            last where the source has a test set in its place, which chooses
+            nothing), or "last".
         data, augment, optimize, finetune: sections, see their classes.
     """
 

@@ -72,7 +72,7 @@ def check_segmenter(recipe):
         (
             "augment.crop_size",
             crop,
-            crop is None or (len(crop) == 2 and all(map(_is_count, crop))),
+            crop is None or _is_size(crop),
             "(height, width)",
         ),
         ("augment.scale", scale, _is_number(scale) and scale >= 1, "1 or more"),
@@ -107,6 +107,14 @@ def check_gan(recipe):
         _decay("optimize.average", optimize.average),
         _count("measure.pictures", measure.pictures, 2),
         _count("measure.every", measure.every),
+    )
+
+
+def _is_size(value):
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(map(_is_count, value))
     )
 
 

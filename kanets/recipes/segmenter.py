@@ -44,8 +44,12 @@ def _load(recipe):
 def _build(recipe, train_set):
     options = arguments(recipe.segmenter)
     name = options.pop("name")
-    # Trained on crops, validated on whole pictures: the size stays open.
-    shape = (None, None, 3)
+    # Crops to train on, whole pictures to validate on: the size stays open.
+    # Otherwise the model keeps it, and is evaluated and served at it.
+    size = (None, None)
+    if recipe.augment.crop_size is None:
+        size = recipe.data.image_size or size
+    shape = (*size, 3)
     classes = len(train_set.class_names)
     if name != "KANetSegmenter":
         return supervised.pretrained(recipe, name, classes, shape, **options)

@@ -12,6 +12,7 @@ from kanets import checkpoints, zoo
 from kanets.optimizers import layer_decay_factors
 from kanets.recipes.folder import claim, precision, printer, tensorboard
 from kanets.recipes.rules import OPTIMIZERS
+from kanets.zoo.creating import set_norm_momentum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,11 @@ def train(task, recipe, directory, verbose=1):
             f"{train_set.num_pictures:,} pictures of "
             f"{len(train_set.class_names)} classes."
         )
+        if recipe.keep == "best" and getattr(validation_set, "is_test", False):
+            say(
+                "The pictures held out are a test set, which chooses nothing: "
+                "the last epoch is kept."
+            )
         for phase in _phases(recipe):
             if done < phase.last_epoch:
                 _fit(
@@ -122,9 +128,7 @@ def pretrained(recipe, name, classes, input_shape, **options):
     model = zoo.create_model(
         name, num_classes=classes, input_shape=input_shape, **options
     )
-    for layer in model._flatten_layers():  # nested ones, too
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = recipe.finetune.norm_momentum
+    set_norm_momentum(model, recipe.finetune.norm_momentum)
     return model
 
 
@@ -221,5 +225,9 @@ def _optimizer(recipe, model, steps, epochs):
 
 def _monitor(task, recipe, validation_set):
     """The column of the log whose greatest value marks the kept epoch."""
-    by_figure = recipe.keep == "best" and validation_set is not None
+    by_figure = (
+        recipe.keep == "best"
+        and validation_set is not None
+        and not validation_set.is_test
+    )
     return f"val_{task.figure}" if by_figure else "epoch"

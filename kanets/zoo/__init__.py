@@ -18,7 +18,7 @@ from kanets.zoo.entries import (
 )
 from kanets.zoo.loading import load_model
 from kanets.zoo.saving import save_model
-from kanets.zoo.sources import sha256
+from kanets.zoo.sources import is_entry, sha256
 
 __all__ = [
     "ARCHITECTURES",
@@ -27,6 +27,7 @@ __all__ = [
     "TASKS",
     "create_model",
     "feature_model",
+    "is_entry",
     "list_models",
     "load_model",
     "models_directory",

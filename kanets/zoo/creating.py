@@ -18,6 +18,7 @@ BUILDERS = {
     "SAGAN": ylg.SAGAN,
 }
 HEAD = "predictions"
+FINETUNING_MOMENTUM = 0.9
 
 # Arguments of builders that are no overrides: `create_model` sets them.
 _SET = {
@@ -41,12 +42,16 @@ def create_model(
             reads.
         pretrained: False gives the same architecture with fresh weights.
         num_classes: a new head of so many classes, with fresh weights;
-            None keeps the trained head and its class names.
+            None keeps the trained head and its class names. The moving
+            statistics of batch norm then have momentum 0.9: a few dozen
+            steps are enough for them to describe the new pictures.
         input_shape: (H, W, C) if another than it was trained at; sizes may
             be None.
         **overrides: arguments of the net's builder, such as `dropout_rate`,
             `classifier_activation` or `output_stride`, in place of those in
-            `entry.json`. The pretrained weights must fit what they make.
+            `entry.json`. The pretrained weights must fit what they make,
+            in their shapes: whether they mean something there, such as
+            another `attention`'s of the same shapes, is yours to say.
 
     Returns:
         A `keras.Model`, not compiled, from pixels 0..255 to probabilities, of
@@ -91,10 +96,19 @@ def create_model(
         new = _rebuilt(model, num_classes, input_shape)
     if pretrained and new is not model:
         _carry(model, new, num_classes is not None, overrides)
+    if pretrained and num_classes is not None:
+        set_norm_momentum(new, FINETUNING_MOMENTUM)
     has_head = num_classes is None and overrides.get("include_top", True)
     if class_names is not None and has_head:
         new.class_names = class_names
     return new
+
+
+def set_norm_momentum(model, momentum):
+    """Sets it in all batch normalisations of a model, nested ones, too."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
 
 
 def feature_model(source, levels=None, input_shape=None):

@@ -12,7 +12,9 @@ def save_model(model, directory, class_names=None):
 
     Args:
         model: a functional `keras.Model`.
-        directory: the folder; an earlier one is replaced.
+        directory: the folder; an earlier one is replaced. (A process killed
+            between its two renames leaves the earlier one beside it, as
+            `.<name>.<hex>.old`.)
         class_names: labels, in the order of the outputs; default those of
             the model.
 

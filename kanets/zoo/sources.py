@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import os
 import re
+import tempfile
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -203,8 +204,7 @@ def _from_url(address):
         return file
     folder = file.with_name(digest)
     try:
-        with zipfile.ZipFile(file) as archive:
-            archive.extractall(folder)  # again: what lies there may be altered
+        _unpack(file, folder)
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"This is no zip file ({error}). Received: {address!r}"
@@ -214,27 +214,45 @@ def _from_url(address):
     return inside[0] if only else folder
 
 
+def _unpack(file, folder):
+    """Unpacks a zip, again, as what lies there may have been altered.
+
+    Each file is replaced whole, for whoever reads it at the moment.
+    """
+    with tempfile.TemporaryDirectory(dir=file.parent) as part:
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(part)
+        for path in sorted(Path(part).rglob("*")):
+            target = folder / path.relative_to(part)
+            if path.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+
+
 def _download(url, digest):
     """A file of a URL, out of the cache once it is there."""
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     basename = Path(urllib.parse.urlsplit(url).path).name
     file = home / "kanets" / f"{digest[:16]}-{basename}"
-    try:
-        keras.utils.get_file(
-            file.name,
-            url,
-            cache_subdir=str(file.parent.absolute()),
-            file_hash=digest,
-            hash_algorithm="sha256",
-        )
-    except Exception as error:  # of the network, the server or the disk
-        reason = one_line(error)
-        if file.exists() and (actual := sha256(file)) != digest:
-            file.unlink()
-            reason = f"sha256 {actual}, expected {digest}"
-        raise ValueError(
-            f"The download failed. Received: {url!r} ({reason})"
-        ) from error
+    if file.exists() and sha256(file) == digest:
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        part = Path(folder) / file.name
+        try:
+            keras.utils.get_file(
+                part.name, url, cache_subdir=str(part.parent.absolute())
+            )
+        except Exception as error:  # of the network, the server or the disk
+            raise ValueError(
+                f"The download failed. Received: {url!r} ({one_line(error)})"
+            ) from error
+        if (actual := sha256(part)) != digest:
+            raise ValueError(
+                f"The download failed. Received: {url!r} (sha256 {actual}, "
+                f"expected {digest})"
+            )
+        os.replace(part, file)
     return file
 
 

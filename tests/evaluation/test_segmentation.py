@@ -118,8 +118,16 @@ def test_misuse_is_named(streets, model, tmp_path):
         ValueError, match="options of segmentation are.*'pages'"
     ):
         evaluation.evaluate(model, streets, pages=3)
-    with pytest.raises(ValueError, match="ignore_label alone"):
-        figures(np.zeros((2, 2), int), NAMES)
+    empty = write_streets(tmp_path / "empty", 1, 1, SIZE)
+    nothing = Image.fromarray(np.full(SIZE, 7, np.uint8))
+    nothing.save(empty / "val" / "labels" / "0.png")
+    with pytest.raises(ValueError, match="of ignore_label=7 alone"):
+        evaluation.evaluate(model, empty, ignore_label=7)
+    (empty / "classes.txt").write_text("red\nblue\n")
+    with pytest.raises(
+        ValueError, match=r"Received: \['blue', 'red'\], not \['red', 'blue'\]"
+    ):
+        evaluation.evaluate(model, empty, ignore_label=7)
     picture = streets / "val" / "images" / "0.png"
     with pytest.raises(ValueError, match="a segmenter with one.*to=None"):
         evaluation.predict(model, [picture])
