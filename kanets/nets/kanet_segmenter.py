@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 import keras
 
-from kanets.layers import BatchNormalization, ResizeLike
+from kanets.layers import ResizeLike
 from kanets.layers.inverted_residual import make_attention
 from kanets.nets.kanet import (
     LEVELS,
@@ -52,16 +52,16 @@ def KANetSegmenter(  # noqa: N802
     With F2 the body's maps at level 2 and F5 its last:
 
         P = ASPP(F5)                          1x1, three dilated 3x3, pooling
-        A = P + norm(attention(P))
+        A = P + g * attention(P)
         D = separable3x3([up(A), conv1x1(F2)])
         Y = softmax(up(conv1x1(D)))
 
-    where "up" is bilinear, to the size of F2 and of the picture. The scale
-    of the norm starts at 0, as that of a non-local block (Wang et al., CVPR
-    2018, section 3.3): the net starts as one without attention, and takes
-    what helps. Normalised to the variance of P and rectified from the start,
-    the maps, nearly constant at first, are noise that training does not get
-    over: `benchmarks/NOTES.md`.
+    where "up" is bilinear, to the size of F2 and of the picture, and the gate
+    g, a number for each channel, starts at 0, as SAGAN's (Zhang et al., ICML
+    2019, equation 3): the net starts as one without attention and takes what
+    helps. The maps are not normalised as a KANet's are: they are nearly the
+    same all over a picture, and a batch holds few pictures
+    (`benchmarks/NOTES.md`).
     The body's layers are named as in `KANet`; `feature_maps(model)` gives the
     levels.
 
@@ -146,8 +146,11 @@ def KANetSegmenter(  # noqa: N802
     x = _pyramid(x, aspp_channels, RATES[output_stride])
     if attention is not None:
         maps = _make_attention(attention)(x)
-        maps = BatchNormalization(
-            gamma_initializer="zeros", name="attention_bn"
+        maps = keras.layers.DepthwiseConv2D(
+            1,
+            use_bias=False,
+            depthwise_initializer="zeros",
+            name="attention_gate",
         )(maps)
         x = keras.layers.Add(name="attention_add")([x, maps])
 
