@@ -10,7 +10,8 @@ go to `--to`, `runs/deployment`; one that is there is not made again.
 pictures (a segmenter: 50; a generator: 200 latents) that no training saw: the
 greatest difference of a score (of a generator, of a pixel in -1..1), the share
 of equal answers, megabytes, and the latency of one picture with one thread and
-with two. Writes `benchmarks/deployment_formats.csv`.
+with two. Writes `benchmarks/deployment_formats.csv`; with `--entries PATTERN` only the rows
+of these.
 
 `accuracy`: the classifiers of CIFAR-10 on all test pictures, as Keras models
 and as LiteRT of three precisions, with sizes, and latencies measured in turns.
@@ -18,6 +19,8 @@ Writes `benchmarks/deployment_accuracy.csv`.
 """
 
 import argparse
+import csv
+import fnmatch
 import os
 import platform
 import statistics
@@ -82,21 +85,28 @@ def write_artifact(model, entry, to, kind, precision, train):
 
 
 def formats(options):
+    path = HERE / "deployment_formats.csv"
+    with path.open(newline="") as file:
+        kept = [
+            row
+            for row in csv.DictReader(file)
+            if not fnmatch.fnmatch(row["entry"], options.entries)
+        ]
     rows = []
-    for entry in zoo.list_models():
+    for entry in zoo.list_models(options.entries):
         model = kanets.load_model(entry.name)
         pictures, train = folders(entry.name, options.data)
         generates = export.is_generator(model)
         for kind, precision in FORMATS:
             if generates and precision == "int8":
                 continue  # refused: its pictures need finer steps
-            path = write_artifact(
+            artifact = write_artifact(
                 model, entry.name, options.to, kind, precision, train
             )
             given = None if generates else pictures
             count = 50 if export.is_segmenter(model) else 200
-            one = verify(path, model, given, count=count)
-            two = verify(path, model, given, count=1, threads=2)
+            one = verify(artifact, model, given, count=count)
+            two = verify(artifact, model, given, count=1, threads=2)
             difference = one["greatest_difference"]
             rows.append(
                 {
@@ -116,7 +126,7 @@ def formats(options):
                 }
             )
             print(rows[-1], flush=True)
-            write(HERE / "deployment_formats.csv", rows)
+            write(path, sorted(kept + rows, key=lambda row: row["entry"]))
 
 
 def accuracy(options):
@@ -185,6 +195,7 @@ def main():
     parser.add_argument("question", choices=["formats", "accuracy"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--to", type=Path, default="runs/deployment")
+    parser.add_argument("--entries", default="*", help="for formats")
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
     {"formats": formats, "accuracy": accuracy}[options.question](options)
