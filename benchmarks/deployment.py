@@ -10,8 +10,8 @@ go to `--to`, `runs/deployment`; one that is there is not made again.
 pictures (a segmenter: 50; a generator: 200 latents) that no training saw: the
 greatest difference of a score (of a generator, of a pixel in -1..1), the share
 of equal answers, megabytes, and the latency of one picture with one thread and
-with two. Writes `benchmarks/deployment_formats.csv`; with `--entries PATTERN` only the rows
-of these.
+with two. Writes `benchmarks/deployment_formats.csv`; with `--entries PATTERN`
+only the rows of these.
 
 `accuracy`: the classifiers of CIFAR-10 on all test pictures, as Keras models
 and as LiteRT of three precisions, with sizes, and latencies measured in turns.
