@@ -115,6 +115,19 @@ def test_tf_data_gets_mixup_and_cutmix():
     assert 8 < grey < 32  # CutMix keeps black and white
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="others take NumPy arrays")
+def test_batches_stay_on_the_device_of_jax():
+    import jax
+
+    arrays = PICTURES.round().astype("uint8"), LABELS
+    train, _ = data.load(arrays, batch_size=4, validation=0)
+    turned = data.augmented(train, Augmentation(3, (9, 11)))
+    both = data.augmented(turned, lambda images, labels: (images, labels))
+    for batch in turned[0], both[0]:
+        assert all(isinstance(part, jax.Array) for part in batch)
+        assert batch[0].dtype == np.float32
+
+
 def test_it_stays_float32_in_half_precision():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from kanets import data
-from kanets.augment import Augmentation
 from kanets.data import folders, loading
 from kanets.data.pictures import fit_picture, read_picture
 
@@ -415,20 +414,6 @@ def test_augmented_with_a_keras_layer():
     model = small_model(train.image_size)
     model.compile("sgd", "sparse_categorical_crossentropy")
     model.fit(bright, validation_data=held, verbose=0)
-
-
-@pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="others take NumPy arrays"
-)
-def test_augmented_batches_stay_on_the_device_of_jax():
-    import jax
-
-    train, _ = data.load(make_arrays(), batch_size=7)
-    turned = data.augmented(train, Augmentation(3, train.image_size))
-    both = data.augmented(turned, lambda images, labels: (images, labels))
-    for batch in turned[0], both[0]:
-        assert all(isinstance(part, jax.Array) for part in batch)
-        assert batch[0].dtype == np.float32
 
 
 def test_augmented_needs_a_callable():
