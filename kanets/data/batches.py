@@ -116,13 +116,13 @@ class Batches(keras.utils.PyDataset):
         skipped: list of `(path, reason)`, pictures of the source left out.
         ignore_label: int, the label of the pixels of a label map that have
             no class, or None.
+        is_test: bool, of a validation set: whether its source calls it test,
+            so that it should choose nothing. Default False.
         **kwargs: `workers` and `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:
-        class_names, image_size, skipped, ignore_label, num_pictures, epoch:
-            see above.
-        is_test: bool, of a validation set: whether its source calls it test,
-            so that it should choose nothing.
+        class_names, image_size, skipped, ignore_label, is_test, num_pictures,
+            epoch: see above.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class Batches(keras.utils.PyDataset):
         seed=0,
         skipped=(),
         ignore_label=None,
+        is_test=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -150,8 +151,8 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self.skipped = list(skipped)
         self.ignore_label = ignore_label
+        self.is_test = is_test
         self.num_pictures = len(self.rows)
-        self.is_test = False
         self.epoch = 0
         self._asked = 0
         self._order = None
@@ -269,7 +270,7 @@ def gathered(batches, *, shuffle=False, seed=0):
     parts = [(np.asarray(x), np.asarray(y)) for x, y in batches]
     images = np.concatenate([images for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
-    new = Batches(
+    return Batches(
         ArrayPictures(images.astype(np.uint8)),
         labels,
         np.arange(len(labels)),
@@ -277,9 +278,8 @@ def gathered(batches, *, shuffle=False, seed=0):
         class_names=batches.class_names,
         shuffle=shuffle,
         seed=seed,
+        is_test=batches.is_test,
     )
-    new.is_test = batches.is_test
-    return new
 
 
 def augmented(batches, transform):

@@ -103,9 +103,8 @@ def load_segmentation(
     train = Batches(rows=rows[0], shuffle=True, seed=seed, **shared)
     if len(rows) == 1:
         return train, None
-    held = Batches(rows=rows[1], **shared)
-    held.is_test = len(parts) > 1 and parts[1].name == folders.TEST
-    return train, held
+    is_test = len(parts) > 1 and parts[1].name == folders.TEST
+    return train, Batches(rows=rows[1], is_test=is_test, **shared)
 
 
 def load_segmentation_test(

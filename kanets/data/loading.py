@@ -106,10 +106,8 @@ def load(
     train = Batches(pictures, labels, rows, shuffle=True, seed=seed, **shared)
     if held is None:
         return train, None
-    validation_set = Batches(pictures, labels, held, **shared)
-    if kind == "folder":
-        validation_set.is_test = folders.validates_on_test(source)
-    return train, validation_set
+    is_test = kind == "folder" and folders.validates_on_test(source)
+    return train, Batches(pictures, labels, held, is_test=is_test, **shared)
 
 
 def load_test(

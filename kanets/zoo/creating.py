@@ -41,10 +41,10 @@ def create_model(
         name: the name of an entry or an architecture, or what `load_model`
             reads.
         pretrained: False gives the same architecture with fresh weights.
-        num_classes: a new head of so many classes, with fresh weights;
-            None keeps the trained head and its class names. The moving
-            statistics of batch norm then have momentum 0.9: a few dozen
-            steps are enough for them to describe the new pictures.
+        num_classes: a new head of so many classes, with fresh weights, and
+            momentum 0.9 in batch norm: a few dozen steps are enough for its
+            moving statistics to describe the new pictures. None keeps the
+            trained head and its class names.
         input_shape: (H, W, C) if another than it was trained at; sizes may
             be None.
         **overrides: arguments of the net's builder, such as `dropout_rate`,
