@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +18,11 @@ FORMATS = {
 }
 ANY_FORMAT = ("from_logits", "image_size", "labels")
 EXPORT_OPTIONS = sorted({*ANY_FORMAT, *sum(FORMATS.values(), ())})
+POSITIONAL = (
+    *("artifact", "directory", "model", "pattern", "picture", "pictures"),
+    *("recipe", "run", "debug"),
+)
+MODEL_OR_EXPORT = "zoo name, run, model folder, or what export wrote"
 DATA = "class folders, TFDS name; of a segmenter images/ and labels/"
 
 
@@ -43,10 +49,38 @@ def main(arguments=None):
         if options.debug:
             traceback.print_exc()
         else:
-            message = " ".join(str(error).split()) or type(error).__name__
+            message = _one_line(error) or type(error).__name__
+            message = _with_flags(message, options)
             print(f"kanets: error: {message}", file=sys.stderr)
         return 1
     return 0
+
+
+def _one_line(text):
+    return " ".join(str(text).split())
+
+
+def _with_flags(message, options):
+    """A message with the command's flags for the arguments of Python.
+
+    "`top_k` must ... Received: top_k=0" names `--top-k`, and "--top-k 0".
+    What `train` is not given is a field of the recipe, and stays one.
+    """
+    flags = {
+        name: "--" + name.replace("_", "-")
+        for name, value in vars(options).items()
+        if name not in POSITIONAL
+        and (value is not None or options.run is not _train)
+    }
+    if "data" in flags:  # in Python, what `load` and `verify` call it
+        flags.update(source="--data", pictures="--data")
+    for name, flag in flags.items():
+        given = rf"(?<![^\s(`]){name}="  # not in a path, as runs/seed=1
+        message = message.replace(f"`{name}`", f"`{flag}`")
+        message = re.sub(rf"{given}None\b", f"no {flag}", message)
+        message = re.sub(rf"{given}'(\S+?)'", rf"{flag} \1", message)
+        message = re.sub(rf"{given}(?=\S)", f"{flag} ", message)
+    return message
 
 
 def _train(options):
@@ -157,12 +191,30 @@ def _evaluate(options):
 def _predict(options):
     from kanets import evaluation
 
-    results = evaluation.predict(
-        options.model, options.pictures, top_k=options.top_k, to=options.to
+    left_out = []
+
+    def skip(path, reason):
+        left_out.append(path)
+        print(f"kanets: {path}: {_one_line(reason)}", file=sys.stderr)
+
+    results = evaluation.iter_predict(
+        options.model,
+        options.pictures,
+        top_k=options.top_k,
+        to=options.to,
+        on_bad=skip if options.on_error == "skip" else None,
     )
+    count = 0
     for path, ranked in results:
         line = "  ".join(f"{name} {figure:.3f}" for name, figure in ranked)
-        print(f"{path}: {line}")
+        print(f"{path}: {line}", flush=True)
+        count += 1
+    if left_out:
+        total = count + len(left_out)
+        print(
+            f"kanets: {len(left_out)} of {total} pictures left out",
+            file=sys.stderr,
+        )
 
 
 def _export(options):
@@ -382,11 +434,11 @@ def _parser():
     sub = command(
         "evaluate",
         _evaluate,
-        "Measure a model or its SavedModel: accuracy of a classifier, mean "
+        "Measure a model or its export: accuracy of a classifier, mean "
         "IoU of a segmenter, Frechet distance of a generator.",
         "evaluate runs/mine --data photos/val",
     )
-    sub.add_argument("model", help="zoo name, run, model folder, SavedModel")
+    sub.add_argument("model", help=MODEL_OR_EXPORT)
     sub.add_argument("--data", required=True, help=DATA)
     sub.add_argument("--batch-size", type=int, help="pictures per step")
     ignore_label(sub)
@@ -403,12 +455,13 @@ def _parser():
         "Classes of picture files, or label maps where the model segments.",
         "predict savedmodels/mine bee.jpg",
     )
-    sub.add_argument("model", help="zoo name, run, model folder, SavedModel")
+    sub.add_argument("model", help=MODEL_OR_EXPORT)
     sub.add_argument("pictures", nargs="+", help="files, or folders of them")
     sub.add_argument("--top-k", type=int, default=3, help="default 3")
     sub.add_argument(
         "--to", help="of a segmenter: folder for label maps and overlays"
     )
+    on_error(sub)
 
     sub = command(
         "export",

@@ -225,14 +225,38 @@ def test_list(capsys):
         (["evaluate", "kanet_nix", "--data", "x"], "zoo entry"),
         (["train", "none.toml", "--to", "x"], "must be a TOML file"),
         (["predict", "{run}", "none.jpg"], "no such picture. Received: 'none"),
+        (["predict", "{run}", "s/top_k=1"], "Received: 's/top_k=1'"),
         (["evaluate", "{run}", "--data", "none"], "none"),
         (["finetune", "{run}", "--data", "none", "--to", "{tmp}/x"], "none"),
+        (["predict", "{run}", "http://x/a.jpg"], "first. Received: 'http://x"),
+        (["predict", "{runs}", "none.jpg"], "itself: name {run}. Received: '"),
+        (["predict", "{tmp}", "none.jpg"], "A model folder holds config.json"),
+        (["predict", "{run}", "x", "--top-k", "0"], "Received: --top-k 0\n"),
+        (
+            ["predict", "{run}", "{photos}", "--top-k", "-1"],
+            "`--top-k` must be a positive integer. Received: --top-k -1\n",
+        ),
+        (
+            ["predict", "{run}", "{photos}", "--to", "{tmp}/x"],
+            "`--to` is for the label maps of a segmenter, and a classifier "
+            "writes none. Received: --to {tmp}/x for '{run}'",
+        ),
+        (
+            ["evaluate", "{run}", "--data", "{photos}", "--ignore-label", "7"],
+            "are `--batch-size`, `--on-error`. Received: `--ignore-label` for",
+        ),
+        (
+            ["verify", "{run}", "--model", "{run}", "--count", "0"],
+            "`--count` must be a positive integer. Received: --count 0\n",
+        ),
     ],
 )
-def test_errors_are_one_line(run, tmp_path, capsys, arguments, text):
-    arguments = [a.format(run=run, tmp=tmp_path) for a in arguments]
+def test_errors_are_one_line(run, photos, tmp_path, capsys, arguments, text):
+    places = {"run": run, "runs": run.parent, "photos": photos, "tmp": tmp_path}
+    arguments = [a.format(**places) for a in arguments]
+    text = text.format(**places)
     code, out, err = call(capsys, *arguments)
-    assert code == 1
+    assert code == 1 and not out
     assert err.startswith("kanets: error: ") and text in err
     assert err.count("\n") == 1 and "Traceback" not in err
 
@@ -249,15 +273,41 @@ def test_a_damaged_picture_is_named(run, photos, tmp_path, capsys):
     (folder / "whole.jpg").write_bytes(whole)
     (folder / "cut.jpg").write_bytes(whole[:200])
     data = tmp_path / "photos"
-    code, _, err = call(capsys, "evaluate", run, "--data", data)
-    assert code == 1 and "cut.jpg" in err and "whole.jpg" not in err
+    for more in (["evaluate"], ["finetune", "--to", tmp_path / "tuned"]):
+        code, _, err = call(capsys, *more, run, "--data", data)
+        assert code == 1 and "cut.jpg" in err and "whole.jpg" not in err
+        assert "(`--on-error skip` leaves" in err and "on_error" not in err
     code, _, err = call(capsys, "predict", run, folder)
-    assert code == 1 and "cut.jpg" in err
+    assert code == 1 and "cut.jpg" in err and "`--on-error skip`" in err
+    # A recipe says it as Python does.
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    train = ["train", tmp_path / "recipe.toml", "--to", tmp_path / "run"]
+    code, _, err = call(capsys, *train, "--data", data)
+    assert code == 1 and "(`on_error='skip'` leaves" in err
     with pytest.warns(UserWarning, match="cut.jpg"):
         code, out, _ = call(
             capsys, "evaluate", run, "--data", data, "--on-error", "skip"
         )
     assert out == "accuracy 1.0000 (1 of 1 pictures)\n"
+
+
+def test_predict_labels_what_is_good(run, photos, tmp_path, capsys):
+    whole = (photos / "val" / "red" / "0.jpg").read_bytes()
+    for name in "acd":
+        (tmp_path / f"{name}.jpg").write_bytes(whole)
+    (tmp_path / "b.jpg").write_bytes(whole[:200])
+    code, out, err = call(capsys, "predict", run, tmp_path)
+    assert code == 1 and out.startswith(f"{tmp_path / 'a.jpg'}: red 0.")
+    assert out.count("\n") == 1, "what comes before the bad one"
+    code, out, err = call(
+        capsys, "predict", run, tmp_path, "--on-error", "skip"
+    )
+    lines = [line.split(".jpg: ") for line in out.splitlines()]
+    assert code == 0
+    assert [Path(name).name for name, _ in lines] == ["a", "c", "d"]
+    bad, count = err.splitlines()
+    assert bad.startswith(f"kanets: {tmp_path / 'b.jpg'}: damaged: ")
+    assert count == "kanets: 1 of 4 pictures left out"
 
 
 @pytest.mark.parametrize(

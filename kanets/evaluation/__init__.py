@@ -1,18 +1,20 @@
-"""What a model is worth, and what it says of pictures; SavedModels, too.
+"""What a model is worth, and what it says of pictures; an export, too.
 
 `evaluate` and `predict` take what `kanets.load_model` takes, or an exported
-SavedModel, which is given the bytes of the files and runs without Keras.
+model of any format, which is run by its own runtime.
 """
 
 import inspect
+from pathlib import Path
 
 from kanets import zoo
 from kanets.evaluation import classification, generation, segmentation
+from kanets.evaluation.artifacts import Artifact, is_artifact, is_savedmodel
 from kanets.evaluation.files import check_takes_pictures
-from kanets.evaluation.savedmodels import is_savedmodel, task_of_savedmodel
 from kanets.export import is_generator, is_segmenter
+from kanets.export.bundle import positive_int
 
-__all__ = ["evaluate", "is_savedmodel", "predict"]
+__all__ = ["evaluate", "is_savedmodel", "iter_predict", "predict"]
 
 _EVALUATE = {
     "classification": classification.evaluate,
@@ -25,11 +27,12 @@ def evaluate(source, data, **options):
     """Measures a model on labelled pictures, or a generator against pictures.
 
     Args:
-        source: what `kanets.load_model` takes, or a SavedModel.
+        source: what `kanets.load_model` takes, or what `kanets.export`
+            wrote, of any format.
         data: the pictures; of a folder with `test/`, `val/` or `validation/`,
-            that part. For a classifier class folders, or for a Keras model a
-            TFDS name; for a segmenter a folder with images/ and labels/; for
-            a generator real pictures as for a classifier.
+            that part. For a classifier class folders, or but for a SavedModel
+            a TFDS name; for a segmenter a folder with images/ and labels/;
+            for a generator real pictures as for a classifier.
         **options: those of `evaluate` in `kanets.evaluation.classification`,
             `.segmentation` or `.generation`, whichever the model is.
 
@@ -37,17 +40,28 @@ def evaluate(source, data, **options):
         A dict; its first item is the figure that the model's card shows.
 
     Raises:
-        ValueError: no model or no pictures there; an option the kind of
-            model does not have.
+        ValueError: no model or no pictures there; a model without class
+            names; an option the kind of model does not have.
+        ImportError: the runtime of an export is not installed.
         kanets.data.BadPicturesError: pictures that cannot be read.
     """
     model, task = _open(source)
     known = list(inspect.signature(_EVALUATE[task]).parameters)[2:]
     unknown = sorted(set(options) - set(known))
     if unknown:
+        known, unknown = (
+            ", ".join(f"`{name}`" for name in names)
+            for names in (known, unknown)
+        )
         raise ValueError(
             f"The options of {task} are {known}. "
             f"Received: {unknown} for {str(source)!r}"
+        )
+    if task != "generation" and not getattr(model, "class_names", None):
+        raise ValueError(
+            "Class names must say which label is which class, in labels.txt "
+            "beside the weights: kanets.save_model(model, folder, class_names) "
+            f"writes it. Received: {str(source)!r} without"
         )
     return _EVALUATE[task](model, data, **options)
 
@@ -56,40 +70,97 @@ def predict(source, paths, *, top_k=5, to=None):
     """What a classifier or a segmenter says of picture files.
 
     Args:
-        source: what `kanets.load_model` takes, or a SavedModel.
-        paths: picture files, or folders of them.
-        top_k: classes per picture.
-        to: for a segmenter the folder to write `<stem>_labels.png` (the label
-            map) and `<stem>_overlay.png` to; a classifier writes nothing.
+        source, paths, top_k, to: as in `iter_predict`.
 
     Returns:
-        A list of `(path, [(class name, figure), ...])`, greatest first: the
-        figure is the probability of a class, or its share of the pixels.
+        A list of what `iter_predict` yields.
+
+    Raises:
+        As `iter_predict`.
+    """
+    return list(iter_predict(source, paths, top_k=top_k, to=to))
+
+
+def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None):
+    """What a model says of picture files, as they are read.
+
+    Args:
+        source: what `kanets.load_model` takes, or what `kanets.export`
+            wrote, of any format.
+        paths: picture files, or folders of them.
+        top_k: positive int, classes per picture; at most all.
+        to: for a segmenter the folder to write `<stem>_labels.png` (the label
+            map) and `<stem>_overlay.png` to; a classifier writes nothing.
+        on_bad: function (path, reason), called for each picture that cannot
+            be read, which is left out. Defaults to an error at the first,
+            after the results of all before it.
+
+    Returns:
+        An iterator of `(path, [(class name, figure), ...])`, greatest first:
+        the figure is the probability of a class, or its share of the pixels.
+        Classes of a model without names are called by their numbers.
 
     Raises:
         ValueError: a generator; a segmenter without `to`, a classifier with
-            it; a folder without pictures.
+            it; `top_k` is no positive integer; a folder without pictures.
         kanets.data.BadPicturesError: a file that cannot be read, named.
         FileNotFoundError: a path that does not exist.
+        ImportError: the runtime of an export is not installed.
     """
+    top_k = positive_int("top_k", top_k)
     model, task = _open(source)
-    if task == "generation" or (task == "segmentation") != (to is not None):
+    if task == "generation":
         raise ValueError(
-            "A classifier predicts without a folder to write to, a segmenter "
-            f"with one, a generator not at all. Received: to={to!r} and a "
-            f"model for {task}, {str(source)!r}"
+            "A generator says nothing of pictures: give a classifier or a "
+            f"segmenter. Received: {str(source)!r}, a generator"
         )
     if task == "segmentation":
-        return segmentation.predict(model, paths, to, top_k)
-    return classification.predict(model, paths, top_k)
+        if to is None:
+            raise ValueError(
+                "`to` must be given, the folder for the label maps of a "
+                f"segmenter. Received: to=None for {str(source)!r}"
+            )
+        return segmentation.iter_predict(model, paths, to, top_k, on_bad)
+    if to is not None:
+        raise ValueError(
+            "`to` is for the label maps of a segmenter, and a classifier "
+            f"writes none. Received: to={str(to)!r} for {str(source)!r}"
+        )
+    return classification.iter_predict(model, paths, top_k, on_bad)
 
 
 def _open(source):
-    """The Keras model, or the path of a SavedModel, and its task."""
-    if not zoo.is_entry(str(source)) and is_savedmodel(source):
-        return source, task_of_savedmodel(source)
+    """The Keras model or the `Artifact`, and its task."""
+    if not zoo.is_entry(str(source)):
+        if is_artifact(source):
+            artifact = Artifact(source)
+            return artifact, artifact.task
+        _check_one(source)
     model = zoo.load_model(source)
     if is_generator(model):
         return model, "generation"
     check_takes_pictures(model, source)
     return model, "segmentation" if is_segmenter(model) else "classification"
+
+
+def _check_one(source):
+    """Refuses a folder of several models, and names them."""
+    folder = Path(source)
+    if not folder.is_dir() or _is_model(folder):
+        return
+    inside = sorted(
+        str(path)
+        for path in folder.iterdir()
+        if path.is_dir() and (is_artifact(path) or _is_model(path))
+    )
+    if inside:
+        raise ValueError(
+            f"A folder of models is none itself: name {' or '.join(inside)}. "
+            f"Received: {str(source)!r}"
+        )
+
+
+def _is_model(folder):
+    """Whether `kanets.load_model` takes it, a model's folder or a run's."""
+    parts = (".", "best", "generator")
+    return any((folder / part / "config.json").exists() for part in parts)

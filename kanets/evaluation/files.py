@@ -1,15 +1,15 @@
 """Picture files and labels, as evaluation and prediction need them."""
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kanets import data
 from kanets.data import folders
 from kanets.data.graph_pictures import JPEG, PNG
 from kanets.data.pictures import SUFFIXES, PictureError, read_picture
-from kanets.export import find_savedmodel, is_segmenter
+from kanets.export import is_segmenter
 from kanets.zoo.saving import takes_pictures
-
-CHUNK = 100  # pictures that are decoded at once
 
 
 def servable(paths, on_error):
@@ -33,19 +33,13 @@ def jpeg_or_png(paths, on_error):
 
 
 def is_keras(model):
-    """Whether it is a Keras model, not the path of a SavedModel."""
+    """Whether it is a Keras model, not an `Artifact`."""
     return hasattr(model, "predict")
 
 
-def labels_of(savedmodel):
-    """The class names of a bundle, in the order of its probabilities."""
-    labels = find_savedmodel(savedmodel) / "assets.extra" / "labels.txt"
-    if not labels.exists():
-        raise ValueError(
-            "The SavedModel must hold assets.extra/labels.txt. "
-            f"Received: {str(savedmodel)!r}"
-        )
-    return labels.read_text(encoding="utf-8").split("\n")[:-1]
+def takes_files(model):
+    """Whether it is given the bytes of files, as SavedModels are."""
+    return not is_keras(model) and model.takes_files
 
 
 def read(path):
@@ -56,10 +50,64 @@ def read(path):
         raise data.BadPicturesError([(path, str(error))]) from None
 
 
+def read_file(path):
+    """The bytes of a file that a bundle can read; an error names it."""
+    read(path)
+    jpeg_or_png([path], "stop")
+    return path.read_bytes()
+
+
+def in_parts(paths, read, size, on_bad=None):
+    """Reads picture files, part by part, each as it is asked for.
+
+    Args:
+        paths: list of Path.
+        read: function from a path to what is wanted of it, which raises
+            `BadPicturesError`.
+        size: positive int, files that are read at once.
+        on_bad: function (path, reason), called for each bad file, which is
+            left out; None raises at the first.
+
+    Yields:
+        Lists of `(path, what was read)`, never empty. Before an error come
+        all the files before the bad one.
+    """
+
+    def attempt(path):
+        try:
+            return read(path), None
+        except data.BadPicturesError as error:
+            return None, error
+
+    for start in range(0, len(paths), size):
+        chunk = paths[start : start + size]
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            attempts = list(pool.map(attempt, chunk))
+        part = []
+        for path, (found, error) in zip(chunk, attempts, strict=True):
+            if error is None:
+                part.append((path, found))
+            elif on_bad is not None:
+                on_bad(path, error.pictures[0][1])
+            else:
+                if part:
+                    yield part
+                raise error
+        if part:
+            yield part
+
+
 def picture_files(paths):
     """The files, and those of the folders, among `paths`."""
     files = []
-    for path in map(Path, paths):
+    for path in paths:
+        if "://" in str(path):
+            raise ValueError(
+                "A picture must be a file or folder on this machine: download "
+                f"it first. Received: {str(path)!r}"
+            )
+        path = Path(path)
         if path.is_dir():
             found = sorted(
                 p
@@ -125,20 +173,25 @@ def representative(model, folder, image_size=None, count=200):
     return pictures.take(rows)
 
 
+def image_size(model):
+    """Height and width a model is for, or None where they are open."""
+    return model.input_shape[1:3] if is_keras(model) else model.image_size
+
+
 def size_of(model):
     """Height and width of a model's input, which must be fixed."""
-    size = model.input_shape[1:3]
+    size = image_size(model)
     if None in size:
         raise ValueError(
             "The model must have a fixed input size; give it one with "
-            "kanets.create_model(..., input_shape=...). "
-            f"Received: input_shape={model.input_shape}"
+            "kanets.create_model(..., input_shape=...), or an export with "
+            f"image_size. Received: {model.name!r} with input size {size}"
         )
     return size
 
 
 def class_names_of(model):
-    """The class names of a Keras model, which must have some."""
+    """The class names of a model, which must have some."""
     names = getattr(model, "class_names", None)
     if not names:
         raise ValueError(

@@ -4,9 +4,7 @@ import numpy as np
 
 import ylg
 from kanets import data, zoo
-from kanets.evaluation.files import is_keras, labels_of
-from kanets.evaluation.savedmodels import sizes_of_savedmodel
-from kanets.export import find_savedmodel
+from kanets.evaluation.files import class_names_of, is_keras
 from ylg import gan
 
 EXTRACTOR = "kanet_qkv_cifar10"
@@ -21,7 +19,7 @@ def evaluate(
     alike, from latents that are always the same.
 
     Args:
-        model: a generator, or the path of its SavedModel.
+        model: a generator, a Keras model or an `Artifact`.
         source: real pictures: class folders or a TFDS name. Of a folder with
             `test/`, `val/` or `validation/`, that part.
         batch_size: pictures per step.
@@ -37,18 +35,16 @@ def evaluate(
     Raises:
         ValueError: no pictures there, an unknown extractor.
     """
-    served = not is_keras(model)
-    if served:
-        (latent_size,) = sizes_of_savedmodel(model, "z")
-        size = sizes_of_savedmodel(model, "images")[:2]
-    else:
-        latent_size = model.inputs[0].shape[-1]
+    if is_keras(model):
+        draw, latent_size = gan.draw, model.inputs[0].shape[-1]
         size = model.output_shape[1:3]
+    else:
+        draw, latent_size = _draw_exported, model.run.inputs["z"][0][-1]
+        size = model.image_size
     real = data.load_test(
         source, image_size=size, batch_size=batch_size, on_error=on_error
     )
     count = real.num_pictures
-    draw = _draw_served if served else gan.draw
     fake = draw(model, gan.latents(latent_size, count), batch_size=batch_size)
     report = ylg.metrics.evaluate(
         real, fake, load_extractor(extractor), real_range=(0, 255)
@@ -68,20 +64,15 @@ def load_extractor(name):
     return ylg.metrics.classifier_features(zoo.load_model(name), name=str(name))
 
 
-def _draw_served(path, z, batch_size):
-    """`ylg.gan.draw` of a SavedModel."""
-    import tensorflow as tf
-
-    folder = find_savedmodel(path)
-    loaded = tf.saved_model.load(str(folder))
-    serve = loaded.signatures["serving_default"]
-    inputs = {"z": z}
-    if "label" in serve.structured_input_signature[1]:
-        classes = np.arange(len(z)) % len(labels_of(path))
-        inputs["label"] = classes.astype("int32")
+def _draw_exported(artifact, z, batch_size):
+    """`ylg.gan.draw` of an exported generator."""
+    given = {"z": z}
+    if "label" in artifact.run.inputs:
+        classes = np.arange(len(z)) % len(class_names_of(artifact))
+        given["label"] = classes.astype("int32")
     parts = []
     for start in range(0, len(z), batch_size):
         rows = slice(start, start + batch_size)
-        part = {name: tf.constant(x[rows]) for name, x in inputs.items()}
-        parts.append(serve(**part)["images"].numpy())
+        part = {name: array[rows] for name, array in given.items()}
+        parts.append(artifact.run(**part)["images"])
     return np.concatenate(parts)

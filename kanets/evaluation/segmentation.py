@@ -7,14 +7,15 @@ from kanets.data.label_maps import find_test_pairs
 from kanets.data.pictures import fit_picture
 from kanets.evaluation.files import (
     class_names_of,
+    image_size,
+    in_parts,
     is_keras,
     jpeg_or_png,
-    labels_of,
     picture_files,
     read,
+    read_file,
+    takes_files,
 )
-from kanets.evaluation.savedmodels import sizes_of_savedmodel
-from kanets.export import load_segmenter_savedmodel
 
 
 def evaluate(
@@ -28,13 +29,12 @@ def evaluate(
     occur, in the labels or in what was found.
 
     Args:
-        model: a segmenter with class names, or the path of its SavedModel,
-            which is given the bytes of the files.
+        model: a segmenter with class names: a Keras model or an `Artifact`.
         source: a folder with images/ and labels/, or with `test/`, `val/` or
             `validation/` that hold these.
         batch_size: pictures per step.
         on_error: "stop" at pictures that cannot be read, or "skip" them; one
-            that a SavedModel cannot read, neither JPEG nor PNG, stops.
+            that an artifact of files cannot, neither JPEG nor PNG, stops.
         ignore_label: the label of pixels that do not count, or None.
 
     Returns:
@@ -45,7 +45,7 @@ def evaluate(
         ValueError: no pictures there, a model without class names, a label
             that is no class of the model and not `ignore_label`.
     """
-    names = _names(model)
+    names = class_names_of(model)
     pictures = data.load_segmentation_test(
         source,
         class_names=names,
@@ -54,10 +54,10 @@ def evaluate(
         batch_size=batch_size,
         on_error=on_error,
     )
-    if is_keras(model):
-        found = (_likeliest(model, images) for images, _ in pictures)
-    else:
+    if takes_files(model):
         found = _served(model, source, pictures)
+    else:
+        found = (_label_maps(model, images) for images, _ in pictures)
     counts = np.zeros((len(names), len(names)), np.int64)
     for (_, labels), maps in zip(pictures, found, strict=True):
         counts += confusion(labels, maps, len(names), ignore_label)
@@ -103,19 +103,20 @@ def figures(counts, names):
     }
 
 
-def predict(model, paths, directory, top_k=5):
-    """Writes what a segmenter sees in picture files.
+def iter_predict(model, paths, directory, top_k=5, on_bad=None):
+    """Writes what a segmenter sees in picture files, one by one.
 
     Args:
-        model: a segmenter, or the path of its SavedModel.
+        model: a Keras model or an `Artifact`.
         paths: picture files, or folders of them.
         directory: gets `<stem>_labels.png`, the label map, and
             `<stem>_overlay.png`, the picture tinted by class.
         top_k: classes per picture.
+        on_bad: as in `evaluation.iter_predict`.
 
     Returns:
-        A list of `(path, [(class name, share of the pixels), ...])`, greatest
-        first.
+        An iterator of `(path, [(class name, share of the pixels), ...])`,
+        greatest first.
 
     Raises:
         ValueError: two pictures of one stem; a folder without pictures.
@@ -130,37 +131,46 @@ def predict(model, paths, directory, top_k=5):
             "The names of the pictures, without folder and suffix, must "
             f"differ. Received: {twice} more than once"
         )
-    names = _names(model)
-    serve = None if is_keras(model) else load_segmenter_savedmodel(model)
+    names = list(getattr(model, "class_names", None) or ())
     size = _size(model)
-    results = []
-    for path in files:
+
+    def look(path):
+        content = read_file(path) if takes_files(model) else None
         picture = read(path)
         picture = picture if size is None else fit_picture(picture, size)
-        if is_keras(model):
-            [found] = _likeliest(model, picture[None].astype("float32"))
-        else:
-            jpeg_or_png([path], "stop")  # an error names the file
-            [found] = serve([path.read_bytes()])
-        visualize.save_segmentation(picture, found, directory, path.stem)
-        shares = np.bincount(found.ravel(), minlength=len(names)) / found.size
-        order = np.argsort(-shares, kind="stable")[:top_k]
-        pairs = [(names[i], float(shares[i])) for i in order if shares[i]]
-        results.append((path, pairs))
-    return results
+        return picture, content
+
+    def results():
+        for [(path, (picture, content))] in in_parts(files, look, 1, on_bad):
+            given = picture[None].astype("float32")
+            given = given if content is None else [content]
+            [found] = _label_maps(model, given)
+            visualize.save_segmentation(picture, found, directory, path.stem)
+            counts = np.bincount(found.ravel(), minlength=len(names))
+            order = np.argsort(-counts, kind="stable")[:top_k]
+            yield (
+                path,
+                [
+                    (
+                        names[i] if names else str(i),
+                        float(counts[i] / found.size),
+                    )
+                    for i in order
+                    if counts[i]
+                ],
+            )
+
+    return results()
 
 
-def _names(model):
-    return class_names_of(model) if is_keras(model) else labels_of(model)
+def _label_maps(model, given):
+    if is_keras(model):
+        return np.asarray(model.predict_on_batch(given)).argmax(-1)
+    return model(given)["label_map"]
 
 
-def _likeliest(model, images):
-    return np.asarray(model.predict_on_batch(images)).argmax(-1)
-
-
-def _served(path, source, pictures):
-    """Label maps of a SavedModel from the files' bytes, batch by batch."""
-    serve = load_segmenter_savedmodel(path)
+def _served(model, source, pictures):
+    """Label maps from the files' bytes, batch by batch."""
     skipped = {name for name, _ in pictures.skipped}
     files = [
         picture
@@ -170,12 +180,10 @@ def _served(path, source, pictures):
     jpeg_or_png(files, "stop")  # an error names the file
     for start in range(0, len(files), pictures.batch_size):
         part = files[start : start + pictures.batch_size]
-        yield serve([file.read_bytes() for file in part])
+        yield _label_maps(model, [file.read_bytes() for file in part])
 
 
 def _size(model):
     """Height and width the model is for; None of a model of open size."""
-    if not is_keras(model):
-        return sizes_of_savedmodel(model, "label_map")
-    size = model.input_shape[1:3]
+    size = image_size(model)
     return None if None in size else size

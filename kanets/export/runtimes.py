@@ -244,7 +244,9 @@ class _LiteRT(_Loaded):
     format = "litert"
 
     def __init__(self, path, threads):
-        module = _import("ai_edge_litert.interpreter", "ai-edge-litert")
+        module = _import(
+            "ai_edge_litert.interpreter", "ai-edge-litert", "litert"
+        )
         with _loading(path):
             interpreter = module.Interpreter(str(path), num_threads=threads)
             self._runner = interpreter.get_signature_runner(_SIGNATURE)
@@ -269,7 +271,7 @@ class _ONNX(_Loaded):
     format = "onnx"
 
     def __init__(self, path, threads):
-        module = _import("onnxruntime", "onnxruntime")
+        module = _import("onnxruntime", "onnxruntime", "onnx")
         options = module.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -296,7 +298,7 @@ class _OpenVINO(_Loaded):
 
     def __init__(self, path, threads):
         silence_openvino()
-        module = _import("openvino", "openvino")
+        module = _import("openvino", "openvino", "openvino")
         options = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",
@@ -346,17 +348,18 @@ def silence_openvino():
     sys.modules.setdefault("openvino_telemetry", None)
 
 
-def _import(module, package):
+def _import(module, package, extra):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise _missing(package, error) from error
+        package_of = f"{package} (of the extra kanets[{extra}])"
+        raise _missing(package, error, package_of) from error
 
 
-def _missing(package, reason):
+def _missing(package, reason, runtime=None):
     return ImportError(
-        f"This artifact runs with {package}: `pip install {package}`. "
-        f"Received: {_one_line(reason)}"
+        f"This artifact runs with {runtime or package}: "
+        f"`pip install {package}`. Received: {_one_line(reason)}"
     )
 
 

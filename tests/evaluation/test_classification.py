@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import evaluation, zoo
+from kanets import data, evaluation, zoo
+from kanets.evaluation import classification, files
 from tests.photos import write_photos
 
 NAMES = ["blue", "red"]
@@ -60,3 +61,65 @@ def test_a_folder_does_not_hide_an_entry(tmp_path, monkeypatch):
     assert evaluation.is_savedmodel(entry.name)
     model, _ = evaluation._open(entry.name)
     assert model.count_params() == entry.parameters
+
+
+@pytest.fixture
+def model(tmp_path):
+    return zoo.save_model(by_colour(2, "softmax"), tmp_path / "model", NAMES)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, "2", True, None])
+def test_top_k_is_a_positive_integer(photos, model, top_k):
+    with pytest.raises(ValueError, match=f"positive.*: top_k={top_k!r}$"):
+        evaluation.predict(model, [photos], top_k=top_k)
+
+
+def test_top_k_above_all_is_all(photos, model):
+    for top_k, count in ((1, 1), (2, 2), (9, 2)):
+        for _, ranked in evaluation.predict(model, [photos], top_k=top_k):
+            assert len(ranked) == count
+
+
+def test_results_come_as_pictures_are_read(photos, model, monkeypatch):
+    monkeypatch.setattr(classification, "_PART", 3)
+    seen, read = [], files.read_picture
+
+    def record(path):
+        seen.append(path)
+        return read(path)
+
+    monkeypatch.setattr(files, "read_picture", record)
+    results = evaluation.iter_predict(model, [photos])
+    assert not seen
+    path, _ = next(results)
+    assert len(seen) == 3 and path == sorted(seen)[0]
+    assert 1 + len(list(results)) == len(seen) == 12
+    assert evaluation.predict(model, [photos])[0][0] == path
+
+
+def test_bad_pictures_stop_or_are_left_out(photos, model, tmp_path):
+    good = (photos / "val" / "red" / "0.png").read_bytes()
+    for name in "acd":
+        (tmp_path / f"{name}.png").write_bytes(good)
+    (tmp_path / "b.png").write_bytes(good[:60])
+    (tmp_path / "e.png").write_bytes(b"")
+    results = evaluation.iter_predict(model, [tmp_path])
+    assert next(results)[0] == tmp_path / "a.png"
+    with pytest.raises(data.BadPicturesError, match="b.png: damaged"):
+        next(results)
+    bad = []
+    results = evaluation.iter_predict(
+        model, [tmp_path], on_bad=lambda *fault: bad.append(fault)
+    )
+    assert [path.stem for path, _ in results] == ["a", "c", "d"]
+    assert [path.stem for path, _ in bad] == ["b", "e"]
+    assert bad[1][1] == "empty file (0 bytes)"
+
+
+def test_classes_without_names_are_numbers(photos, tmp_path):
+    by_colour(2, "softmax").save(tmp_path / "m.keras")
+    picture = photos / "val" / "red" / "0.png"
+    [(_, ranked)] = evaluation.predict(tmp_path / "m.keras", [picture])
+    assert [name for name, _ in ranked] == ["1", "0"]
+    with pytest.raises(ValueError, match="Class names must.*m.keras' without"):
+        evaluation.evaluate(tmp_path / "m.keras", photos)

@@ -88,7 +88,9 @@ def test_the_savedmodel_draws_the_same(generator, photos, judge, tmp_path):
 
 
 def test_misuse_is_named(generator, photos):
-    with pytest.raises(ValueError, match="a generator not at all"):
+    with pytest.raises(
+        ValueError, match="says nothing of pictures.*a generator$"
+    ):
         evaluation.predict(generator, [photos])
 
 

@@ -113,9 +113,24 @@ def test_the_savedmodel_says_the_same(streets, model, tmp_path):
     assert export.is_segmenter(zoo.load_model(model))
 
 
-def test_misuse_is_named(streets, model, tmp_path):
+def test_without_names_and_without_what_is_bad(streets, tmp_path):
+    by_colour().save(tmp_path / "m.keras")
+    good = streets / "val" / "images" / "0.png"
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    bad = []
+    [(path, ranked)] = evaluation.iter_predict(
+        tmp_path / "m.keras",
+        [tmp_path / "bad.png", good],
+        to=tmp_path / "seen",
+        on_bad=lambda *fault: bad.append(fault),
+    )
+    assert path == good and {name for name, _ in ranked} == {"0", "1"}
+    assert bad == [(tmp_path / "bad.png", "not a picture of a known format")]
+
+
+def test_misuse_is_named(streets, model, tmp_path, capsys):
     with pytest.raises(
-        ValueError, match="options of segmentation are.*'pages'"
+        ValueError, match="options of segmentation are.*`ignore_label`.*`pages`"
     ):
         evaluation.evaluate(model, streets, pages=3)
     empty = write_streets(tmp_path / "empty", 1, 1, SIZE)
@@ -129,8 +144,12 @@ def test_misuse_is_named(streets, model, tmp_path):
     ):
         evaluation.evaluate(model, empty, ignore_label=7)
     picture = streets / "val" / "images" / "0.png"
-    with pytest.raises(ValueError, match="a segmenter with one.*to=None"):
+    with pytest.raises(ValueError, match="`to` must.*segmenter. Rec.* to=None"):
         evaluation.predict(model, [picture])
+    assert cli.main(["predict", str(model), str(picture)]) == 1
+    err = capsys.readouterr().err
+    assert "`--to` must be given, the folder for the label maps" in err
+    assert err.endswith(f"Received: no --to for '{model}'\n")
     twin = tmp_path / "twin" / "0.png"
     twin.parent.mkdir()
     twin.write_bytes(picture.read_bytes())

@@ -1,0 +1,131 @@
+"""Exported models of every format, each run by the runtime it is for.
+
+There is one way to run them, `kanets.export.runtimes`: what `kanets verify`
+compares is what `evaluate` measures and `predict` asks.
+"""
+
+import functools
+import io
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from kanets.export import find_savedmodel, runtimes
+
+
+def is_savedmodel(path):
+    """Whether `path` is a SavedModel or a folder of its versions."""
+    try:
+        find_savedmodel(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def is_artifact(path):
+    """Whether `path` is an exported model, by its name or what it holds."""
+    path = pathlib.Path(path)
+    return (
+        path.suffix in runtimes.SUFFIXES
+        or any(
+            (path / f"model{suffix}").exists() for suffix in runtimes.SUFFIXES
+        )
+        or is_savedmodel(path)
+    )
+
+
+class Artifact:
+    """An exported model, on the CPU, as `kanets export` writes it.
+
+    Args:
+        path: as `runtimes.find` takes it.
+
+    Attributes:
+        name: the path, str.
+        task: "classification", "segmentation" or "generation".
+        takes_files: bool, whether it is given the bytes of JPEG and PNG
+            files, as SavedModels are, in place of pixels.
+        class_names: tuple of str, from its labels.txt, or None.
+        run: what `runtimes.load` returns.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: as `runtimes.load`; it
+            has other inputs or outputs than an export of this package.
+    """
+
+    def __init__(self, path):
+        self.name = str(path)
+        self.run = runtimes.load(path, os.cpu_count() or 1)
+        self.takes_files = "image_bytes" in self.run.inputs
+        self.task = self._task()
+        self.class_names = _labels(path)
+
+    def __call__(self, pictures):
+        """What it makes of pictures.
+
+        Args:
+            pictures: a list of files as bytes if it `takes_files`, else
+                pixels (B, H, W, 3), float32, 0..255.
+
+        Returns:
+            A dict of arrays: `probabilities`, `label_map` and others.
+        """
+        if self.takes_files:
+            return self.run(image_bytes=pictures)
+        return self.run(images=pictures)
+
+    @functools.cached_property
+    def image_size(self):
+        """Height and width it is for, or None where that is open."""
+        if self.task == "generation":
+            return self._shape_of("images")[:2]
+        if self.task == "segmentation" and self.takes_files:
+            return self._shape_of("label_map")
+        if self.takes_files:
+            return None, None
+        return self.run.inputs["images"][0][1:3]
+
+    def _task(self):
+        inputs, outputs = set(self.run.inputs), set(self.run.outputs)
+        if "z" in inputs and "images" in outputs:
+            return "generation"
+        if inputs in ({"image_bytes"}, {"images"}):
+            if "label_map" in outputs:
+                return "segmentation"
+            if "probabilities" in outputs:
+                return "classification"
+        raise ValueError(
+            "An exported model must take image_bytes or images and return "
+            "probabilities or label_map, or take z and return images, as "
+            f"`kanets export` writes it. Received: {self.name!r} with "
+            f"{', '.join(sorted(inputs))} to {', '.join(sorted(outputs))}"
+        )
+
+    def _shape_of(self, output):
+        """The shape of a row of an output: of a blank one, as it is run."""
+        blank = {
+            name: [_pixel()]
+            if dtype == "string"
+            else np.zeros([size or 1 for size in shape], dtype)
+            for name, (shape, dtype) in self.run.inputs.items()
+        }
+        return self.run(**blank)[output].shape[1:]
+
+
+def _pixel():
+    """A PNG file of one pixel, as bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _labels(path):
+    format, found = runtimes.find(path)
+    folder = found / "assets.extra" if format == "savedmodel" else found.parent
+    labels = folder / "labels.txt"
+    if not labels.exists():
+        return None
+    text = labels.read_text(encoding="utf-8")
+    return tuple(text.removesuffix("\n").split("\n"))
