@@ -13,7 +13,8 @@ NUMPY := tests/ylg/test_information_flow.py tests/ylg/test_patterns.py \
 # What does not depend on TensorFlow, and is tested on JAX, too.
 NEUTRAL := tests/test_ops.py tests/layers tests/nets tests/optimizers \
 	tests/zoo tests/evaluation tests/test_augment.py tests/test_losses.py \
-	tests/test_recipes.py tests/test_segmentation_recipes.py \
+	tests/test_recipes.py tests/test_saved.py \
+	tests/test_segmentation_recipes.py \
 	tests/test_tensorflow_addons.py tests/test_visualize.py \
 	$(filter-out $(NUMPY), $(wildcard tests/ylg/test_*.py))
 
