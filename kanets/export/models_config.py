@@ -1,9 +1,8 @@
 """The list of models for a TensorFlow Serving that serves several."""
 
-import os
 import pathlib
-import uuid
 
+from kanets import files
 from kanets.export.bundle import find_savedmodel
 
 CONFIG_FILE = "models.config"
@@ -63,14 +62,7 @@ def write_models_config(directory, base_path="/models"):
         for name in names
     )
     config = directory / CONFIG_FILE
-    partial = directory / f".tmp-{CONFIG_FILE}-{uuid.uuid4().hex}"
-    try:
-        partial.write_text(
-            f"model_config_list {{\n{models}}}\n", encoding="utf-8"
-        )
-        os.replace(partial, config)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write_text(config, f"model_config_list {{\n{models}}}\n")
     return config
 
 
