@@ -40,10 +40,9 @@ def main(arguments=None):
     try:
         options.run(options)
     except KeyboardInterrupt:
-        print(
-            "kanets: stopped. Training continues with the same command.",
-            file=sys.stderr,
-        )
+        trains = options.run in (_train, _finetune)
+        hint = " Training continues with the same command." if trains else ""
+        print(f"kanets: stopped.{hint}", file=sys.stderr)
         return 130
     except Exception as error:
         if options.debug:

@@ -2,17 +2,20 @@
 
 import dataclasses
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
-from kanets import checkpoints, data, recipes, zoo
+from kanets import checkpoints, cli, data, recipes, zoo
 from tests.backends import to_numpy
 from tests.photos import write_photos
 
@@ -321,6 +324,156 @@ def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
             np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
+def test_killed_between_two_phases(tmp_path, photos, monkeypatch):
+    recipes.train(recipe(photos, epochs=1), tmp_path / "base", verbose=0)
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "base")},
+        epochs=2,
+        keep="last",
+        optimize={"learning_rate": 0.5, "average": 0.9},
+        finetune={"frozen_epochs": 1},
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    recipes.train(plan, whole, verbose=0)
+
+    def stop(*_):
+        raise Stop
+
+    # The state of the last epoch is there, of raw weights; the average, from
+    # which the other phase starts, is not in their place yet.
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "on_train_end", stop)
+        with pytest.raises(Stop):
+            recipes.train(plan, broken, verbose=0)
+    rows, _ = checkpoints.read_progress(broken)
+    assert len(rows) == 1
+    recipes.train(plan, broken, verbose=0)
+    for expected, actual in zip(weights(whole), weights(broken), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+class Spoil(keras.callbacks.Callback):
+    """In the second epoch, makes a variable not finite."""
+
+    def __init__(self, when, find):
+        super().__init__()
+        self.when, self.find, self.epoch, self.steps = when, find, None, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.spoil("on_epoch_begin")
+
+    def on_test_end(self, logs=None):
+        self.spoil("on_test_end")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.steps += 1
+
+    def spoil(self, when):
+        if self.epoch == 1 and when == self.when:
+            variable = self.find(self.model)
+            variable.assign(to_numpy(variable) * np.inf)
+
+
+@pytest.mark.parametrize(
+    ("when", "find", "said"),
+    [
+        ("on_epoch_begin", lambda m: m.get_layer("conv").kernel, "loss=nan"),
+        (
+            "on_test_end",
+            lambda m: m.get_layer("bn").moving_variance,
+            "bn/moving_variance",
+        ),
+        ("on_test_end", lambda m: m.optimizer.variables[-1], "momentum"),
+    ],
+    ids=["loss", "weights", "optimizer"],
+)
+def test_a_run_that_diverges_keeps_what_was_sound(
+    tmp_path, photos, monkeypatch, when, find, said
+):
+    run = tmp_path / "run"
+    spoil = Spoil(when, find)
+    monkeypatch.setattr(recipes.supervised, "tensorboard", lambda _: spoil)
+    plan = recipe(photos, keep="last")
+    message = (
+        "ended in epoch 2 of 3. Likely the learning rate.*precision.*picture "
+        "or label.*in a new folder, as this one keeps epoch 1.*Received: "
+        f".*{said}"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        recipes.train(plan, run, verbose=0)
+    rows, _ = checkpoints.read_progress(run)
+    assert len(rows) == 1 and not (run / "result.json").exists()
+    assert all(np.isfinite(w).all() for w in weights(run))
+    assert not list(run.glob(".*"))
+    if said == "loss=nan":
+        assert spoil.steps < 2 * 5  # it did not wait for the epoch's end
+        # What is kept is whole, and goes on.
+        monkeypatch.setattr(recipes.supervised, "tensorboard", lambda _: None)
+        assert recipes.train(plan, run, verbose=0)["epoch"] == 3
+
+
+def test_a_learning_rate_that_is_too_high(tmp_path, photos):
+    steep = {"learning_rate": 1e30, "warmup_epochs": 0}
+    run = tmp_path / "run"
+    with pytest.raises(
+        FloatingPointError, match="epoch 1 of 3.*nothing was kept yet"
+    ):
+        recipes.train(recipe(photos, optimize=steep), run, verbose=0)
+    assert not (run / "best").exists()
+    assert not (run / checkpoints.STATE).exists()
+    # Nothing was kept, so another recipe may take the folder.
+    recipes.train(recipe(photos, epochs=1), run, verbose=0)
+
+
+def test_one_process_trains_in_a_folder(tmp_path, photos, monkeypatch):
+    run = tmp_path / "run"
+    said = []
+
+    class Second(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with pytest.raises(BlockingIOError) as caught:
+                recipes.train(recipe(photos), run, verbose=0)
+            said.append(str(caught.value))
+            raise Stop
+
+    monkeypatch.setattr(recipes.supervised, "tensorboard", lambda _: Second())
+    with pytest.raises(Stop):
+        recipes.train(recipe(photos), run, verbose=0)
+    assert f"in use by process {os.getpid()} on" in said[0]
+    assert str(run) in said[0]
+    # The one that failed let go of it.
+    monkeypatch.setattr(recipes.supervised, "tensorboard", lambda _: None)
+    assert recipes.train(recipe(photos), run, verbose=0)["epochs"] == 3
+
+
+def save_state(directory):
+    """The state of a run without an epoch; returns its callback."""
+    model = tiny((9, 11, 3), 2)
+    model.compile("sgd")
+    progress = checkpoints.Progress(directory, None)
+    progress.set_model(model)
+    progress.save_state()
+    return progress
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    progress = save_state(tmp_path)
+    zoo.save_model(progress.model, tmp_path / "best", ["a", "b"])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    full = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    said = "could not be written, and is as it was before: No space left"
+    with pytest.raises(OSError, match=f"last.weights.h5' {said}.*Make room"):
+        progress.save_state()
+    with pytest.raises(OSError, match=f"best' {said}"):
+        zoo.save_model(progress.model, tmp_path / "best")
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert checkpoints.read_progress(tmp_path) == ([], None)
+    assert zoo.load_model(tmp_path / "best").class_names == ("a", "b")
+
+
 def test_batch_norm_follows_a_small_set(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     seen = []
@@ -429,6 +582,45 @@ def test_another_recipe_does_not_overwrite_a_run(tmp_path, photos):
     recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
     with pytest.raises(ValueError, match="epochs is 1, not 2"):
         recipes.train(recipe(photos, epochs=2), tmp_path / "run", verbose=0)
+
+
+def test_a_complete_run_says_how_to_go_on(tmp_path, photos, capsys):
+    run = tmp_path / "run it"
+    recipes.train(recipe(photos, epochs=1), run, verbose=0)
+    with pytest.raises(ValueError, match="complete.*epochs is 1, not 3") as e:
+        recipes.train(recipe(photos, epochs=3), run, verbose=0)
+    command = shlex.split(str(e.value).split("`")[1])
+    assert command[:2] == ["kanets", "finetune"]
+    assert cli.main(command[1:]) == 0
+    assert f"{run}_further: epoch " in capsys.readouterr().out
+    # Fewer epochs, or a run that was stopped before, are another recipe.
+    with pytest.raises(ValueError, match="another recipe"):
+        recipes.train(recipe(photos, epochs=2, seed=1), run, verbose=0)
+
+
+def test_a_damaged_result_is_named(tmp_path, photos):
+    run = tmp_path / "run"
+    first = recipes.train(recipe(photos, epochs=1), run, verbose=0)
+    os.truncate(run / "result.json", 10)
+    with pytest.raises(ValueError, match="remove the file.*result.json"):
+        recipes.train(recipe(photos, epochs=1), run, verbose=0)
+    (run / "result.json").unlink()
+    again = recipes.train(recipe(photos, epochs=1), run, verbose=0)
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_the_state_of_other_random_layers_is_refused(tmp_path):
+    model = save_state(tmp_path).model
+    checkpoints.restore(tmp_path, model)
+    with h5py.File(tmp_path / checkpoints.STATE, "a") as file:
+        file["seeds/1"] = file["seeds/0"][()]
+    message = r"of the model that goes on.*\[\(2,\), \(2,\)\], not \[\(2,\)\]"
+    with pytest.raises(ValueError, match=message):
+        checkpoints.restore(tmp_path, model)
+    with h5py.File(tmp_path / checkpoints.STATE, "a") as file:
+        del file["seeds"]
+    with pytest.raises(ValueError, match=r"shapes \[\], not \[\(2,\)\]"):
+        checkpoints.restore(tmp_path, model)
 
 
 def test_a_damaged_state_is_named(tmp_path, photos):

@@ -10,6 +10,7 @@ from kanets.data import folders
 from kanets.data.loading import find_test_folder
 from kanets.data.pictures import fit_picture
 from kanets.evaluation.files import (
+    check_outputs,
     class_names_of,
     in_parts,
     is_keras,
@@ -96,6 +97,7 @@ def _probabilities(model, given, names):
             scores = keras.ops.convert_to_numpy(activation(scores))
     else:
         scores = model(given)["probabilities"].astype(np.float32)
+    check_outputs(scores, model)
     if scores.shape[-1] == 1 and len(names or ()) != 1:
         scores = np.concatenate([1 - scores, scores], -1)
     if names is not None and scores.shape[-1] != len(names):

@@ -4,6 +4,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from kanets import data
 from kanets.data import folders
 from kanets.data.graph_pictures import JPEG, PNG
@@ -208,4 +210,18 @@ def check_takes_pictures(model, source):
         raise ValueError(
             "The model must take pictures, as a classifier or a segmenter. "
             f"Received: {str(source)!r} with inputs {shapes}"
+        )
+
+
+def check_outputs(outputs, model):
+    """Raises a ValueError unless the outputs of a model are finite numbers.
+
+    Args:
+        outputs: array of float.
+        model: Keras model or `Artifact`.
+    """
+    if not np.isfinite(outputs).all():
+        raise ValueError(
+            "The outputs of a model must be finite: it diverged in training, "
+            f"or its precision is too low. Received: NaN from {model.name!r}"
         )

@@ -4,7 +4,7 @@ import numpy as np
 
 import ylg
 from kanets import data, zoo
-from kanets.evaluation.files import class_names_of, is_keras
+from kanets.evaluation.files import check_outputs, class_names_of, is_keras
 from ylg import gan
 
 EXTRACTOR = "kanet_qkv_cifar10"
@@ -46,6 +46,7 @@ def evaluate(
     )
     count = real.num_pictures
     fake = draw(model, gan.latents(latent_size, count), batch_size=batch_size)
+    check_outputs(fake, model)
     report = ylg.metrics.evaluate(
         real, fake, load_extractor(extractor), real_range=(0, 255)
     )

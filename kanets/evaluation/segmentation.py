@@ -6,6 +6,7 @@ from kanets import data, visualize
 from kanets.data.label_maps import find_test_pairs
 from kanets.data.pictures import fit_picture
 from kanets.evaluation.files import (
+    check_outputs,
     class_names_of,
     image_size,
     in_parts,
@@ -165,8 +166,12 @@ def iter_predict(model, paths, directory, top_k=5, on_bad=None):
 
 def _label_maps(model, given):
     if is_keras(model):
-        return np.asarray(model.predict_on_batch(given)).argmax(-1)
-    return model(given)["label_map"]
+        scores = np.asarray(model.predict_on_batch(given))
+        check_outputs(scores, model)
+        return scores.argmax(-1)
+    outputs = model(given)
+    check_outputs(outputs.get("probabilities", 0.0), model)
+    return outputs["label_map"]
 
 
 def _served(model, source, pictures):

@@ -6,15 +6,14 @@ pictures reads them by the rules of `kanets.data.pictures`.
 
 import contextlib
 import operator
-import os
 import pathlib
-import shutil
-import uuid
 
 import keras
 
+from kanets import files
 from kanets.data.graph_pictures import decode_pictures, fit_pictures
 from kanets.export.warmup import write_warmup
+from kanets.zoo.saving import check_finite
 
 
 def check_model(model):
@@ -22,7 +21,8 @@ def check_model(model):
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow.
-        ValueError: it is no Keras model, or is not built.
+        ValueError: it is no Keras model, is not built, or has weights that
+            are not finite.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
@@ -41,6 +41,7 @@ def check_model(model):
             "`model` must be built: call it on a batch first. "
             f"Received: model={model.name!r}, not built"
         )
+    check_finite(model, model.name)
 
 
 def new_version(directory, version):
@@ -207,28 +208,22 @@ def whole(folder):
     """Gives a path to write a folder at, which is renamed when complete.
 
     Nothing is left of one that fails, but the folder it was to lie in; of one
-    that is killed, a folder `.tmp-...`.
+    that is killed, a folder `.tmp-...`: servers read numbers only, and pass
+    over that name.
 
     Args:
         folder: `pathlib.Path`, its name in the end; what it lies in is made.
 
     Raises:
         FileExistsError: `folder` is there already.
+        OSError: the disk is full, or the system refused.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Servers read numbers only, so they pass over this name.
-    partial = folder.parent / f".tmp-{folder.name}-{uuid.uuid4().hex}"
     try:
-        yield partial
-        try:
-            os.rename(partial, folder)
-        except OSError as error:
-            # A folder that is not empty cannot be replaced: another won.
-            if folder.exists():
-                raise exists(folder) from error
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with files.whole(folder, replace=False) as partial:
+            yield partial
+    except FileExistsError as error:
+        raise exists(folder) from error
 
 
 def exists(folder):

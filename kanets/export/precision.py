@@ -2,6 +2,8 @@
 
 import keras
 
+from kanets.zoo.saving import check_finite
+
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -21,7 +23,8 @@ def in_precision(model, precision):
 
     Raises:
         ValueError: another precision, or a model that cannot be copied, such
-            as a subclass without a configuration.
+            as a subclass without a configuration; weights beyond the
+            greatest number of the precision.
     """
     if precision is None:
         return model
@@ -49,6 +52,7 @@ def in_precision(model, precision):
     for layer in copy._flatten_layers():
         if hasattr(layer, "finalize_state"):  # what it derives from weights
             layer.finalize_state()
+    check_finite(copy, f"{model.name} in {precision}")
     if hasattr(model, "class_names"):
         copy.class_names = model.class_names
     return copy

@@ -6,6 +6,9 @@ everything in a run's folder; started again on the same folder, it continues
 where it was stopped.
 """
 
+from pathlib import Path
+
+from kanets.files import locked
 from kanets.recipes.classifier import train_classifier
 from kanets.recipes.fields import (
     Augment,
@@ -63,7 +66,9 @@ def train(recipe, directory, verbose=1):
         A dict, also in the folder's `result.json`.
 
     Raises:
-        ValueError, kanets.data.BadPicturesError: as
-            `kanets.recipes.supervised.train`.
+        as `kanets.recipes.supervised.train`.
     """
-    return _TRAIN[type(recipe)](recipe, directory, verbose)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory):
+        return _TRAIN[type(recipe)](recipe, directory, verbose)

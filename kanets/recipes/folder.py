@@ -4,33 +4,95 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import json
+import shlex
 import tomllib
 
 import keras
 
-from kanets import checkpoints, data
+from kanets import checkpoints, data, files
 from kanets.recipes.files import from_dict, read, to_toml
 
+RECIPE = "recipe.toml"
+RESULT = "result.json"
+_ANOTHER = "This folder holds the run of another recipe; choose a new folder."
 
-def claim(recipe, directory):
-    """Writes the recipe to the folder, unless another one trained there."""
-    path = directory / "recipe.toml"
+
+def claim(recipe, directory, scheduled):
+    """Writes the recipe to the folder, unless another one trained there.
+
+    Args:
+        recipe: a recipe.
+        directory: the run's folder.
+        scheduled: whether the learning rate depends on the number of epochs.
+            If not, a run of the same recipe with fewer goes on.
+
+    Raises:
+        ValueError: another recipe trained there; of a complete run that
+            cannot go on, the error says what to type instead.
+    """
+    path = directory / RECIPE
     text = to_toml(recipe)
     if path.exists() and (directory / checkpoints.STATE).exists():
         ours = dataclasses.asdict(from_dict(tomllib.loads(text)))
         theirs = dataclasses.asdict(read(path))
         differing = [name for name in ours if ours[name] != theirs.get(name)]
-        if differing:
+        if not differing:
+            return
+        longer = differing == ["epochs"] and ours["epochs"] > theirs["epochs"]
+        if not longer or scheduled:
+            rows, _ = checkpoints.read_progress(directory)
+            over = longer and len(rows) == theirs["epochs"]
             raise ValueError(
-                "This folder holds the run of another recipe; choose a new "
-                f"folder. Received: {str(directory)!r}, where "
+                (_further(recipe, directory, len(rows)) if over else _ANOTHER)
+                + f" Received: {str(directory)!r}, where "
                 + ", ".join(
                     f"{n} is {theirs[n]!r}, not {ours[n]!r}" for n in differing
                 )
             )
-        return
+        (directory / RESULT).unlink(missing_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
-    checkpoints.replace_text(path, text)
+    files.write_text(path, text)
+
+
+def _further(recipe, directory, done):
+    command = f"kanets finetune {_quoted(directory)}"
+    command += f" --data {_quoted(recipe.data.source)}"
+    command += f" --to {_quoted(f'{directory}_further')}"
+    command += f" --epochs {recipe.epochs - done} --frozen-epochs 0"
+    if getattr(recipe.data, "ignore_label", None) is not None:
+        command += f" --ignore-label {recipe.data.ignore_label}"
+    return (
+        "This run is complete, and its learning rate has fallen to 0; its best "
+        f"weights are trained further by `{command}`."
+    )
+
+
+def _quoted(path):
+    return shlex.quote(str(path))
+
+
+def read_result(directory):
+    """What `write_result` wrote; None where it did not yet.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = directory / RESULT
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(
+            "The result of this run cannot be read; remove the file, and the "
+            f"same command writes it again. Received: {str(path)!r} ({error})"
+        ) from error
+
+
+def write_result(directory, result):
+    """Writes `result.json`, the mark of a run that is complete."""
+    files.write_text(directory / RESULT, json.dumps(result, indent=1))
 
 
 def load(recipe):

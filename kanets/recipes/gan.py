@@ -1,6 +1,5 @@
 """A GAN's recipe, run with `compile()` and `fit()`."""
 
-import json
 import time
 from pathlib import Path
 
@@ -12,7 +11,15 @@ from kanets import checkpoints, data, zoo
 from kanets.augment import Mirror
 from kanets.evaluation.generation import load_extractor
 from kanets.recipes.files import arguments
-from kanets.recipes.folder import claim, load, precision, printer, tensorboard
+from kanets.recipes.folder import (
+    claim,
+    load,
+    precision,
+    printer,
+    read_result,
+    tensorboard,
+    write_result,
+)
 
 NETWORKS = ("generator", "discriminator")
 
@@ -25,20 +32,21 @@ def train_gan(recipe, directory, verbose=1):
     last epoch; the generator is the averaged one), `last.weights.h5` (to
     resume from), `tensorboard/` where TensorBoard's writer is installed, and
     at the end `result.json`. A run that was stopped continues from its last
-    whole epoch, and ends as if it had not been stopped.
+    whole epoch, and ends as if it had not been stopped; with more epochs it
+    goes on, as its learning rates are constant.
 
     Args, Returns, Raises: as `supervised.train`; the result is the last row
     of the log.
     """
     directory = Path(directory)
     start = time.time()
-    claim(recipe, directory)
+    claim(recipe, directory, scheduled=False)
     say = printer(verbose)
     rows, _ = checkpoints.read_progress(directory)
-    result_path = directory / "result.json"
-    if len(rows) >= recipe.epochs and result_path.exists():
+    result = read_result(directory)
+    if len(rows) >= recipe.epochs and result is not None:
         say(f"{directory} is complete: {len(rows)} epochs.")
-        return json.loads(result_path.read_text())
+        return result
     if rows:
         say(
             f"Resuming {directory} after epoch {len(rows)} of "
@@ -73,7 +81,7 @@ def train_gan(recipe, directory, verbose=1):
         "epochs": len(rows),
         "seconds": round(time.time() - start, 1),
     }
-    checkpoints.replace_text(result_path, json.dumps(result, indent=1))
+    write_result(directory, result)
     return result
 
 

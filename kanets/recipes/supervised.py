@@ -1,7 +1,6 @@
 """A run of `compile()` and `fit()` on labelled pictures, in a run's folder."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,14 @@ import keras
 
 from kanets import checkpoints, zoo
 from kanets.optimizers import layer_decay_factors
-from kanets.recipes.folder import claim, precision, printer, tensorboard
+from kanets.recipes.folder import (
+    claim,
+    precision,
+    printer,
+    read_result,
+    tensorboard,
+    write_result,
+)
 from kanets.recipes.rules import OPTIMIZERS
 from kanets.zoo.creating import set_norm_momentum
 
@@ -57,19 +63,24 @@ def train(task, recipe, directory, verbose=1):
 
     Raises:
         ValueError: the folder is of another recipe (the differing fields are
-            named), or a recipe's value is refused by what it configures.
+            named), or a file in it is damaged; a recipe's value is refused by
+            what it configures.
         kanets.data.BadPicturesError: pictures that cannot be read.
+        FloatingPointError: the training diverged; what was kept before is
+            sound.
+        BlockingIOError: another process trains in the folder.
+        OSError: a file cannot be written, which is named.
     """
     directory = Path(directory)
     start = time.time()
-    claim(recipe, directory)
+    claim(recipe, directory, scheduled=True)
     say = printer(verbose)
     rows, _ = checkpoints.read_progress(directory)
     done = len(rows)
-    result_path = directory / "result.json"
-    if done >= recipe.epochs and result_path.exists():
+    result = read_result(directory)
+    if done >= recipe.epochs and result is not None:
         say(f"{directory} is complete: {done} of {recipe.epochs} epochs.")
-        return json.loads(result_path.read_text())
+        return result
     if done:
         say(
             f"Resuming {directory} after epoch {done} of {recipe.epochs}, "
@@ -90,7 +101,9 @@ def train(task, recipe, directory, verbose=1):
                 "the last epoch is kept."
             )
         for phase in _phases(recipe):
-            if done < phase.last_epoch:
+            # Also a phase that was stopped before its end: without an epoch,
+            # `fit()` does what remains, such as to put the average in place.
+            if done <= phase.last_epoch:
                 _fit(
                     task,
                     model,
@@ -112,7 +125,7 @@ def train(task, recipe, directory, verbose=1):
         "seconds": round(time.time() - start, 1),
     }
     checkpoints.write_log(directory, rows)
-    checkpoints.replace_text(result_path, json.dumps(result, indent=1))
+    write_result(directory, result)
     return result
 
 
@@ -167,11 +180,8 @@ def _fit(
         metrics=task.metrics(train_set),
         jit_compile=recipe.jit_compile,
     )
-    if initial_epoch:
-        # The state is of this phase, or of the end of the one before: then
-        # it holds the weights, and this phase's optimizer starts afresh.
-        resumed = initial_epoch > phase.first_epoch
-        checkpoints.restore(directory, model, with_optimizer=resumed)
+    if initial_epoch > phase.first_epoch:
+        checkpoints.restore(directory, model)
     average = None
     if recipe.optimize.average:
         average = keras.callbacks.SwapEMAWeights()

@@ -7,7 +7,7 @@ import zipfile
 import keras
 
 from kanets.zoo.entries import newer
-from kanets.zoo.saving import check_class_names
+from kanets.zoo.saving import check_class_names, check_finite
 from kanets.zoo.sources import checked_weights, locate, one_line
 
 
@@ -32,8 +32,9 @@ def load_model(source):
 
     Raises:
         ValueError: nothing there to load; files that are missing, damaged,
-            do not match their checksum, or were made by a newer version; an
-            unknown name (the nearest are suggested); a download that failed.
+            do not match their checksum, or were made by a newer version;
+            weights that are not finite; an unknown name (the nearest are
+            suggested); a download that failed.
         ImportError: "hf://" without `huggingface_hub`.
 
     Where the environment variable `KANETS_MIRROR` names a folder or the base
@@ -53,6 +54,7 @@ def read(located):
         else:
             model = _architecture(path)
             model.load_weights(weights)
+    check_finite(model, path)
     return _with_labels(model, path)
 
 

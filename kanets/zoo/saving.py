@@ -1,10 +1,12 @@
 """Writes model folders."""
 
-import shutil
-import uuid
+import math
 from pathlib import Path
 
 import keras
+import numpy as np
+
+from kanets import files
 
 
 def save_model(model, directory, class_names=None):
@@ -12,9 +14,8 @@ def save_model(model, directory, class_names=None):
 
     Args:
         model: a functional `keras.Model`.
-        directory: the folder; an earlier one is replaced. (A process killed
-            between its two renames leaves the earlier one beside it, as
-            `.<name>.<hex>.old`.)
+        directory: the folder; an earlier one is replaced, as
+            `kanets.files.whole` does it.
         class_names: labels, in the order of the outputs; default those of
             the model.
 
@@ -22,7 +23,9 @@ def save_model(model, directory, class_names=None):
         The folder's `Path`.
 
     Raises:
-        ValueError: a label with a line break in it; not one for each output.
+        ValueError: a label with a line break in it; not one for each output;
+            weights that are not finite.
+        OSError: the disk is full, or the system refused; it names the folder.
     """
     directory = Path(directory)
     if class_names is None:
@@ -33,11 +36,10 @@ def save_model(model, directory, class_names=None):
                 f"A class name must be one line. Received: {label!r}"
             )
     check_class_names(model, class_names, directory)
+    check_finite(model, directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
-    old = fresh.with_name(f"{fresh.name}.old")
-    fresh.mkdir()
-    try:
+    with files.whole(directory, nbytes(model.weights)) as fresh:
+        fresh.mkdir()
         # The same graph, uncompiled: no optimizer state in the file.
         bare = keras.Model(model.input, model.output, name=model.name)
         keras.saving.save_model(bare, fresh, zipped=False)
@@ -50,18 +52,33 @@ def save_model(model, directory, class_names=None):
                 "".join(f"{label}\n" for label in class_names),
                 encoding="utf-8",
             )
-        if directory.exists():
-            directory.rename(old)
-        try:
-            fresh.rename(directory)
-        except BaseException:
-            if old.exists():
-                old.rename(directory)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     return directory
+
+
+def nbytes(variables):
+    """Bytes that Keras variables take in a file."""
+    return sum(
+        math.prod(variable.shape) * np.dtype(variable.dtype).itemsize
+        for variable in variables
+    )
+
+
+def not_finite(variables):
+    """The path of the first of Keras's variables with NaN or infinity."""
+    for variable in variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            return variable.path
+    return None
+
+
+def check_finite(model, where):
+    """Raises a ValueError unless all weights are finite numbers."""
+    if (name := not_finite(model.weights)) is not None:
+        raise ValueError(
+            "The weights of a model must be finite, as those of a training "
+            f"that diverged are not. Received: {str(where)!r} with NaN or "
+            f"infinity in {name!r}"
+        )
 
 
 def takes_pictures(model):
