@@ -261,6 +261,23 @@ def test_errors_are_one_line(run, photos, tmp_path, capsys, arguments, text):
     assert err.count("\n") == 1 and "Traceback" not in err
 
 
+def test_a_model_that_diverged_is_refused(run, photos, tmp_path, capsys):
+    model = kanets.load_model(run)
+    model.layers[-1].bias.assign([float("nan"), 0.0])
+    broken = tmp_path / "broken.keras"
+    model.save(broken)
+    for command in (
+        ["evaluate", broken, "--data", photos],
+        ["predict", broken, photos],
+        ["export", broken, "--to", tmp_path / "served"],
+    ):
+        code, out, err = call(capsys, *command)
+        assert code == 1 and not out and err.count("\n") == 1
+        assert "weights of a model must be finite" in err
+        assert f"'{broken}' with NaN" in err
+    assert not (tmp_path / "served").exists()
+
+
 def test_debug_shows_the_traceback(capsys):
     code, _, err = call(capsys, "train", "none.toml", "--to", "x", "--debug")
     assert code == 1 and "Traceback" in err
@@ -331,12 +348,15 @@ def test_misuse_is_exit_code_2(capsys):
 
 
 def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(recipes, "read", stop)
     code, _, err = call(capsys, "train", "any.toml", "--to", "x")
     assert code == 130 and "continues with the same command" in err
+    monkeypatch.setattr(kanets.zoo, "list_models", stop)
+    code, _, err = call(capsys, "list")
+    assert code == 130 and err == "kanets: stopped.\n"
 
 
 @needs_tensorflow

@@ -1,13 +1,14 @@
 """Recipes of GANs: a run's folder, and runs that survive being killed."""
 
 import csv
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
 
-from kanets import cli, data, recipes, zoo
+from kanets import checkpoints, cli, data, recipes, zoo
 from kanets.augment import Mirror
 from kanets.data import Batches, Steps
 from kanets.data.batches import ArrayPictures
@@ -98,10 +99,28 @@ def test_a_run_that_is_stopped_goes_on(photos, judge, tmp_path, capsys):
         assert zoo.load_model(folder / name).output_shape == shape
     model = zoo.load_model(folder)
     assert model.class_names == ("blue", "red")
+    # With more epochs it would go on, with fewer it is another recipe.
+    longer = dataclasses.replace(plan, epochs=3)
+    recipes.gan.claim(longer, folder, scheduled=False)
+    assert recipes.read(folder / "recipe.toml") == longer
+    assert not (folder / "result.json").exists()
+    assert len(checkpoints.read_progress(folder)[0]) == 2
+    with pytest.raises(ValueError, match="another recipe.*epochs is 3, not 2"):
+        recipes.train(plan, folder, verbose=0)
     picture = tmp_path / "grid.png"
     command = ["generate", str(folder), "--to", str(picture), "--count", "4"]
     assert cli.main([*command, "--columns", "2"]) == 0
     assert keras.utils.load_img(picture).size == (66, 66)
+
+
+@pytest.mark.parametrize("name", ["generator_loss", "discriminator_loss"])
+def test_a_gan_that_diverges_is_stopped(tmp_path, name):
+    networks = recipes.gan._Networks(tmp_path, None, ["a"])
+    networks.set_params({"epochs": 3})
+    networks.on_epoch_begin(1)
+    networks.on_train_batch_end(0, {name: 1.0, "real_logit": 0.5})
+    with pytest.raises(FloatingPointError, match=f"epoch 2 of 3.*{name}=-inf"):
+        networks.on_train_batch_end(1, {name: -np.inf, "real_logit": 0.5})
 
 
 def test_toml_round_trip(photos, tmp_path):

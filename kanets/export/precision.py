@@ -1,6 +1,7 @@
 """The same model with weights and arithmetic of another precision."""
 
 import keras
+import numpy as np
 
 from kanets.zoo.saving import check_finite
 
@@ -48,7 +49,8 @@ def in_precision(model, precision):
             "`precision` needs a model whose layers can be copied. "
             f"Received: model={model.name!r}, precision={precision!r}: {e}"
         ) from e
-    copy.set_weights(plain.get_weights())
+    with np.errstate(over="ignore"):  # an error, below
+        copy.set_weights(plain.get_weights())
     for layer in copy._flatten_layers():
         if hasattr(layer, "finalize_state"):  # what it derives from weights
             layer.finalize_state()

@@ -53,6 +53,17 @@ def test_one_output_has_two_names(photos, tmp_path):
         evaluation.evaluate(folder, photos)
 
 
+def test_outputs_that_are_not_finite_are_refused(photos, tmp_path):
+    model = by_colour(2, None)
+    model.get_layer("predictions").kernel.assign(np.full((3, 2), 3e38))
+    folder = zoo.save_model(model, tmp_path / "model", NAMES)
+    message = "outputs of a model must be finite.*'by_colour'"
+    with pytest.raises(ValueError, match=message):
+        evaluation.evaluate(folder, photos)
+    with pytest.raises(ValueError, match=message):
+        evaluation.predict(folder, [photos])
+
+
 def test_a_folder_does_not_hide_an_entry(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     entry = zoo.list_models(task="classification")[0]

@@ -645,6 +645,18 @@ def test_of_two_exports_at_once_one_wins(tmp_path, monkeypatch):
     assert labels.read_text().startswith("other\n")
 
 
+def test_weights_that_are_not_finite_are_not_served(tmp_path):
+    model = make_model()
+    kernel = model.layers[-1].kernel
+    kernel.assign(kernel * 1e6)
+    with pytest.raises(ValueError, match="finite.*in float16' with NaN or inf"):
+        export_savedmodel(model, tmp_path, NAMES, precision="float16")
+    kernel.assign(kernel * np.nan)
+    with pytest.raises(ValueError, match="must be finite.*dense.*/kernel'"):
+        export_savedmodel(model, tmp_path, NAMES)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "1").mkdir()
     (tmp_path / ".tmp-of-another").mkdir()

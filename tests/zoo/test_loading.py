@@ -101,6 +101,21 @@ def test_saving_replaces_whole_or_not_at_all(model, folder, monkeypatch):
     assert [p.name for p in folder.parent.iterdir()] == ["insects"]
 
 
+def test_weights_that_are_not_finite_are_refused(folder):
+    broken = make_plain()
+    variable = broken.weights[0]
+    variable.assign(np.full(variable.shape, np.nan))
+    before = (folder / "model.weights.h5").read_bytes()
+    with pytest.raises(ValueError, match=f"must be finite.*{folder}"):
+        kanets.save_model(broken, folder)
+    assert (folder / "model.weights.h5").read_bytes() == before
+    # As an earlier version saved them, and Keras does.
+    broken.save(folder.parent / "broken.keras")
+    message = f"must be finite.*broken.keras' with NaN .*{variable.path}"
+    with pytest.raises(ValueError, match=message):
+        kanets.load_model(folder.parent / "broken.keras")
+
+
 def test_an_unknown_name_suggests_the_nearest(entry):
     with pytest.raises(ValueError, match="Nearest: kanet_x.*'kanet_y'"):
         kanets.create_model("kanet_y")
