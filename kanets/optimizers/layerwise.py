@@ -2,6 +2,11 @@
 
 Keras has one learning rate per optimizer. Here each variable has a factor of
 it, by its path, in a dict that is saved with the optimizer.
+
+What is alike for all variables, the rate of a schedule and Adam's corrections,
+is computed once a step. Keras computes it for each variable, which more than
+doubles the graph that TensorFlow has to make before the first step
+(`benchmarks/NOTES.md`).
 """
 
 import keras
@@ -42,11 +47,12 @@ class _Layerwise:
         # Keras decays by weight * decay * rate: the same factor belongs here.
         if not self.weight_decay:
             return
+        rate = self.learning_rate
         for variable in variables:
             if self._use_weight_decay(variable):
-                rate = keras.ops.cast(self.learning_rate, variable.dtype)
                 decay = self.weight_decay * self._factor(variable)
-                variable.assign(variable - variable * decay * rate)
+                cast = keras.ops.cast(rate, variable.dtype)
+                variable.assign(variable - variable * decay * cast)
 
     def get_config(self):
         return {**super().get_config(), "factors": self.factors}
@@ -82,6 +88,48 @@ class LayerwiseAdamW(_Layerwise, keras.optimizers.AdamW):
     References: Clark et al., "ELECTRA", ICLR 2020, appendix A; Bao et al.,
     "BEiT", ICLR 2022.
     """
+
+    _shared = None
+
+    def apply(self, grads, trainable_variables=None):
+        self._shared = self._scalars()
+        try:
+            super().apply(grads, trainable_variables)
+        finally:
+            self._shared = None  # tensors of this step's graph alone
+
+    def update_step(self, gradient, variable, learning_rate):
+        plain = keras.backend.standardize_dtype(variable.dtype) == "float32"
+        if self._shared is None or self.amsgrad or not plain:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        root, power_1, rest_1, rest_2, epsilon = self._shared
+        index = self._get_variable_index(variable)
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        rate = learning_rate * self._factor(variable) * root / power_1
+        gradient = keras.ops.cast(gradient, "float32")
+        self.assign_add(momentum, (gradient - momentum) * rest_1)
+        self.assign_add(
+            velocity, (keras.ops.square(gradient) - velocity) * rest_2
+        )
+        spread = keras.ops.sqrt(velocity) + epsilon
+        self.assign_sub(variable, momentum * rate / spread)
+
+    def _scalars(self):
+        """What Adam's update needs and is alike for all variables."""
+        step = keras.ops.cast(self.iterations + 1, "float32")
+        beta_1, beta_2, rest_1, rest_2, epsilon = (
+            keras.ops.convert_to_tensor(value, "float32")
+            for value in (
+                self.beta_1,
+                self.beta_2,
+                1 - self.beta_1,
+                1 - self.beta_2,
+                self.epsilon,
+            )
+        )
+        root = keras.ops.sqrt(1 - beta_2**step)
+        return root, 1 - beta_1**step, rest_1, rest_2, epsilon
 
 
 def layer_decay_factors(model, decay):
