@@ -33,7 +33,12 @@ _SET = {
 
 
 def create_model(
-    name, pretrained=True, num_classes=None, input_shape=None, **overrides
+    name,
+    pretrained=True,
+    num_classes=None,
+    input_shape=None,
+    dtype=None,
+    **overrides,
 ):
     """A model of the zoo, ready to predict or to be fine-tuned.
 
@@ -47,6 +52,11 @@ def create_model(
             trained head and its class names.
         input_shape: (H, W, C) if another than it was trained at; sizes may
             be None.
+        dtype: a Keras dtype policy or its name, such as "mixed_bfloat16", for
+            all layers but the head (`predictions`, otherwise the last layer)
+            and what follows it, which compute in float32. None keeps that
+            of the saved model, whatever the global policy is: a saved layer
+            has its own.
         **overrides: arguments of the net's builder, such as `dropout_rate`,
             `classifier_activation` or `output_stride`, in place of those in
             `entry.json`. The pretrained weights must fit what they make,
@@ -56,11 +66,13 @@ def create_model(
     Returns:
         A `keras.Model`, not compiled, from pixels 0..255 to probabilities, of
         a GAN its generator; with the labels as `class_names` where the head
-        has the entry's classes. Overrides build under the global dtype policy.
+        has the entry's classes. Without `dtype`, overrides build under the
+        global dtype policy.
 
     Raises:
-        ValueError: what `load_model` raises; a `num_classes` or `input_shape`
-            that is none, or for a generator; an architecture
+        ValueError: what `load_model` raises; a `num_classes`, `input_shape`
+            or `dtype` that is none, the former two for a generator; an
+            architecture
             with `pretrained`; overrides that the builder does not take, that
             the weights do not fit, or of what is no entry.
 
@@ -75,9 +87,11 @@ def create_model(
             "num_classes must be a positive integer. "
             f"Received: num_classes={num_classes!r}"
         )
+    policy = None if dtype is None else _policy(dtype)
     architectures = {a.name: a for a in ARCHITECTURES}
     if not pretrained and name in architectures:
-        return _build(architectures[name], num_classes, input_shape, overrides)
+        new = _build(architectures[name], num_classes, input_shape, overrides)
+        return _rebuilt(new, None, None, policy)
     located = locate(name)
     if overrides and (located.entry is None or located.part):
         raise ValueError(
@@ -92,8 +106,9 @@ def create_model(
         # A generator's builder takes no shape.
         shape = model.input_shape[1:] if input_shape is None else input_shape
         new = _build(located.entry, num_classes, shape, overrides)
+        new = _rebuilt(new, None, None, policy)
     else:
-        new = _rebuilt(model, num_classes, input_shape)
+        new = _rebuilt(model, num_classes, input_shape, policy)
     if pretrained and new is not model:
         _carry(model, new, num_classes is not None, overrides)
     if pretrained and num_classes is not None:
@@ -205,17 +220,33 @@ def _build(architecture, num_classes, input_shape, overrides):
     return builder(input_shape=tuple(shape), classes=classes, **arguments)
 
 
-def _rebuilt(model, num_classes, input_shape):
-    """The same graph at another size or with another head, if asked for."""
-    shape = model.input_shape if input_shape is None else (None, *input_shape)
-    if num_classes is None and shape == model.input_shape:
+def _policy(dtype):
+    try:
+        policy = keras.dtype_policies.get(dtype)
+        quantized = policy.quantization_mode is not None
+    except (AttributeError, TypeError, ValueError):
+        quantized = policy = None
+    if policy is None or quantized or "float" not in policy.compute_dtype:
+        raise ValueError(
+            "dtype must be None or a dtype policy of Keras, such as "
+            f'"mixed_bfloat16". Received: dtype={dtype!r}'
+        )
+    return policy
+
+
+def _rebuilt(model, num_classes, input_shape, policy=None):
+    """The same graph of another size, head or dtype policy, if asked for."""
+    resized = input_shape is not None and (
+        (None, *input_shape) != model.input_shape
+    )
+    if num_classes is None and not resized and policy is None:
         return model
     config = model.get_config()
     layers = {layer["config"]["name"]: layer for layer in config["layers"]}
     for layer in layers.values():
         layer.pop("build_config", None)
-        if layer["class_name"] == "InputLayer":
-            layer["config"]["batch_shape"] = shape
+        if resized and layer["class_name"] == "InputLayer":
+            layer["config"]["batch_shape"] = (None, *input_shape)
     if num_classes is not None:
         if HEAD not in layers:
             raise ValueError(
@@ -224,7 +255,31 @@ def _rebuilt(model, num_classes, input_shape):
             )
         head = layers[HEAD]["config"]
         head["units" if "units" in head else "filters"] = num_classes
-    return model.__class__.from_config(config)
+    if policy is not None:
+        # Layers come in the order of the graph.
+        names = list(layers)
+        end = names.index(HEAD) if HEAD in layers else len(names) - 1
+        for place, layer in enumerate(layers.values()):
+            layer["config"] = _with_policy(
+                layer["config"],
+                policy if place < end else keras.DTypePolicy("float32"),
+            )
+    new = model.__class__.from_config(config)
+    if policy is not None:
+        new.dtype_policy = policy  # where compile() looks for float16
+    return new
+
+
+def _with_policy(config, policy):
+    """A layer's configuration, and those within, with another dtype policy."""
+    if isinstance(config, list | tuple):
+        return type(config)(_with_policy(value, policy) for value in config)
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        floating = "float" in config["config"]["name"]
+        return keras.dtype_policies.serialize(policy) if floating else config
+    return {k: _with_policy(value, policy) for k, value in config.items()}
 
 
 def _carry(trained, model, new_head, overrides):

@@ -14,6 +14,7 @@ from tests.zoo.common import (
     SEGMENTER,
     make_entry,
     make_gan,
+    make_model,
     make_segmenter,
     predict,
 )
@@ -86,6 +87,70 @@ def test_a_new_size(folder, model, shape):
     else:
         picture = np.zeros((1, *shape), "float32")
         assert predict(resized, picture).shape == (1, 3)
+
+
+def test_another_dtype_policy(folder, model):
+    mixed = kanets.create_model(folder, dtype="mixed_bfloat16")
+    assert_same_weights(mixed, model)
+    assert mixed.class_names == NAMES
+    assert {w.dtype for w in mixed.trainable_weights} == {"float32"}
+    computes = {x.name: x.compute_dtype for x in mixed.layers[1:]}
+    assert set(computes.values()) == {"float32", "bfloat16"}
+    # As the net is when it is built in mixed precision.
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        native = make_model()
+        kept = kanets.create_model(folder)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert computes == {x.name: x.compute_dtype for x in native.layers[1:]}
+    native.set_weights(model.get_weights())
+    outputs = mixed(PICTURES, training=False)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    np.testing.assert_allclose(to_numpy(outputs), predict(native), atol=1e-6)
+    np.testing.assert_allclose(predict(mixed), predict(model), atol=0.02)
+    # A saved layer has its own policy, whatever the global one is.
+    assert {x.compute_dtype for x in kept.layers[1:]} == {"float32"}
+
+
+def test_a_dtype_policy_of_a_changed_model(entry, model, tmp_path):
+    changes = {"dropout_rate": 0.5, "num_classes": 5}
+    mixed = kanets.create_model("kanet_x", dtype="mixed_float16", **changes)
+    assert mixed.get_layer("dropout").compute_dtype == "float16"
+    assert mixed.get_layer("predictions").compute_dtype == "float32"
+    assert mixed.dtype_policy.name == "mixed_float16"
+    np.testing.assert_array_equal(
+        to_numpy(mixed.get_layer("stem_conv").kernel),
+        to_numpy(model.get_layer("stem_conv").kernel),
+    )
+    folder = kanets.save_model(mixed, tmp_path / "mixed")
+    loaded = kanets.load_model(folder)
+    np.testing.assert_allclose(predict(loaded), predict(mixed), atol=1e-6)
+    back = kanets.create_model(folder, dtype="float32", pretrained=False)
+    assert {x.compute_dtype for x in back.layers} == {"float32"}
+
+
+def test_the_end_of_a_segmenter_stays_in_float32(tmp_path):
+    folder = kanets.save_model(make_segmenter(), tmp_path / "streets", NAMES)
+    mixed = kanets.create_model(folder, dtype="mixed_bfloat16")
+    half = [x.name for x in mixed.layers if x.compute_dtype == "bfloat16"]
+    end = ["predictions", "predictions_resize", "classifier_activation"]
+    assert "dropout" in half and not {*end, "pixels"} & set(half)
+    outputs = mixed(PICTURES, training=False)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+
+
+@pytest.mark.parametrize(
+    "dtype", ["mixed_bfloat61", "int32", "int8_from_float32", 7]
+)
+def test_what_is_no_dtype_policy(folder, dtype):
+    with pytest.raises(ValueError) as error:
+        kanets.create_model(folder, dtype=dtype)
+    assert str(error.value) == (
+        "dtype must be None or a dtype policy of Keras, such as "
+        f'"mixed_bfloat16". Received: dtype={dtype!r}'
+    )
 
 
 def test_not_pretrained_has_fresh_weights(folder, model):
