@@ -88,7 +88,7 @@ def _train(options):
     recipe = recipes.read(options.recipe)
     changes = {
         name: getattr(options, name)
-        for name in ("epochs", "batch_size", "seed")
+        for name in ("epochs", "batch_size", "seed", "jit_compile")
         if getattr(options, name) is not None
     }
     if options.data is not None:
@@ -120,10 +120,12 @@ def _finetune(options):
             "layer_decay": 1.0 if segments else 0.9,
         },
     }
-    if options.batch_size is not None:
-        fields["batch_size"] = options.batch_size
-    if options.layer_decay is not None:
-        fields["finetune"]["layer_decay"] = options.layer_decay
+    for name in ("batch_size", "precision", "jit_compile"):
+        if getattr(options, name) is not None:
+            fields[name] = getattr(options, name)
+    for name in ("layer_decay", "new_head"):
+        if getattr(options, name) is not None:
+            fields["finetune"][name] = getattr(options, name)
     if segments:
         fields["segmenter"] = {"name": options.model}
         fields["data"]["ignore_label"] = options.ignore_label
@@ -385,6 +387,14 @@ def _parser():
             help="of a segmenter: the label of pixels that do not count",
         )
 
+    def jit_compile(sub, default):
+        sub.add_argument(
+            "--jit-compile",
+            action=argparse.BooleanOptionalAction,
+            help="whether XLA compiles the training step: long to the first "
+            f"step, faster from then on a GPU; default: {default}",
+        )
+
     sub = command(
         "train",
         _train,
@@ -396,11 +406,12 @@ def _parser():
     sub.add_argument("--to", required=True, help="the run's folder")
     for name in ("epochs", "batch-size", "seed"):
         sub.add_argument(f"--{name}", type=int, help="instead of the recipe's")
+    jit_compile(sub, "as the recipe says")
 
     sub = command(
         "finetune",
         _finetune,
-        "Train a pretrained model further, on other classes.",
+        "Train a pretrained model further, on pictures of your own.",
         "finetune kanet_qkv_cifar10 --data photos --to runs/mine",
     )
     sub.add_argument("model", help="zoo name, run or model folder")
@@ -411,7 +422,13 @@ def _parser():
         "--frozen-epochs",
         type=int,
         default=2,
-        help="first epochs that train the new head alone (default 2)",
+        help="first epochs that train the head alone (default 2)",
+    )
+    sub.add_argument(
+        "--new-head",
+        action=argparse.BooleanOptionalAction,
+        help="whether the last layer starts anew; default: unless the classes "
+        "are, by name, the model's",
     )
     sub.add_argument(
         "--layer-decay",
@@ -426,6 +443,11 @@ def _parser():
         "--batch-size", type=int, help="default 32, of a segmenter 8"
     )
     sub.add_argument("--seed", type=int, default=0, help="default 0")
+    sub.add_argument(
+        "--precision",
+        help="float32 (default: the model's), mixed_bfloat16, mixed_float16",
+    )
+    jit_compile(sub, "as Keras does, not on a CPU under TensorFlow")
     _image_size_option(sub)
     ignore_label(sub)
     on_error(sub)

@@ -205,9 +205,14 @@ def test_finetune(run, photos, capsys, tmp_path):
         2,
         "--frozen-epochs",
         1,
+        "--no-jit-compile",
+        "--new-head",
     )
     assert code == 0
+    assert "A new head for 2 classes, as new_head = true says." in out
     assert "of 2 kept, validation accuracy" in out
+    recipe = recipes.read(tmp_path / "tuned" / "recipe.toml")
+    assert recipe.jit_compile is False and recipe.finetune.new_head is True
     assert kanets.load_model(tmp_path / "tuned").class_names == ("blue", "red")
 
 

@@ -159,10 +159,7 @@ def test_every_recipe_of_the_repository_is_valid():
         ({"finetune": {"layer_decay": 0}}, "layer_decay=0"),
         ({"seed": -1}, "seed must be 0 or more. Received: seed=-1"),
         ({"data": "cifar10"}, "must be a section. Received: data='cifar10'"),
-        (
-            {"model": {"name": "runs/a"}, "precision": "mixed_float16"},
-            '"float32" for a model that is loaded',
-        ),
+        ({"finetune": {"new_head": "no"}}, "new_head must be .*new_head='no'"),
         ({"optimize": {"rate": 1}}, r"\[optimize\].*Received: \['rate'\]"),
         ({"finetune": {"frozen_epochs": 4}}, "is 3. Received: frozen_epochs=4"),
     ],
@@ -491,6 +488,97 @@ def test_batch_norm_follows_a_small_set(tmp_path, photos, monkeypatch):
     assert seen[0].get_layer("bn").momentum == 0.9
     recipes.train(recipe(photos, epochs=1), tmp_path / "fresh", verbose=0)
     assert seen[1].get_layer("bn").momentum == 0.99
+
+
+def tuned(photos, base, folder, **changes):
+    """A fine-tune of a single epoch in which nothing moves far."""
+    plan = recipe(
+        photos,
+        model={"name": str(base)},
+        epochs=1,
+        optimize={"learning_rate": 1e-6},
+        **changes,
+    )
+    recipes.train(plan, folder)
+    return zoo.load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def base(photos, tmp_path_factory):
+    """A model of the same classes, in the other order."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("base") / "model"
+    return zoo.save_model(tiny((9, 11, 3), 2), folder, ["red", "blue"])
+
+
+def kernel(model):
+    return to_numpy(model.get_layer("predictions").kernel)
+
+
+def test_the_head_of_the_same_classes_is_kept(tmp_path, photos, base, capsys):
+    trained = zoo.load_model(base)
+    model = tuned(photos, base, tmp_path / "run")
+    assert (
+        "is kept: the model has the same 2 classes in another order; its"
+        in (capsys.readouterr().out)
+    )
+    assert model.class_names == ("blue", "red")
+    np.testing.assert_allclose(
+        kernel(model), kernel(trained)[:, ::-1], atol=1e-4
+    )
+    zoo.save_model(trained, tmp_path / "same", ["blue", "red"])
+    model = tuned(photos, tmp_path / "same", tmp_path / "run 2")
+    said = capsys.readouterr().out
+    assert "head is kept: the model has the same 2 classes." in said
+    np.testing.assert_allclose(kernel(model), kernel(trained), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("names", "new_head", "text"),
+    [
+        (["ant", "bee"], "auto", "A new head for 2 classes: the model has oth"),
+        (["Blue", " red"], "auto", "differ in capitals or spaces; with new_he"),
+        (None, "auto", "A new head for 2 classes: the model has no class name"),
+        (["blue", "red"], True, "A new head for 2 classes, as new_head = true"),
+        (["ant", "bee"], False, "The head is kept, as new_head = false says."),
+    ],
+)
+def test_which_head_and_why(photos, base, tmp_path, names, new_head, text):
+    trained = zoo.load_model(base)
+    del trained.class_names
+    zoo.save_model(trained, tmp_path / "model", names)
+    said = []
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "model")},
+        finetune={"new_head": new_head},
+    )
+    train_set, _ = recipes.classifier.TASK.load(plan)
+    model = recipes.classifier.TASK.build(plan, train_set, said.append)
+    assert text in said[0]
+    kept = np.array_equal(kernel(model), kernel(trained))
+    assert kept == (new_head is False)
+
+
+def test_a_head_of_other_classes_cannot_be_kept(photos, tmp_path):
+    zoo.save_model(tiny((9, 11, 3), 3), tmp_path / "model")
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "model")},
+        finetune={"new_head": False},
+    )
+    with pytest.raises(ValueError, match="new_head=False, 'tiny' of 3 classes"):
+        recipes.train(plan, tmp_path / "run", verbose=0)
+
+
+def test_a_loaded_model_in_mixed_precision(tmp_path, photos, base):
+    model = tuned(photos, base, tmp_path / "run", precision="mixed_bfloat16")
+    assert model.get_layer("conv").compute_dtype == "bfloat16"
+    assert model.get_layer("predictions").compute_dtype == "float32"
+    assert {w.dtype for w in model.trainable_weights} == {"float32"}
+    # Under the default, it stays what it is.
+    again = tuned(photos, tmp_path / "run", tmp_path / "again")
+    assert again.get_layer("conv").compute_dtype == "bfloat16"
 
 
 def test_the_frozen_body_does_not_move(tmp_path, photos):

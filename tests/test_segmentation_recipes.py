@@ -133,12 +133,18 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
     run = tmp_path / "run"
     command = ["finetune", str(base), "--data", str(streets), "--to", str(run)]
     options = ["--epochs", "1", "--batch-size", "4", "--ignore-label", "7"]
-    options += ["--image-size", "6", "10"]
+    options += ["--image-size", "6", "10", "--precision", "mixed_bfloat16"]
     assert cli.main([*command, *options]) == 0
-    assert "validation mean iou" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "A new head for 2 classes: the model has others." in output
+    assert "Compiling the training step of the head alone" in output
+    assert "validation mean iou" in output
     tuned = zoo.load_model(run)
     assert tuned.class_names == ("blue", "red")
     assert tuned.input_shape == (None, 6, 10, 3)
+    computes = {layer.name: layer.compute_dtype for layer in tuned.layers}
+    assert computes["conv"] == "bfloat16"
+    assert computes["predictions"] == computes["probabilities"] == "float32"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,7 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
         ({"augment": {"crop_size": 8}}, "crop_size=8"),
         ({"data": {"ignore_label": -1}}, "ignore_label=-1"),
         ({"optimize": {"label_smoothing": 0.1}}, "0 for a segmenter"),
-        ({"precision": "mixed_float16"}, "a model that is loaded"),
+        ({"precision": "float16"}, "precision must be one of .*='float16'"),
         (
             {
                 "segmenter": {"name": "KANetSegmenter"},

@@ -9,6 +9,7 @@ from kanets.augment import Augmentation
 from kanets.recipes import supervised
 from kanets.recipes.files import arguments
 from kanets.recipes.folder import load
+from kanets.recipes.pretrained import pretrained
 from kanets.recipes.rules import NETS
 
 
@@ -38,14 +39,14 @@ def _load(recipe):
     return train_set, validation_set
 
 
-def _build(recipe, train_set):
+def _build(recipe, train_set, say=print):
     options = arguments(recipe.model)
     name = options.pop("name")
     shape = (*train_set.image_size, 3)
-    classes = len(train_set.class_names)
+    names = train_set.class_names
     if name in NETS:
-        return NETS[name](input_shape=shape, classes=classes, **options)
-    return supervised.pretrained(recipe, name, classes, shape, **options)
+        return NETS[name](input_shape=shape, classes=len(names), **options)
+    return pretrained(recipe, name, names, shape, say, **options)
 
 
 def _loss(recipe, train_set):

@@ -71,11 +71,16 @@ class FineTune:
         norm_momentum: of the moving statistics of batch norm, of a model that
             is loaded. A small set has few steps an epoch, and Keras's 0.99
             would go on describing the pictures the model came from.
+        new_head: whether the last layer starts anew. "auto": unless the
+            classes of the data are those of the model, by their names, in any
+            order; True: always; False: never, so that outputs whose names are
+            others stand for the classes of the data in their order.
     """
 
     frozen_epochs: int = 0
     layer_decay: float = 1.0
     norm_momentum: float = 0.9
+    new_head: bool | str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +92,8 @@ class Recipe:
             model to start from) and, for the nets, their arguments; "none" is
             None.
         epochs, batch_size, seed: integers.
-        precision: one of `rules.PRECISIONS`. A model
-            that is started from keeps the one it was saved with.
+        precision: one of `rules.PRECISIONS`. Under "float32", a model that is
+            started from keeps the one it was saved with.
         jit_compile: "auto" (Keras decides), True or False.
         keep: which epoch becomes `best/`: "best" by validation accuracy (the
             last where the source has a test set in its place, which chooses

@@ -27,7 +27,6 @@ def check_classifier(recipe):
     _apply(
         ("model", recipe.model, named, _NET_RULE),
         *_run(recipe),
-        _precision(recipe.precision, named and recipe.model["name"] in NETS),
         *_supervised(recipe),
         _choice("augment.flip", augment.flip, (True, False)),
         _count("augment.crop", augment.crop, 0),
@@ -47,7 +46,6 @@ def check_segmenter(recipe):
     _apply(
         ("segmenter", recipe.segmenter, named, _NET_RULE),
         *_run(recipe),
-        _precision(recipe.precision, fresh),
         *_supervised(recipe),
         (
             "finetune.frozen_epochs",
@@ -91,7 +89,6 @@ def check_gan(recipe):
             f"a section with fields among {sorted(GAN_ARGUMENTS)}",
         ),
         *_run(recipe),
-        _precision(recipe.precision, True),
         _choice("flip", recipe.flip, (True, False)),
         _count("steps_per_epoch", recipe.steps_per_epoch, 0),
         _count("optimize.discriminator_steps", optimize.discriminator_steps),
@@ -132,6 +129,7 @@ def _run(recipe):
         _count("epochs", recipe.epochs),
         _count("batch_size", recipe.batch_size),
         _count("seed", recipe.seed, 0),
+        _choice("precision", recipe.precision, PRECISIONS),
         _choice("jit_compile", recipe.jit_compile, ("auto", True, False)),
     ]
 
@@ -162,16 +160,8 @@ def _supervised(recipe):
             "in (0, 1]",
         ),
         _number("finetune.norm_momentum", finetune.norm_momentum, 1),
+        _choice("finetune.new_head", finetune.new_head, ("auto", True, False)),
     ]
-
-
-def _precision(precision, fresh):
-    return (
-        "precision",
-        precision,
-        precision in PRECISIONS and (precision == "float32" or fresh),
-        f'one of {PRECISIONS}, and "float32" for a model that is loaded',
-    )
 
 
 def _choice(name, value, allowed):

@@ -8,6 +8,7 @@ from kanets.losses import SegmentationCrossentropy, median_frequency_weights
 from kanets.nets import KANetSegmenter
 from kanets.recipes import supervised
 from kanets.recipes.files import arguments
+from kanets.recipes.pretrained import pretrained
 
 
 def train_segmenter(recipe, directory, verbose=1):
@@ -41,7 +42,7 @@ def _load(recipe):
     return data.augmented(train_set, augmentation), validation_set
 
 
-def _build(recipe, train_set):
+def _build(recipe, train_set, say=print):
     options = arguments(recipe.segmenter)
     name = options.pop("name")
     # Crops to train on, whole pictures to validate on: the size stays open.
@@ -50,13 +51,15 @@ def _build(recipe, train_set):
     if recipe.augment.crop_size is None:
         size = recipe.data.image_size or size
     shape = (*size, 3)
-    classes = len(train_set.class_names)
+    names = train_set.class_names
     if name != "KANetSegmenter":
-        return supervised.pretrained(recipe, name, classes, shape, **options)
+        return pretrained(recipe, name, names, shape, say, **options)
     backbone = options.pop("backbone", None)
     if backbone is not None:
         backbone = zoo.load_model(backbone)
-    return KANetSegmenter(shape, classes=classes, backbone=backbone, **options)
+    return KANetSegmenter(
+        shape, classes=len(names), backbone=backbone, **options
+    )
 
 
 def _loss(recipe, train_set):

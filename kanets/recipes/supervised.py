@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from kanets import checkpoints, zoo
+from kanets import checkpoints
 from kanets.optimizers import layer_decay_factors
 from kanets.recipes.folder import (
     claim,
@@ -18,7 +18,6 @@ from kanets.recipes.folder import (
     write_result,
 )
 from kanets.recipes.rules import OPTIMIZERS
-from kanets.zoo.creating import set_norm_momentum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Task:
 
     Attributes:
         load: recipe -> training and validation set, the latter maybe None.
-        build: recipe, training set -> model whose last trained layer is
-            called `predictions`.
+        build: recipe, training set, function that prints -> model whose last
+            trained layer is called `predictions`.
         loss: recipe, training set -> loss.
         metrics: training set -> list of metrics.
         figure: the metric whose greatest value on the validation set marks
@@ -89,7 +88,7 @@ def train(task, recipe, directory, verbose=1):
     with precision(recipe.precision):
         keras.utils.set_random_seed(recipe.seed)
         train_set, validation_set = task.load(recipe)
-        model = task.build(recipe, train_set)
+        model = task.build(recipe, train_set, say)
         say(
             f"{model.name}: {model.count_params():,} parameters; "
             f"{train_set.num_pictures:,} pictures of "
@@ -129,22 +128,6 @@ def train(task, recipe, directory, verbose=1):
     return result
 
 
-def pretrained(recipe, name, classes, input_shape, **options):
-    """A model to start from, with a new head and the recipe's norm momentum.
-
-    Args:
-        recipe: the recipe, for its section `finetune`.
-        name, **options: of `kanets.create_model`.
-        classes: of the new head.
-        input_shape: (H, W, 3), sizes may be None.
-    """
-    model = zoo.create_model(
-        name, num_classes=classes, input_shape=input_shape, **options
-    )
-    set_norm_momentum(model, recipe.finetune.norm_momentum)
-    return model
-
-
 @dataclasses.dataclass(frozen=True)
 class _Phase:
     first_epoch: int
@@ -179,6 +162,10 @@ def _fit(
         loss=task.loss(recipe, train_set),
         metrics=task.metrics(train_set),
         jit_compile=recipe.jit_compile,
+    )
+    part = "the head alone" if phase.frozen else "all layers"
+    printer(verbose)(
+        f"Compiling the training step of {part}; the first takes a while."
     )
     if initial_epoch > phase.first_epoch:
         checkpoints.restore(directory, model)

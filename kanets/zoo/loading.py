@@ -10,6 +10,8 @@ from kanets.zoo.entries import newer
 from kanets.zoo.saving import check_class_names, check_finite
 from kanets.zoo.sources import checked_weights, locate, one_line
 
+LABELS = "labels.txt"
+
 
 def load_model(source):
     """The model of a name, a model folder, a run, a file or an address.
@@ -44,6 +46,18 @@ def load_model(source):
     return read(locate(source))
 
 
+def saved_class_names(source):
+    """The labels that `load_model` would give a model, or None.
+
+    Args:
+        source: as in `load_model`; the model itself is not read.
+
+    Raises:
+        ValueError: as in `load_model`, where there is nothing to load.
+    """
+    return _labels(locate(source).path)
+
+
 def read(located):
     """The model of a `Located`."""
     path = located.path
@@ -75,13 +89,18 @@ def _architecture(folder):
 
 
 def _with_labels(model, path):
-    labels = path / "labels.txt"
-    if labels.exists():
-        text = labels.read_text(encoding="utf-8")
-        names = tuple(text.removesuffix("\n").split("\n"))
-        check_class_names(model, names, labels)
+    names = _labels(path)
+    if names is not None:
+        check_class_names(model, names, path / LABELS)
         model.class_names = names
     return model
+
+
+def _labels(path):
+    if not (path / LABELS).exists():
+        return None
+    text = (path / LABELS).read_text(encoding="utf-8")
+    return tuple(text.removesuffix("\n").split("\n"))
 
 
 @contextlib.contextmanager

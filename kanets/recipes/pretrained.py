@@ -1,0 +1,94 @@
+"""The model that a recipe starts from, with its own head or a new one."""
+
+import keras
+
+from kanets import zoo
+from kanets.zoo.creating import HEAD, set_norm_momentum
+
+
+def pretrained(recipe, name, class_names, input_shape, say, **options):
+    """A model to start from, as the recipe's section `finetune` says.
+
+    Args:
+        recipe: the recipe; a `precision` other than "float32" takes the place
+            of the one the model was saved with.
+        name, **options: of `kanets.create_model`.
+        class_names: of the data, in the order of the labels.
+        input_shape: (H, W, 3), sizes may be None.
+        say: function that prints which head it is, and why.
+
+    Returns:
+        A `keras.Model` of as many outputs as there are class names. Where its
+        head is kept it has `class_names`, those of the data.
+
+    Raises:
+        ValueError: what `create_model` raises; a head to keep that has not as
+            many outputs as there are class names.
+    """
+    classes = len(class_names)
+    loaded = options.get("pretrained", True)
+    known = zoo.saved_class_names(name) if loaded else None
+    new_head, why = _choose(recipe.finetune.new_head, known, class_names)
+    model = zoo.create_model(
+        name,
+        num_classes=classes if new_head else None,
+        input_shape=input_shape,
+        dtype=None if recipe.precision == "float32" else recipe.precision,
+        **options,
+    )
+    if new_head:
+        say(f"A new head for {classes} classes{why}.")
+    else:
+        _keep_head(model, known, class_names)
+        say(f"The head is kept{why}.")
+    set_norm_momentum(model, recipe.finetune.norm_momentum)
+    return model
+
+
+def _choose(new_head, known, class_names):
+    """Whether the head is to be new, and why."""
+    if new_head != "auto":
+        return new_head, f", as new_head = {str(new_head).lower()} says"
+    if known is None:
+        return True, ": the model has no class names"
+    if sorted(known) == sorted(class_names):
+        why = f": the model has the same {len(known)} classes"
+        if list(known) != list(class_names):
+            why += " in another order; its outputs are put in that of the data"
+        return False, why
+    if _folded(known) == _folded(class_names):
+        return True, (
+            ": the model's differ in capitals or spaces; with "
+            "new_head = false its head is kept"
+        )
+    return True, ": the model has others"
+
+
+def _folded(names):
+    return sorted("".join(name.split()).casefold() for name in names)
+
+
+def _keep_head(model, known, class_names):
+    """Puts the outputs, if they have names, in the order of the data."""
+    head, outputs = model.get_layer(HEAD), model.outputs[0].shape[-1]
+    if outputs != len(class_names):
+        raise ValueError(
+            "finetune.new_head may be false where the model has as many "
+            f"classes as the data. Received: new_head=False, {model.name!r} "
+            f"of {outputs} classes, data of {len(class_names)}"
+        )
+    if known is not None and sorted(known) == sorted(class_names):
+        order = _order(known, class_names)
+        for weight in head.weights:
+            weight.assign(keras.ops.take(weight, order, axis=-1))
+    model.class_names = tuple(class_names)
+
+
+def _order(known, class_names):
+    """Where each of the class names stands among those known."""
+    theirs, ours = (
+        sorted(range(len(names)), key=names.__getitem__)
+        for names in (known, class_names)
+    )
+    places = dict(zip(ours, theirs, strict=True))
+    return [places[label] for label in range(len(class_names))]
