@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kanets import checkpoints, cli, data, recipes, zoo
-from tests.backends import to_numpy
+from tests.backends import needs_tensorflow, to_numpy
 from tests.photos import write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -579,6 +579,27 @@ def test_a_loaded_model_in_mixed_precision(tmp_path, photos, base):
     # Under the default, it stays what it is.
     again = tuned(photos, tmp_path / "run", tmp_path / "again")
     assert again.get_layer("conv").compute_dtype == "bfloat16"
+
+
+@needs_tensorflow
+def test_the_training_step_is_traced_once(tmp_path, photos, base, monkeypatch):
+    traced = []
+    original = keras.Model.train_step
+
+    def train_step(self, data):
+        traced.append(len(self.trainable_variables))
+        return original(self, data)
+
+    monkeypatch.setattr(keras.Model, "train_step", train_step)
+    plan = recipe(
+        photos,
+        model={"name": str(base)},
+        epochs=3,  # of batches of 5, 5, 5, 5 and 4
+        optimize={"name": "adamw", "learning_rate": 1e-3, "average": 0.9},
+        finetune={"frozen_epochs": 1},
+    )
+    recipes.train(plan, tmp_path / "run", verbose=0)
+    assert traced == [2, 6]
 
 
 def test_the_frozen_body_does_not_move(tmp_path, photos):

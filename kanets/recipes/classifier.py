@@ -59,6 +59,6 @@ TASK = supervised.Task(
     load=_load,
     build=_build,
     loss=_loss,
-    metrics=lambda train_set: ["accuracy"],
+    metrics=lambda train_set: [keras.metrics.CategoricalAccuracy("accuracy")],
     figure="accuracy",
 )

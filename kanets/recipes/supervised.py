@@ -163,6 +163,8 @@ def _fit(
         metrics=task.metrics(train_set),
         jit_compile=recipe.jit_compile,
     )
+    # TensorFlow traces a step that makes variables a second time.
+    model.optimizer.build(model.trainable_variables)
     part = "the head alone" if phase.frozen else "all layers"
     printer(verbose)(
         f"Compiling the training step of {part}; the first takes a while."
