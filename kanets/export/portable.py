@@ -25,7 +25,7 @@ import numpy as np
 
 from kanets.data.arrays import check_floats
 from kanets.export import bundle, classifier, generator, runtimes, segmenter
-from kanets.export.precision import check_precision
+from kanets.export.precision import check_precision, in_precision
 
 LITERT_PRECISIONS = ("float32", "float16", "int8")
 OPENVINO_PRECISIONS = ("float32", "float16")
@@ -227,6 +227,8 @@ def _graph(model, directory, class_names, image_size, from_logits):
     directory = pathlib.Path(directory)
     if directory.exists():
         raise bundle.exists(directory)
+    if any(_is_mixed(layer) for layer in model._flatten_layers()):
+        model = in_precision(model, "float32")
     if generator.is_generator(model):
         bundle.check_options(
             "generator", image_size=image_size, from_logits=from_logits
@@ -258,6 +260,10 @@ def _graph(model, directory, class_names, image_size, from_logits):
         answer,
         tuple(body.input_signature),
     )
+
+
+def _is_mixed(layer):
+    return bool(layer.weights) and layer.compute_dtype != layer.variable_dtype
 
 
 def _open_or_resolved(model, image_size):

@@ -108,6 +108,18 @@ def test_a_classifier(name, model, tmp_path):
 
 
 @pytest.mark.parametrize("name", EXPORTS)
+def test_mixed_precision_leaves_in_float32(name, model, tmp_path):
+    mixed = kanets.create_model(
+        kanets.save_model(model, tmp_path / "model"), dtype="mixed_bfloat16"
+    )
+    assert mixed.layers[2].compute_dtype == "bfloat16"
+    run = runtimes.load(EXPORTS[name][0](mixed, tmp_path / "small"))
+    found = run(images=pictures(1))["probabilities"]
+    expected = model.predict(pictures(1), verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EXPORTS)
 def test_a_segmenter(name, tmp_path):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((12, 16, 3))
