@@ -165,10 +165,11 @@ def _fit(
     )
     # TensorFlow traces a step that makes variables a second time.
     model.optimizer.build(model.trainable_variables)
-    part = "the head alone" if phase.frozen else "all layers"
-    printer(verbose)(
-        f"Compiling the training step of {part}; the first takes a while."
-    )
+    if initial_epoch < phase.last_epoch:
+        part = "the head alone" if phase.frozen else "all layers"
+        printer(verbose)(
+            f"Compiling the training step of {part}; the first takes a while."
+        )
     if initial_epoch > phase.first_epoch:
         checkpoints.restore(directory, model)
     average = None
