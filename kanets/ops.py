@@ -19,6 +19,7 @@ import keras
 from keras import ops
 
 from ylg.ops.attention import check_implementation, require_jax
+from ylg.ops.scale import logit_scale
 
 IMPLEMENTATIONS = ("auto", "xla", "pallas")
 _MASKED = -1e30  # added in float32 only: exp() of it is exactly zero
@@ -126,7 +127,7 @@ def attention(query, key, value, num_heads=1, scale=None, key_mask=None):
     Cost: O(Q·T·C) time, O(N·Q·T) memory.
     """
     head_dim = _head_dim(query.shape[-1], value.shape[-1], num_heads)
-    scale = _logit_scale(scale, head_dim)
+    scale = logit_scale(scale, head_dim)
     dtype = value.dtype
     if keras.backend.standardize_dtype(query.dtype) == "float16":
         query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
@@ -368,7 +369,7 @@ def _fused_attention(query, key, value, num_heads, scale, key_mask):
     heads = (_split_heads(t, num_heads) for t in (query, key, value))
     if num_heads == 1:
         heads = (t[:, None] for t in heads)
-    output = pallas.shared_attention(*heads, _logit_scale(scale, head_dim))
+    output = pallas.shared_attention(*heads, logit_scale(scale, head_dim))
     return _merge_heads(output), None
 
 
@@ -476,16 +477,3 @@ def _head_dim(channels, value_channels, num_heads):
             f"value channels={value_channels}"
         )
     return channels // num_heads
-
-
-def _logit_scale(scale, head_dim):
-    if scale is None:
-        return 1.0
-    if scale == "rsqrt":
-        return head_dim**-0.5
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
-        raise ValueError(
-            'scale must be None, "rsqrt" or a number. '
-            f"Received: scale={scale!r}"
-        )
-    return float(scale)

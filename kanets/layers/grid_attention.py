@@ -9,6 +9,7 @@ import keras
 
 from kanets import ops
 from ylg.ops.attention import check_implementation
+from ylg.ops.scale import check_scale
 
 _MAP_NAMES = {"q": "query", "k": "key", "v": "value", "o": "output"}
 _OPERATORS = {"kv": ops.kao_kv, "qkv": ops.kao_qkv}
@@ -42,15 +43,7 @@ class _GridAttention(keras.layers.Layer):
                 'projections must be letters of "qkvo", each once at most. '
                 f"Received: projections={projections!r}"
             )
-        if not (
-            scale is None
-            or scale == "rsqrt"
-            or (isinstance(scale, int | float) and not isinstance(scale, bool))
-        ):
-            raise ValueError(
-                'scale must be None, "rsqrt" or a number. '
-                f"Received: scale={scale!r}"
-            )
+        check_scale(scale)
         self.num_heads = num_heads
         self.projections = projections
         self.scale = scale

@@ -12,6 +12,7 @@ from ylg import patterns as patterns_
 from ylg.layers.spectral_normalization import SpectralNormalization
 from ylg.ops import pattern_attention
 from ylg.ops.attention import check_implementation
+from ylg.ops.scale import check_scale
 
 
 class _PatternAttention2D(keras.layers.Layer):
@@ -36,12 +37,7 @@ class _PatternAttention2D(keras.layers.Layer):
                     f"{name} must be a positive integer. "
                     f"Received: {name}={value!r}"
                 )
-        is_number = isinstance(scale, int | float) and scale is not True
-        if not (scale is None or scale == "rsqrt" or is_number):
-            raise ValueError(
-                'scale must be None, "rsqrt" or a number. '
-                f"Received: scale={scale!r}"
-            )
+        check_scale(scale)
         check_implementation(implementation)
         self.num_heads = num_heads
         self.pool_size = pool_size
@@ -135,13 +131,10 @@ class _PatternAttention2D(keras.layers.Layer):
         query = self._project(self.theta, inputs, training)
         key = self._pooled(self._project(self.phi, inputs, training))
         value = self._pooled(self._project(self.g, inputs, training))
-        scale = 1.0 if self.scale is None else self.scale
-        if scale == "rsqrt":
-            scale = self.key_dim**-0.5
         return pattern_attention(
             *(self._tokens(x) for x in (query, key, value)),
             patterns,
-            scale=scale,
+            scale=self.scale,
             implementation=self.implementation,
             return_weights=return_weights,
         )

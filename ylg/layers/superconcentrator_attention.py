@@ -153,7 +153,7 @@ class SuperconcentratorAttention(keras.layers.Layer):
                 for t in (query(normed), key(keys), value(keys))
             ),
             pattern,
-            scale=head_dim**-0.5,
+            scale="rsqrt",
         )
         return x + output(ops.reshape(attended, (-1, *x.shape[1:])))
 

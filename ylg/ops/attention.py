@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from ylg.ops import reference, xla
+from ylg.ops.scale import logit_scale
 from ylg.patterns import Pattern
 
 
@@ -44,8 +45,9 @@ def pattern_attention(
         key: float tensor (B, n_k, N, D).
         value: float tensor (B, n_k, N, E); E need not be D.
         patterns: a `ylg.patterns.Pattern` for all heads, or a list of N.
-        scale: float. 1.0, as in SAGAN, is not the 1 / sqrt(D) of
-            Transformers.
+        scale: factor of the scores: a number (1.0, as in SAGAN, is not the
+            1 / sqrt(D) of Transformers), "rsqrt" for 1 / sqrt(D), or None
+            for no factor.
         implementation: "xla", "pallas" (JAX alone: kernels that keep the
             scores on the chip, see `ylg.ops.pallas`), "reference" (masked
             dense, O(n_q n_k)) or "auto", which is "xla" as long as none has
@@ -58,8 +60,9 @@ def pattern_attention(
         pattern), in the layout of `pattern.neighbours`; see `dense_weights`.
 
     Raises:
-        ValueError: shapes that do not fit each other or the patterns, an
-            unknown implementation, or "pallas" on a backend other than JAX.
+        ValueError: shapes that do not fit each other or the patterns, a
+            `scale` of another kind, an unknown implementation, or "pallas" on
+            a backend other than JAX.
 
     Cost: time and memory O(edges (D + E)), which is O(n sqrt n (D + E)) for
     the patterns of `ylg.patterns`. With "pallas", memory O(n (D + E)).
@@ -79,6 +82,7 @@ def pattern_attention(
         require_jax()
     query, key, value = map(ops.convert_to_tensor, (query, key, value))
     patterns = _check(query, key, value, patterns)
+    scale = logit_scale(scale, query.shape[3])
     attend = IMPLEMENTATIONS[implementation]
     # Heads before tokens: then each head's tokens lie together.
     query, key, value = (
