@@ -44,7 +44,9 @@ class Pattern:
 
     @functools.cached_property
     def neighbours(self):
-        return _constant(self._neighbours(), np.int32)
+        neighbours = self._neighbours().astype(np.int32, copy=False)
+        neighbours.setflags(write=False)
+        return neighbours
 
     @property
     def num_queries(self):
@@ -82,6 +84,8 @@ class GroupPattern(Pattern):
         query_groups: int32 [G, P], every query exactly once; -1 is padding.
         key_groups: int32 [G, R]; -1 is padding.
         visible: bool [P, R], what the p-th query of any group sees.
+        sees_all: whether that is all of the group's keys. Given None for
+            `visible` it is, and `visible` takes no memory.
     """
 
     def __init__(
@@ -89,12 +93,31 @@ class GroupPattern(Pattern):
     ):
         self.query_groups = _constant(query_groups, np.int32)
         self.key_groups = _constant(key_groups, np.int32)
-        self.visible = _constant(visible, bool)
+        if visible is None:
+            shape = (self.query_groups.shape[1], self.key_groups.shape[1])
+            self.visible, self.sees_all = np.broadcast_to(True, shape), True
+        else:
+            self.visible = _constant(visible, bool)
+            self.sees_all = bool(np.all(self.visible))
         super().__init__(name, query_shape, key_shape)
+
+    @functools.cached_property
+    def has_empty_rows(self):
+        present = self.key_groups >= 0
+        if self.sees_all:
+            sees = present.any(axis=1, keepdims=True)
+        else:
+            sees = present @ self.visible.T  # of truth values: "any of both"
+        return bool(np.any((self.query_groups >= 0) & ~sees))
 
     def _neighbours(self):
         groups, places = np.divmod(self.query_slots, len(self.visible))
-        return np.where(self.visible[places], self.key_groups[groups], -1)
+        if not self.sees_all:
+            return np.where(self.visible[places], self.key_groups[groups], -1)
+        if len(self.key_groups) == 1:  # equal rows, which are stored once
+            shape = (self.num_queries, self.key_groups.shape[1])
+            return np.broadcast_to(self.key_groups, shape)
+        return self.key_groups[groups]
 
     @functools.cached_property
     def query_slots(self):
@@ -116,6 +139,10 @@ class SummaryPattern(Pattern):
         self.summary = _constant(summary, np.int32)
         self.own = _constant(own, np.int32)
         super().__init__(name, query_shape, key_shape)
+
+    @functools.cached_property
+    def has_empty_rows(self):
+        return not self.summary.size and bool(np.any(self.own < 0))
 
     def _neighbours(self):
         shape = (self.num_queries, len(self.summary))
@@ -172,7 +199,7 @@ class NeighbourPattern(Pattern):
                 f"neighbours[{row}]={neighbours[row].tolist()}"
             )
         super().__init__(name, query_shape, key_shape)
-        self._given = neighbours
+        self._given = _constant(neighbours, np.int32)
 
     def _neighbours(self):
         return self._given
@@ -498,10 +525,9 @@ def _strided_window(query_shape, key_shape, stride, alignment):
 @functools.lru_cache(maxsize=256)
 def _strided_repetitive(query_shape, key_shape, stride, alignment):
     classes = np.ascontiguousarray(_blocks(esa_order(key_shape), stride).T)
-    groups, copies = _query_groups(query_shape, key_shape, alignment, classes)
-    visible = np.ones((copies * classes.shape[1], classes.shape[1]), bool)
+    groups, _ = _query_groups(query_shape, key_shape, alignment, classes)
     return GroupPattern(
-        "strided_repetitive", query_shape, key_shape, groups, classes, visible
+        "strided_repetitive", query_shape, key_shape, groups, classes, None
     )
 
 
@@ -509,8 +535,7 @@ def _strided_repetitive(query_shape, key_shape, stride, alignment):
 def _dense(query_shape, key_shape):
     queries = np.arange(math.prod(query_shape))[None]
     keys = np.arange(math.prod(key_shape))[None]
-    visible = np.ones((queries.size, keys.size), bool)
-    return GroupPattern("dense", query_shape, key_shape, queries, keys, visible)
+    return GroupPattern("dense", query_shape, key_shape, queries, keys, None)
 
 
 def _blocks(order, size):

@@ -1,12 +1,19 @@
 """Patterns, against the official masks and their definitions."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ylg import patterns
-from ylg.patterns import PATTERNS, NeighbourPattern, ylg_heads
+from ylg.patterns import (
+    PATTERNS,
+    GroupPattern,
+    NeighbourPattern,
+    SummaryPattern,
+    ylg_heads,
+)
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "ylg_masks.npz")
 OFFICIAL = {
@@ -210,6 +217,47 @@ def test_neighbour_pattern():
     np.testing.assert_array_equal(pattern.mask(), expected)
     assert pattern.num_edges == 3
     assert "mine (2,) x (3,)" in repr(pattern)
+
+
+GROUPS = np.array([[0, 1, 2], [3, 4, -1]])
+HALF = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 1]]) > 0
+
+
+@pytest.mark.parametrize(
+    "pattern, expected",
+    (
+        *((make((5, 4), (3, 2)), False) for make in PATTERNS.values()),
+        (GroupPattern("a", (5,), (5,), GROUPS, GROUPS, HALF), True),
+        (GroupPattern("b", (5,), (6,), GROUPS, [[0, 1, 2]] * 2, HALF), False),
+        (GroupPattern("c", (5,), (6,), GROUPS, GROUPS, None), False),
+        (GroupPattern("d", (5,), (6,), GROUPS, GROUPS * 0 - 1, None), True),
+        (GroupPattern("e", (3,), (3,), GROUPS[:1], GROUPS[:1], ~HALF), False),
+        (SummaryPattern("f", (2,), (2,), [], [0, -1]), True),
+        (SummaryPattern("g", (2,), (2,), [], [1, 0]), False),
+        (NeighbourPattern([[0, -1], [-1, -1]]), True),
+        (NeighbourPattern([[0, -1], [-1, 0]]), False),
+    ),
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_empty_rows(pattern, expected):
+    assert pattern.has_empty_rows is expected
+    assert pattern.has_empty_rows == (not pattern.mask().any(axis=1).all())
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_what_a_pattern_keeps_is_small(name):
+    """Patterns stay in a cache: an n x n array of one would, too."""
+    grid, edges = (63, 65), 64**3  # of no other test
+    tracemalloc.start()
+    pattern = PATTERNS[name](grid)
+    assert not pattern.has_empty_rows
+    found, peak = tracemalloc.get_traced_memory()
+    assert pattern.neighbours.shape[0] == pattern.num_queries
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found < 2**20 and peak < 2**22
+    assert kept < 2**20 + 2 * 4 * edges  # a window is padded to twice its size
+    assert peak < pattern.num_queries * pattern.num_keys / 4
 
 
 @pytest.mark.parametrize(

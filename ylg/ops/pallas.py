@@ -124,7 +124,8 @@ def _layout(pattern):
         )
     if not isinstance(pattern, GroupPattern):
         return None
-    visible = _interval(pattern.visible)
+    # One row stands for all where they are equal, and may be n x n.
+    visible = _interval(pattern.visible[: 1 if pattern.sees_all else None])
     present = _interval(pattern.key_groups >= 0)
     if visible is None or present is None:
         return None

@@ -30,7 +30,7 @@ def _group_attention(query, key, value, pattern, scale, return_weights):
     query = _grouped(query, pattern.query_groups)
     key = _grouped(key, pattern.key_groups)
     value = _grouped(value, pattern.key_groups)
-    visible = None if np.all(pattern.visible) else pattern.visible
+    visible = None if pattern.sees_all else pattern.visible
     if np.any(pattern.key_groups < 0):
         # Padding is seen by nobody, but for the groups' padding queries.
         present = (pattern.key_groups >= 0)[:, None]
