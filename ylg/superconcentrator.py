@@ -6,6 +6,7 @@ of Pippenger's construction (1977) are certified by Tanner's bound (1984);
 """
 
 import functools
+import hashlib
 
 import numpy as np
 
@@ -17,6 +18,7 @@ INPUT_DEGREE, MIDDLE_DEGREE = 6, 8
 EIGENVALUE_BOUND = 24  # 2 * 6**2 - 6 * 8
 MARGIN = 1e-6  # thousands of times what rounding does to the eigenvalues
 ATTEMPTS = 200
+_PASSED = {}  # from the digest of a multigraph to whether it passes
 
 
 class Superconcentrator:
@@ -54,6 +56,9 @@ class Superconcentrator:
             version of NumPy.
         base_size: the largest size that is made complete bipartite. With 34
             there are fewest edges.
+        certificate: None to certify the graph, or `certificate` of an equal
+            one that was: the graph is drawn and compared with it, and not
+            certified again. `is_certified()` does not rely on it.
 
     Attributes:
         sizes: list of int: n, m, ...; each has one level of the following.
@@ -64,20 +69,23 @@ class Superconcentrator:
         concentrators: list of int [n', 6], the multigraphs that were
             certified: the middle vertices of each input.
         seeds_tried: list of int, how many it took.
+        certificate: dict of what JSON holds: `n`, `seeds_tried`, and a
+            `digest` of `n` and the concentrators, of which all edges follow.
 
     Raises:
-        ValueError: `n`, `seed` or `base_size` out of range.
+        ValueError: `n`, `seed` or `base_size` out of range; a certificate of
+            another graph than the one that was drawn.
         RuntimeError: no seed passes, which no n up to 4096 has been seen to do.
 
-    Cost: O(n) edges, O(log n) steps. The certificate takes O(n²) memory and
-    O(n³) time, once: seconds for n = 4096.
+    Cost: O(n) edges, O(log n) steps. To certify takes O(n²) memory and O(n³)
+    time, seconds for n = 4096, once for a process and not with a certificate.
 
     References: Pippenger, "Superconcentrators", SIAM J. Comput. 6, 1977;
     Tanner, "Explicit concentrators from generalized N-gons", SIAM J. Algebraic
     Discrete Methods 5, 1984.
     """
 
-    def __init__(self, n, seed=0, base_size=34):
+    def __init__(self, n, seed=0, base_size=34, certificate=None):
         least = {"n": (n, 1), "seed": (seed, 0), "base_size": (base_size, 1)}
         for name, (value, low) in least.items():
             if not isinstance(value, int) or value < low:
@@ -85,11 +93,16 @@ class Superconcentrator:
                     f"{name} must be an integer >= {low}. "
                     f"Received: {name}={value!r}"
                 )
+        tries = None if certificate is None else iter(_tries(certificate))
         self.n = n
         self.sizes, self.concentrators, self.seeds_tried = [n], [], []
         self.down, self.up = [], []
         while n > base_size and (m := 3 * -(-n // 4)) < n:
-            concentrator, tried = _concentrator(m // 3, seed)
+            if tries is None:
+                concentrator, tried = _concentrator(m // 3, seed)
+            else:  # a level too many or too few is another graph, see below
+                tried = next(tries, 1)
+                concentrator = _draw(m // 3, seed, tried)
             inputs, edge = np.divmod(np.arange(INPUT_DEGREE * n), INPUT_DEGREE)
             pairs = np.stack([inputs, concentrator[inputs, edge]], axis=1)
             pairs = np.unique(pairs, axis=0)
@@ -102,6 +115,26 @@ class Superconcentrator:
             self.seeds_tried.append(tried)
             n = m
         self.base = _pattern("base", np.argwhere(np.ones((n, n))), n, n)
+        if tries is not None and certificate != self.certificate:
+            raise ValueError(
+                "The certificate must be that of the graph that was drawn, "
+                f"{self.certificate}. Received: certificate={certificate!r}"
+            )
+
+    @property
+    def certificate(self):
+        digest = _digest(np.array([self.n]), *self.concentrators)
+        tried = list(self.seeds_tried)
+        return {"n": self.n, "seeds_tried": tried, "digest": digest}
+
+    def is_certified(self):
+        """Whether all concentrators pass Tanner's bound, computed anew."""
+        return all(
+            _passes(concentrator, m)
+            for concentrator, m in zip(
+                self.concentrators, self.sizes[1:], strict=True
+            )
+        )
 
     @property
     def steps(self):
@@ -139,21 +172,57 @@ class Superconcentrator:
 
 def _concentrator(quarter, seed):
     """int [n', 6], the middle vertices of n' = 4 quarter inputs; and tries."""
-    n, m = 4 * quarter, 3 * quarter
-    for attempt in range(ATTEMPTS):
-        # RandomState never changes its numbers: saved layers find their graph.
-        random = np.random.RandomState([seed, n, attempt])
-        slots = random.permutation(np.repeat(np.arange(m), MIDDLE_DEGREE))
-        concentrator = slots.reshape(n, INPUT_DEGREE)
-        if _is_certified(concentrator, m):
-            return concentrator, attempt + 1
+    for tried in range(1, ATTEMPTS + 1):
+        concentrator = _draw(quarter, seed, tried)
+        if _is_certified(concentrator, 3 * quarter):
+            return concentrator, tried
     raise RuntimeError(
         f"None of {ATTEMPTS} random graphs passed Tanner's bound. "
-        f"Received: n={n}, seed={seed}"
+        f"Received: n={4 * quarter}, seed={seed}"
     )
 
 
+def _draw(quarter, seed, tried):
+    """The random multigraph of the last of so many tries."""
+    n, m = 4 * quarter, 3 * quarter
+    # RandomState never changes its numbers: saved layers find their graph.
+    random = np.random.RandomState([seed, n, tried - 1])
+    slots = random.permutation(np.repeat(np.arange(m), MIDDLE_DEGREE))
+    return slots.reshape(n, INPUT_DEGREE)
+
+
+def _tries(certificate):
+    """`seeds_tried` of a certificate, which may come from a file."""
+    known = isinstance(certificate, dict)
+    tries = certificate.get("seeds_tried") if known else None
+    if not isinstance(tries, list) or any(
+        not isinstance(tried, int) or not 1 <= tried <= ATTEMPTS
+        for tried in tries
+    ):
+        raise ValueError(
+            "certificate must be that of a Superconcentrator, with a list "
+            f"seeds_tried of integers in 1..{ATTEMPTS}. "
+            f"Received: certificate={certificate!r}"
+        )
+    return tries
+
+
+def _digest(*arrays):
+    joined = hashlib.sha256()
+    for array in arrays:
+        joined.update(array.astype("<i8").tobytes())
+    return joined.hexdigest()
+
+
 def _is_certified(concentrator, m):
+    """Whether it passes, computed once for a multigraph."""
+    digest = _digest(np.array([m]), concentrator)
+    if digest not in _PASSED:
+        _PASSED[digest] = _passes(concentrator, m)
+    return _PASSED[digest]
+
+
+def _passes(concentrator, m):
     """Whether the eigenvalues s² of AᵀA are below 24, without the first.
 
     The first is dD = 48, of the vector of ones. With 48 taken from it, they

@@ -1,6 +1,7 @@
 """Superconcentrators: certificates, counted paths, steps of attention."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -139,6 +140,51 @@ def test_a_failing_seed_is_followed_by_the_next(monkeypatch):
         superconcentrator, "_is_certified", lambda *_: next(answers)
     )
     assert Superconcentrator(36).seeds_tried == [3]
+
+
+def test_a_graph_is_certified_once(monkeypatch):
+    passes, looked_at = superconcentrator._passes, []
+    monkeypatch.setattr(superconcentrator, "_PASSED", {})
+    monkeypatch.setattr(
+        superconcentrator,
+        "_passes",
+        lambda *graph: looked_at.append(graph) or passes(*graph),
+    )
+    first = Superconcentrator(50, seed=5)
+    assert len(looked_at) == sum(first.seeds_tried) >= 2
+    looked_at.clear()
+    superconcentrator._PASSED.clear()
+    given = json.loads(json.dumps(first.certificate))
+    copy = Superconcentrator(50, seed=5, certificate=given)
+    assert not looked_at and copy.certificate == first.certificate
+    np.testing.assert_array_equal(copy.digraph.edges, first.digraph.edges)
+    assert copy.is_certified() and len(looked_at) == 2
+    copy.concentrators[1] = np.sort(copy.concentrators[1], axis=None)
+    copy.concentrators[1] = copy.concentrators[1].reshape(-1, 6)
+    assert not copy.is_certified()
+    # Nothing is taken over from a certificate: a new graph is looked at.
+    looked_at.clear()
+    Superconcentrator(50, seed=5)
+    assert len(looked_at) == sum(first.seeds_tried)
+    Superconcentrator(50, seed=5)
+    assert len(looked_at) == sum(first.seeds_tried)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"n": 51}, "that was drawn, .*'n': 50.* Received: .*'n': 51"),
+        ({"seeds_tried": [199, 1]}, r"drawn, .*Received: .*\[199, 1\]"),
+        ({"seeds_tried": [1]}, r"drawn, .*Received: .*\[1\]"),
+        ({"seeds_tried": [0, 1]}, r"integers in 1..200. Received: .*\[0, 1\]"),
+        ({"seeds_tried": None}, "Received: .*'seeds_tried': None"),
+        ({"digest": "0"}, "drawn, .*Received: .*'digest': '0'"),
+    ),
+)
+def test_a_certificate_of_another_graph_is_refused(change, message):
+    certificate = {**Superconcentrator(50).certificate, **change}
+    with pytest.raises(ValueError, match=message):
+        Superconcentrator(50, certificate=certificate)
 
 
 def test_equal_arguments_give_the_same_graph():

@@ -11,6 +11,7 @@ from tests.layer_checks import (
     fill_weights,
     random,
 )
+from ylg import superconcentrator
 from ylg.layers.superconcentrator_attention import SuperconcentratorAttention
 from ylg.patterns import esa_order
 
@@ -156,6 +157,36 @@ def test_layer():
         no_gradient=BLIND,
         opt_out=OPT_OUT,
     )
+
+
+def test_loading_and_copying_do_not_certify_again(tmp_path, monkeypatch):
+    inputs = keras.Input((37, 4))
+    model = keras.Model(inputs, SuperconcentratorAttention(2)(inputs))
+    fill_weights(model.weights)
+    model.save(tmp_path / "model.keras")
+
+    def refuse(*_):
+        raise AssertionError("certified again")
+
+    monkeypatch.setattr(superconcentrator, "_is_certified", refuse)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    copy = keras.models.clone_model(loaded)
+    for other in (loaded, copy):
+        other.set_weights(model.get_weights())
+        config = other.layers[-1].get_config()
+        assert config == model.layers[-1].get_config()
+        assert other.layers[-1].graph.digraph.edges.tolist() == (
+            model.layers[-1].graph.digraph.edges.tolist()
+        )
+    config = model.layers[-1].get_config()
+    # Of a file from before there were certificates, of other tokens: proved.
+    for change, shape in (({"certificate": None}, 37), ({}, 38)):
+        layer = SuperconcentratorAttention.from_config({**config, **change})
+        with pytest.raises(AssertionError, match="certified again"):
+            layer.build((None, shape, 4))
+    layer = SuperconcentratorAttention.from_config({**config, "seed": 1})
+    with pytest.raises(ValueError, match="certificate must be that of"):
+        layer.build((None, 37, 4))
 
 
 def test_shape_and_dtype_of_a_sequence():

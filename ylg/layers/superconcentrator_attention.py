@@ -43,6 +43,11 @@ class SuperconcentratorAttention(keras.layers.Layer):
         num_heads: N, a divisor of the channels.
         use_bias: whether the maps have a bias.
         seed: of the graph.
+        certificate: None, or `certificate` of a `Superconcentrator`. A built
+            layer has that of its graph in its configuration, so that a copy
+            or a loaded layer compares its graph with it, and the graph is
+            certified where it is first built. It is of one number of tokens;
+            a layer of another certifies its own.
 
     Call arguments:
         inputs: float tensor (B, n, C) or (B, H, W, C).
@@ -54,7 +59,8 @@ class SuperconcentratorAttention(keras.layers.Layer):
     Raises:
         ValueError: `num_heads` or `seed` out of range; sizes that are
             unknown, or another number of tokens than the layer was built for;
-            channels that `num_heads` does not divide.
+            channels that `num_heads` does not divide; a certificate of
+            another graph.
 
     Cost: O(n C² + n C) time and O(n C) memory, in O(log n) steps one after
     the other: 7 for n = 64, 27 for n = 1024.
@@ -69,7 +75,9 @@ class SuperconcentratorAttention(keras.layers.Layer):
     is that of `ylg.superconcentrator.Superconcentrator`.
     """
 
-    def __init__(self, num_heads=1, use_bias=False, seed=0, **kwargs):
+    def __init__(
+        self, num_heads=1, use_bias=False, seed=0, certificate=None, **kwargs
+    ):
         super().__init__(**kwargs)
         for name, value, low in (
             ("num_heads", num_heads, 1),
@@ -83,6 +91,7 @@ class SuperconcentratorAttention(keras.layers.Layer):
         self.num_heads = num_heads
         self.use_bias = use_bias
         self.seed = seed
+        self.certificate = certificate
 
     def build(self, input_shape):
         tokens, channels = self._sizes(input_shape)
@@ -91,7 +100,12 @@ class SuperconcentratorAttention(keras.layers.Layer):
                 "num_heads must divide the channels. Received: "
                 f"num_heads={self.num_heads}, channels={channels}"
             )
-        self.graph = Superconcentrator(tokens, seed=self.seed)
+        certificate = self.certificate
+        if isinstance(certificate, dict) and certificate.get("n") != tokens:
+            certificate = None
+        self.graph = Superconcentrator(
+            tokens, seed=self.seed, certificate=certificate
+        )
         self._parts = {}
         for step in _STEPS if self.graph.down else ("base",):
             self._add(keras.layers.LayerNormalization, f"{step}_norm", channels)
@@ -175,4 +189,7 @@ class SuperconcentratorAttention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "use_bias": self.use_bias,
             "seed": self.seed,
+            "certificate": (
+                self.graph.certificate if self.built else self.certificate
+            ),
         }
