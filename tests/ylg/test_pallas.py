@@ -279,6 +279,45 @@ def test_layers_take_it(make):
 
 
 @needs_jax
+def test_an_eager_call_is_traced_once(monkeypatch):
+    """Kernels are made for new shapes and options, and not for new numbers."""
+    import jax
+
+    from ylg.ops import pallas
+
+    make, made = pallas._pallas_call, []
+
+    def count(*arguments, **options):
+        made.append(arguments)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(pallas, "_pallas_call", count)
+    floor = patterns.left_floor(17)
+
+    def attend(x, scale):
+        return ops.sum(
+            pattern_attention(
+                x, x, x, floor, scale=scale, implementation="pallas"
+            )
+        )
+
+    slope = jax.grad(attend)
+    layer = KroneckerAttention("kv", implementation="pallas")
+    x, picture = random(1, 17, 1, 3), random(1, 2, 11, 3)
+    for call in (
+        lambda shift: attend(x + shift, 0.5),
+        lambda shift: slope(x + shift, 0.25),
+        lambda shift: layer(picture + shift),
+    ):
+        before = len(made)
+        first = to_numpy(call(0))
+        once = len(made)
+        second = to_numpy(call(1))
+        assert before < once == len(made)
+        assert not np.array_equal(first, second)  # it is no old answer
+
+
+@needs_jax
 @pytest.mark.filterwarnings(
     "ignore:The Pallas Triton backend is deprecated:DeprecationWarning"
 )

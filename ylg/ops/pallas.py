@@ -17,8 +17,8 @@ rounded to the dtype of the values. Products of float32 are exact to float32,
 never TensorFloat-32, which costs speed. The softmax is in float32.
 """
 
+import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,12 @@ TILE = 64  # queries, and keys, of the scores that a program holds
 LOWEST = HIDDEN / 2  # below every score, above what is hidden
 
 
-class Layout(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
     """Which rows of queries and keys meet, in groups; -1 is padding.
+
+    One of a pattern is made once, and equal to nothing but itself: programs
+    are kept by it.
 
     Attributes:
         queries: int [G, P], each query once. P is a multiple of its tile.
@@ -73,7 +77,8 @@ def attention(query, key, value, pattern, scale, return_weights):
     layout = None if return_weights else _layout(pattern)
     if layout is None:
         return xla.attention(query, key, value, pattern, scale, return_weights)
-    return _attention(query, key, value, layout, scale), None
+    options = (layout, float(scale))
+    return _traced_once(_attention, options, query, key, value), None
 
 
 def shared_attention(query, key, value, scale=1.0):
@@ -91,7 +96,8 @@ def shared_attention(query, key, value, scale=1.0):
     Cost: O(n M (D + E)) time, O((n + M) (D + E)) memory.
     """
     layout = _shared_layout(query.shape[2], tuple(range(key.shape[2])))
-    return _attention(query, key, value, layout, scale)
+    options = (layout, float(scale))
+    return _traced_once(_attention, options, query, key, value)
 
 
 def axis_means(x):
@@ -106,7 +112,27 @@ def axis_means(x):
 
     Cost: one read of x, and a tenth to a fifth of it for partial sums.
     """
-    return list(_axis_means(x))
+    return list(_traced_once(_axis_means, (), x))
+
+
+def _traced_once(function, options, *arrays):
+    """function(*arrays, *options), which an eager call does not trace again.
+
+    The kernels of an eager call would be made and compiled at each call, for
+    seconds. Inside another program or a gradient nothing changes.
+
+    Args:
+        function: one of this module.
+        options: tuple of what is no array, hashable.
+        *arrays: arrays, or tuples of them.
+    """
+    return _run(function, options, _platform(), *arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _run(function, options, platform, *arrays):
+    del platform  # one more reason to trace again: kernels depend on it
+    return function(*arrays, *options)
 
 
 @functools.lru_cache(maxsize=256)
@@ -118,7 +144,8 @@ def _layout(pattern):
         layout = _shared_layout(len(own), summary)
         bias = np.where(np.isin(own, pattern.summary), HIDDEN, 0.0)
         padding = layout.queries < 0
-        return layout._replace(
+        return dataclasses.replace(
+            layout,
             own=np.where(padding, -1, own[layout.queries]),
             bias=bias[layout.queries][..., None].astype(np.float32),
         )
@@ -193,7 +220,7 @@ def _attention(query, key, value, layout, scale):
     if layout.own is not None:
         own = _take(key, layout.own), _take(value, layout.own), layout.bias
     output = _attend(
-        float(scale),
+        scale,
         _take(query, layout.queries),
         _take(key, layout.keys),
         _take(value, layout.keys),
@@ -282,7 +309,15 @@ def _attend_forward(scale, query, key, value, own, bounds):
 
 
 def _attend_backward(scale, saved, gradient):
-    query, key, value, own, bounds, output, normaliser = saved
+    own = saved[3]
+    *gradients, d_own = _traced_once(_gradients, (scale,), *saved, gradient)
+    return *gradients, (*d_own, None) if own else (), None
+
+
+def _gradients(
+    query, key, value, own, bounds, output, normaliser, gradient, scale
+):
+    """Of query, key, value, and of the key and value of one's own."""
     delta = output.astype(jnp.float32) * gradient.astype(jnp.float32)
     delta = jnp.sum(delta, axis=3, keepdims=True)
     queries = (query, bounds, gradient, normaliser, delta)
@@ -306,7 +341,7 @@ def _attend_backward(scale, saved, gradient):
     if shared:
         d_key = jnp.sum(d_key, axis=1, keepdims=True).astype(key.dtype)
         d_value = jnp.sum(d_value, axis=1, keepdims=True).astype(value.dtype)
-    return d_query, d_key, d_value, (*d_own, None) if own else (), None
+    return d_query, d_key, d_value, d_own
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
