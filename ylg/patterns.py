@@ -15,10 +15,17 @@ ranks, is Applied to the cells ("ESA", section 3.3). Cells and mask axes are
 always in row-major order.
 
 Every pattern has O(n sqrt n) edges for n = H W.
+
+Their defaults are those of `ylg.layers.LocalSparseAttention2D`: "spatial"
+alignment, and a summary of an incomplete last block. The patterns of the paper
+and of the official code are those of `ylg_heads(..., official=True)`, which is
+alignment="tiled" and partial_block=False.
 """
 
 import functools
 import math
+import sys
+import warnings
 
 import numpy as np
 
@@ -221,7 +228,7 @@ def esa_order(grid):
     return np.argsort(rows + columns, kind="stable").astype(np.int32)
 
 
-def left_floor(shape, key_shape=None, *, stride=None, alignment="tiled"):
+def left_floor(shape, key_shape=None, *, stride=None, alignment=None):
     """Block-local step, left to right.
 
     Rank i sees rank j if both are in the same block of `stride` ranks and
@@ -232,9 +239,11 @@ def left_floor(shape, key_shape=None, *, stride=None, alignment="tiled"):
         key_shape: n or (H, W) of the keys; default that of the queries.
         stride: ranks in a block; default floor(sqrt(num_keys)).
         alignment: the key cell whose row of the pattern a query of a finer
-            grid takes. "tiled": cell q mod num_keys, as in the official
-            model, where neighbouring queries may look at distant keys.
-            "spatial": the key cell that covers the query.
+            grid takes. "spatial", the default: the key cell that covers the
+            query. "tiled": cell q mod num_keys, as in the official model,
+            where neighbouring queries may look at distant keys. That was the
+            default; where it gave another pattern, a DeprecationWarning asks
+            for one of the two.
 
     Returns:
         A `GroupPattern`. Equal arguments give the same object.
@@ -246,7 +255,7 @@ def left_floor(shape, key_shape=None, *, stride=None, alignment="tiled"):
     return _floor("left_floor", shape, key_shape, stride, alignment)
 
 
-def right_floor(shape, key_shape=None, *, stride=None, alignment="tiled"):
+def right_floor(shape, key_shape=None, *, stride=None, alignment=None):
     """Block-local step, right to left: `left_floor` with j >= i."""
     return _floor("right_floor", shape, key_shape, stride, alignment)
 
@@ -257,8 +266,8 @@ def left_repetitive(
     *,
     stride=None,
     overlap=1,
-    partial_block=False,
-    alignment="tiled",
+    partial_block=None,
+    alignment=None,
 ):
     """Summary step after `left_floor`: the last cells of all blocks, and self.
 
@@ -267,9 +276,10 @@ def left_repetitive(
         key_shape: n or (H, W) of the keys; default that of the queries.
         stride: ranks in a block; default floor(sqrt(num_keys)).
         overlap: how many cells of each block are summaries.
-        partial_block: whether an incomplete last block has summaries, too.
-            Officially it has none, and then what it holds reaches nobody
-            (`ylg.information_flow` shows it).
+        partial_block: whether an incomplete last block has summaries, too,
+            as it has by default. Officially it has none, and then what it
+            holds reaches nobody (`ylg.information_flow` shows it). That was
+            the default; a DeprecationWarning as for `alignment`.
         alignment: as in `left_floor`.
 
     Returns:
@@ -295,8 +305,8 @@ def right_repetitive(
     *,
     stride=None,
     overlap=1,
-    partial_block=False,
-    alignment="tiled",
+    partial_block=None,
+    alignment=None,
 ):
     """Summary step after `right_floor`: the first cells of all blocks."""
     return _repetitive(
@@ -310,38 +320,34 @@ def right_repetitive(
     )
 
 
-def strided_window(shape, key_shape=None, *, stride=None, alignment="tiled"):
+def strided_window(shape, key_shape=None, *, stride=None, alignment=None):
     """Rank i sees the `stride` ranks j that end with it: 0 <= i - j < stride.
 
     Arguments, result and errors as in `left_floor`.
     """
-    return _strided_window(
-        *_arguments(shape, key_shape, stride, alignment), alignment
-    )
+    return _strided_window(*_arguments(shape, key_shape, stride, alignment))
 
 
-def strided_repetitive(
-    shape, key_shape=None, *, stride=None, alignment="tiled"
-):
+def strided_repetitive(shape, key_shape=None, *, stride=None, alignment=None):
     """Rank i sees the ranks j with (i - j) mod stride = 0.
 
     Arguments, result and errors as in `left_floor`.
     """
-    return _strided_repetitive(
-        *_arguments(shape, key_shape, stride, alignment), alignment
-    )
+    return _strided_repetitive(*_arguments(shape, key_shape, stride, alignment))
 
 
-def dense(shape, key_shape=None, *, alignment="tiled"):
+def dense(shape, key_shape=None, *, alignment=None):
     """Every query sees every key: O(n^2), the yardstick of the others.
 
     Args:
-        shape, key_shape, alignment: as in `left_floor`.
+        shape, key_shape: as in `left_floor`.
+        alignment: as there; it makes no difference here.
 
     Returns:
         A `GroupPattern` of one group.
     """
-    query_shape, key_shape, _ = _arguments(shape, key_shape, None, alignment)
+    alignment = "spatial" if alignment is None else alignment
+    query_shape, key_shape, *_ = _arguments(shape, key_shape, None, alignment)
     return _dense(query_shape, key_shape)
 
 
@@ -367,7 +373,12 @@ YLG_HEADS = (
 
 
 def ylg_heads(
-    query_grid, key_grid=None, *, partial_block=False, alignment="tiled"
+    query_grid,
+    key_grid=None,
+    *,
+    partial_block=None,
+    alignment=None,
+    official=False,
 ):
     """The patterns of the eight heads of YLG-SAGAN, in their official order.
 
@@ -377,6 +388,9 @@ def ylg_heads(
             model; default that of the queries.
         partial_block: as in `left_repetitive`.
         alignment: as in `left_floor`.
+        official: what is not given of the two is as in the paper and its
+            code, False and "tiled". Ours are the defaults of
+            `LocalSparseAttention2D`, True and "spatial".
 
     Returns:
         List of eight patterns.
@@ -387,17 +401,25 @@ def ylg_heads(
         key_grid,
         partial_block=partial_block,
         alignment=alignment,
+        official=official,
     )
 
 
 def make_patterns(
-    names, query_grid, key_grid=None, *, partial_block=False, alignment="tiled"
+    names,
+    query_grid,
+    key_grid=None,
+    *,
+    partial_block=None,
+    alignment=None,
+    official=False,
 ):
     """Patterns of a grid from their names.
 
     Args:
         names: sequence of keys of `PATTERNS`.
-        query_grid, key_grid, partial_block, alignment: as in `ylg_heads`.
+        query_grid, key_grid, partial_block, alignment, official: as in
+            `ylg_heads`.
 
     Returns:
         List of patterns.
@@ -411,6 +433,9 @@ def make_patterns(
             f"patterns must be among {sorted(PATTERNS)}. "
             f"Received: {unknown[0]!r}"
         )
+    if official:
+        alignment = "tiled" if alignment is None else alignment
+        partial_block = False if partial_block is None else partial_block
     patterns = []
     for name in names:
         arguments = {"alignment": alignment}
@@ -458,23 +483,24 @@ def plot(patterns, path, query=None):
 
 
 def _floor(name, shape, key_shape, stride, alignment):
-    return _cached_floor(
-        name, *_arguments(shape, key_shape, stride, alignment), alignment
-    )
+    return _cached_floor(name, *_arguments(shape, key_shape, stride, alignment))
 
 
 def _repetitive(
     name, shape, key_shape, stride, overlap, partial_block, alignment
 ):
     arguments = _arguments(shape, key_shape, stride, alignment)
-    if not isinstance(overlap, int) or not 1 <= overlap <= arguments[2]:
+    _, key_shape, stride, _ = arguments
+    if not isinstance(overlap, int) or not 1 <= overlap <= stride:
         raise ValueError(
             f"overlap must be in 1..stride. Received: overlap={overlap!r}, "
-            f"stride={arguments[2]}"
+            f"stride={stride}"
         )
-    return _cached_repetitive(
-        name, *arguments, overlap, bool(partial_block), alignment
-    )
+    if partial_block is None:
+        partial_block = True
+        if math.prod(key_shape) % stride:
+            _warn_of_default("partial_block", True, False)
+    return _cached_repetitive(name, *arguments, overlap, bool(partial_block))
 
 
 @functools.lru_cache(maxsize=256)
@@ -490,7 +516,7 @@ def _cached_floor(name, query_shape, key_shape, stride, alignment):
 
 @functools.lru_cache(maxsize=256)
 def _cached_repetitive(
-    name, query_shape, key_shape, stride, overlap, partial_block, alignment
+    name, query_shape, key_shape, stride, alignment, overlap, partial_block
 ):
     order = esa_order(key_shape)
     n = len(order)
@@ -587,12 +613,32 @@ def _arguments(shape, key_shape, stride, alignment):
             f"stride must be in 1..{n}, the number of keys. "
             f"Received: stride={stride!r}"
         )
+    if alignment is None:
+        alignment = "spatial"
+        cells = [_query_cells(query_shape, key_shape, a) for a in ALIGNMENTS]
+        if not np.array_equal(*cells):
+            _warn_of_default("alignment", "spatial", "tiled")
     if alignment not in ALIGNMENTS:
         raise ValueError(
             f"alignment must be one of {ALIGNMENTS}. "
             f"Received: alignment={alignment!r}"
         )
-    return query_shape, key_shape, stride
+    return query_shape, key_shape, stride, alignment
+
+
+def _warn_of_default(name, value, former):
+    """Where the code stands that left it to a default that has changed."""
+    level, frame = 1, sys._getframe()
+    while frame.f_globals.get("__name__") == __name__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        f"The default of {name} is {value!r} now, as in "
+        f"LocalSparseAttention2D. {name}={former!r} (or official=True, where "
+        f"there is that) gives the former pattern, {name}={value!r} this one "
+        "without a warning.",
+        DeprecationWarning,
+        stacklevel=level,
+    )
 
 
 def _shape(shape):

@@ -53,12 +53,12 @@ def incomplete_block(shape):
     return esa_order(shape)[n - n % math.isqrt(n) :]
 
 
-def two_steps(functions, shape, stride=None, **arguments):
+def two_steps(functions, shape, stride=None, partial_block=False):
     floor, repetitive = functions
     return InformationFlowGraph(
         [
             floor(shape, stride=stride),
-            repetitive(shape, stride=stride, **arguments),
+            repetitive(shape, stride=stride, partial_block=partial_block),
         ]
     )
 
@@ -206,7 +206,7 @@ def test_strided_steps(shape):
 def test_two_layers_of_ylg_are_full(shape):
     """One is not, but for blocks of two, all of whose cells are summaries."""
     n = cells(shape)
-    layer = InformationFlowGraph([ylg_heads(shape)])
+    layer = InformationFlowGraph([ylg_heads(shape, official=True)])
     whole = n % math.isqrt(n) == 0
     needed = 1 if math.isqrt(n) <= 2 else 2
     assert layer.has_full_information() == (whole and needed == 1)
@@ -215,7 +215,7 @@ def test_two_layers_of_ylg_are_full(shape):
     assert repaired.steps_to_full_information(9) == needed
     if not whole:  # nothing ever leaves the incomplete block
         rest = set(incomplete_block(shape).tolist())
-        many = InformationFlowGraph([ylg_heads(shape)] * 4)
+        many = InformationFlowGraph([ylg_heads(shape, official=True)] * 4)
         assert set(many.missing_pairs()[:, 0].tolist()) == rest
 
 
@@ -378,7 +378,7 @@ def test_number_of_steps_errors():
     for steps in (0, 3, 1.0):
         with pytest.raises(ValueError, match=f"in 1..2. .*steps={steps}"):
             graph.reach(steps)
-    wide = InformationFlowGraph([left_floor(8, 4)])
+    wide = InformationFlowGraph([left_floor(8, 4, alignment="tiled")])
     with pytest.raises(ValueError, match="queries of the step before"):
         wide.steps_to_full_information(2)
 

@@ -8,7 +8,7 @@ from keras import ops
 from tests.backends import BACKEND, compiled, gradient, to_numpy
 from ylg import patterns
 from ylg.ops import dense_weights, pattern_attention
-from ylg.patterns import NeighbourPattern, ylg_heads
+from ylg.patterns import NeighbourPattern, make_patterns, ylg_heads
 
 # Square, rectangular, prime, tiny, and finer queries: (queries, keys).
 GRIDS = (
@@ -25,11 +25,10 @@ IDS = [f"{queries}-{keys}" for queries, keys in GRIDS]
 
 def heads_of(queries, keys, alignment="tiled"):
     """Every kind of pattern there is."""
-    found = [
-        make(queries, keys, alignment=alignment)
-        for make in patterns.PATTERNS.values()
-    ]
-    repaired = ylg_heads(queries, keys, partial_block=True)
+    found = make_patterns(
+        patterns.PATTERNS, queries, keys, alignment=alignment, official=True
+    )
+    repaired = ylg_heads(queries, keys, partial_block=True, official=True)
     given = NeighbourPattern(found[1].neighbours, queries, keys)
     return [*found, repaired[1], given, found[2]]
 
@@ -171,7 +170,7 @@ def test_large_logits_do_not_leak_through_the_mask():
 
 
 def test_one_xla_program():
-    heads = ylg_heads((6, 10), (3, 5))[1:5:3]  # one of each kind
+    heads = ylg_heads((6, 10), (3, 5), official=True)[1:5:3]  # one of each kind
     inputs = tensors(heads)
     eager = to_numpy(pattern_attention(*inputs, heads))
     function = compiled(lambda q, k, v: pattern_attention(q, k, v, heads))

@@ -1,17 +1,20 @@
 """Patterns, against the official masks and their definitions."""
 
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ylg import patterns
+from ylg.layers import LocalSparseAttention2D
 from ylg.patterns import (
     PATTERNS,
     GroupPattern,
     NeighbourPattern,
     SummaryPattern,
+    make_patterns,
     ylg_heads,
 )
 
@@ -48,12 +51,13 @@ def test_equal_to_the_official_masks(name):
     expected = official(name)
     if kind == "grid8":
         queries, keys = (sides(part[1:]) for part in rest)
-        heads = ylg_heads(queries, keys)
+        heads = ylg_heads(queries, keys, official=True)
         actual = np.stack([pattern.mask() for pattern in heads])
         edges = sum(pattern.num_edges for pattern in heads)
     else:
         size = int(rest[1]) if kind == "oned" else sides(rest[1])
-        pattern = OFFICIAL[rest[0]](size)
+        options = {"partial_block": False} if "Repetitive" in rest[0] else {}
+        pattern = OFFICIAL[rest[0]](size, **options)
         actual, edges = pattern.mask(), pattern.num_edges
     np.testing.assert_array_equal(actual, expected)
     assert edges == GOLDEN[f"{name}__count"]
@@ -91,7 +95,7 @@ RULES = {
 @pytest.mark.parametrize("name", PATTERNS)
 def test_definition(name, shape):
     """The rule of each pattern on ESA ranks, cell by cell."""
-    pattern = PATTERNS[name](shape)
+    (pattern,) = make_patterns([name], shape, official=True)
     order = patterns.esa_order(shape)
     n = len(order)
     stride = int(n**0.5)
@@ -120,13 +124,14 @@ def test_summaries_of_an_incomplete_block():
         (patterns.left_repetitive, [2, 5, 8], 10),
         (patterns.right_repetitive, [0, 3, 6], 9),
     ):
-        np.testing.assert_array_equal(make(11).summary, without)
+        official = make(11, partial_block=False).summary
+        np.testing.assert_array_equal(official, without)
         repaired = make(11, partial_block=True).summary
         np.testing.assert_array_equal(repaired, [*without, added])
 
 
 def test_tiled_queries_repeat_the_key_grid():
-    fine = patterns.left_floor((6, 4), (3, 2)).mask()
+    fine = patterns.left_floor((6, 4), (3, 2), alignment="tiled").mask()
     square = patterns.left_floor((3, 2)).mask()
     np.testing.assert_array_equal(fine, np.tile(square, (4, 1)))
 
@@ -177,7 +182,7 @@ def test_uneven_grids_keep_one_row_of_the_pattern_for_each_query(
 
 @pytest.mark.parametrize("shape", (64, (16, 16), (9, 20)))
 def test_edges_grow_like_n_sqrt_n(shape):
-    for pattern in ylg_heads(shape):
+    for pattern in ylg_heads(shape, partial_block=True):
         n = pattern.num_keys
         assert pattern.num_edges <= 2 * n * (n**0.5 + 1)
         degree = pattern.neighbours.shape[1]
@@ -186,7 +191,7 @@ def test_edges_grow_like_n_sqrt_n(shape):
 
 
 def test_neighbours_agree_with_the_mask():
-    for pattern in ylg_heads((4, 6), (2, 3)):
+    for pattern in ylg_heads((4, 6), (2, 3), official=True):
         for mask, keys in zip(pattern.mask(), pattern.neighbours, strict=True):
             np.testing.assert_array_equal(
                 np.sort(keys[keys >= 0]), np.flatnonzero(mask)
@@ -205,10 +210,60 @@ def test_equal_arguments_give_the_same_object():
 def test_ylg_heads_at_other_settings():
     names = [p.name for p in ylg_heads((4, 4))]
     assert names == list(patterns.YLG_HEADS)
-    plain = ylg_heads((3, 6))  # stride 4: an incomplete block of two
+    plain = ylg_heads(
+        (3, 6), official=True
+    )  # stride 4: an incomplete block of two
     repaired = ylg_heads((3, 6), partial_block=True)
     assert [len(p.summary) for p in plain[1::2]] == [4, 4, 4, 4]
     assert [len(p.summary) for p in repaired[1::2]] == [5, 5, 5, 5]
+
+
+QUIET = {"alignment": "spatial", "partial_block": True}
+
+
+@pytest.mark.parametrize("grids", (((6, 10), (3, 5)), ((3, 6), None), (9, 9)))
+def test_defaults_are_those_of_the_layer(grids):
+    queries, keys = grids
+    layer = LocalSparseAttention2D(8, pool_size=1 if keys is None else 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        heads = ylg_heads(queries, keys)
+        assert heads == make_patterns(patterns.YLG_HEADS, queries, keys)
+        for name, pattern in zip(patterns.YLG_HEADS, heads, strict=True):
+            assert PATTERNS[name](queries, keys) is pattern
+    assert heads == ylg_heads(queries, keys, **QUIET)
+    if queries != 9:
+        assert heads == layer.patterns_for((1, *queries, 8))
+    official = ylg_heads(queries, keys, official=True)
+    assert official == ylg_heads(
+        queries, keys, alignment="tiled", partial_block=False
+    )
+    assert heads == ylg_heads(queries, keys, official=True, **QUIET)
+
+
+@pytest.mark.parametrize(
+    "call, name",
+    (
+        (lambda: patterns.left_floor((6, 4), (3, 2)), "alignment"),
+        (lambda: patterns.strided_window((6, 4), (3, 2)), "alignment"),
+        (lambda: ylg_heads((8, 8), (4, 4)), "alignment"),
+        (lambda: patterns.left_repetitive(11), "partial_block"),
+        (lambda: ylg_heads((3, 6), alignment="tiled"), "partial_block"),
+    ),
+)
+def test_a_default_that_changed_says_so_where_it_matters(call, name):
+    with pytest.warns(DeprecationWarning, match=f"default of {name}") as found:
+        call()
+    assert {Path(w.filename).name for w in found} == {Path(__file__).name}
+
+
+def test_a_default_that_makes_no_difference_is_quiet():
+    for make in PATTERNS.values():
+        make(9, 9)
+        make((4, 4))
+    patterns.dense((6, 4), (3, 2))
+    patterns.left_floor((1, 1), (5, 5))
+    ylg_heads((6, 4), (3, 2), official=True)
 
 
 def test_neighbour_pattern():
@@ -226,7 +281,7 @@ HALF = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 1]]) > 0
 @pytest.mark.parametrize(
     "pattern, expected",
     (
-        *((make((5, 4), (3, 2)), False) for make in PATTERNS.values()),
+        *((p, False) for p in make_patterns(PATTERNS, (5, 4), (3, 2), **QUIET)),
         (GroupPattern("a", (5,), (5,), GROUPS, GROUPS, HALF), True),
         (GroupPattern("b", (5,), (6,), GROUPS, [[0, 1, 2]] * 2, HALF), False),
         (GroupPattern("c", (5,), (6,), GROUPS, GROUPS, None), False),
@@ -249,7 +304,7 @@ def test_what_a_pattern_keeps_is_small(name):
     """Patterns stay in a cache: an n x n array of one would, too."""
     grid, edges = (63, 65), 64**3  # of no other test
     tracemalloc.start()
-    pattern = PATTERNS[name](grid)
+    (pattern,) = make_patterns([name], grid, **QUIET)
     assert not pattern.has_empty_rows
     found, peak = tracemalloc.get_traced_memory()
     assert pattern.neighbours.shape[0] == pattern.num_queries
