@@ -1,5 +1,6 @@
 """SAGAN: the training step against one written by hand; resuming; saving."""
 
+import json
 import types
 
 import keras
@@ -9,6 +10,7 @@ from keras import ops
 
 import ylg
 from tests.backends import BACKEND, to_numpy
+from ylg.gan.checks import check_pixels
 
 # A graph takes seconds to trace, for the one or two steps of most tests. On
 # JAX it is the single operations that take long.
@@ -195,6 +197,125 @@ def test_a_saved_model_goes_on(tmp_path):
     found = fit(loaded, images, labels, epochs=2)
     for name, values in found.items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-3)
+
+
+def test_how_it_runs_is_saved_as_given():
+    gan, copy = make(attention=None), make(attention=None)
+    for given in (
+        {"jit_compile": False, "steps_per_execution": 2},
+        {"run_eagerly": True},
+        {},
+    ):
+        gan.compile(**given)
+        expected = {
+            "jit_compile": "auto",
+            "run_eagerly": False,
+            "steps_per_execution": 1,
+            **given,
+        }
+        config = json.loads(json.dumps(gan.get_compile_config()))
+        assert {name: config[name] for name in expected} == expected
+        copy.compile_from_config(config)
+        assert copy.get_compile_config() == gan.get_compile_config()
+        for name in expected:
+            assert getattr(copy, name) == getattr(gan, name)
+    # Files from before hold what "auto" was, and nothing of the others.
+    for name in ("run_eagerly", "steps_per_execution"):
+        del config[name]
+    copy.compile_from_config({**config, "jit_compile": False})
+    assert copy.jit_compile is False and copy.steps_per_execution == 1
+
+
+class Two(keras.utils.PyDataset):
+    """Two batches of four."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.arrays = (images, labels)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return tuple(a[4 * index : 4 * index + 4] for a in self.arrays)
+
+
+def generated(images, labels):
+    for index in (0, 1):
+        yield images[4 * index :][:4], labels[4 * index :][:4]
+
+
+def tf_data(images, labels):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+
+
+@pytest.mark.parametrize("kind", ("array", Two, generated, tf_data))
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ((lambda x, y: (x / 255.0, y)), "pixels in 0..255.* in 0..1$"),
+        ((lambda x, y: (x / 127.5 - 1, y)), "Received: pixels in -1..1$"),
+        ((lambda x, y: (x * np.nan, y)), "Received: pixels in nan..nan$"),
+        ((lambda x, y: (x, y + 1)), "labels in 1..3, num_classes=3$"),
+        ((lambda x, y: (x, y - 1)), "labels must be.* in -1..1, num"),
+    ),
+)
+def test_data_of_another_range_is_refused(kind, change, message):
+    if kind is tf_data and BACKEND != "tensorflow":
+        pytest.skip("about tf.data")
+    gan = Untrained()
+    images, labels = pictures()
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = 0, 255
+    data = change(images, labels)
+    data = data if kind == "array" else (kind(*data),)
+    with pytest.raises(ValueError, match=message):
+        gan.fit(*data, verbose=0)
+
+
+class Untrained(ylg.SAGAN):
+    """For what happens before there is a step: nothing but classes."""
+
+    def __init__(self):
+        keras.Model.__init__(self)
+        self.num_classes = 3
+
+
+@checked_once
+def test_no_batch_is_lost_by_looking():
+    gan = make(attention=None)
+    gan.compile(**QUICK)
+    images, labels = pictures()
+    data = generated(images, labels)  # a third batch would be missed
+    gan.fit(data, steps_per_epoch=2, shuffle=False, verbose=0)
+    assert int(gan.generator_optimizer.iterations) == 2
+
+
+def test_black_pictures_are_pictures():
+    for values in ([0], [0, 2], [0, 255], np.zeros((0,))):
+        check_pixels(np.array(values, "float32"))
+    for values in ([0, 1], [0, 0.5], [256], [-1]):
+        with pytest.raises(ValueError, match="pixels in 0..255"):
+            check_pixels(np.array(values, "float32"))
+
+
+def test_what_cannot_be_generated():
+    gan = make(attention=None)
+    for call, message in (
+        (lambda: gan.generate(0), "positive integer. Received: count=0"),
+        (lambda: gan.generate(-1), "Received: count=-1"),
+        (
+            lambda: gan.generate(2, [0, 3]),
+            "labels must be in .* labels in 0..3, num_classes=3",
+        ),
+        (
+            lambda: ylg.gan.draw(gan.averaged_generator, np.zeros((0, 8))),
+            r"one latent vector or more. Received: z.shape=\(0, 8\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_generate():

@@ -5,10 +5,14 @@ hinge loss, spectral norm in both networks, two learning rates. Daras et al.,
 "Your Local GAN" (CVPR 2020): the same with sparse attention.
 """
 
+import operator
+import types
+
 import keras
 from keras import ops
 
 from ylg.gan.blocks import check_positive
+from ylg.gan.checks import check_labels, check_pixels
 from ylg.gan.discriminator import discriminator
 from ylg.gan.generator import generator
 from ylg.gan.gradients import gradient_step, run_stateless
@@ -133,7 +137,8 @@ class SAGAN(keras.Model):
         discriminator_steps=1,
         average=0.999,
         jit_compile="auto",
-        **kwargs,
+        run_eagerly=False,
+        steps_per_execution=1,
     ):
         """Configures training.
 
@@ -145,9 +150,9 @@ class SAGAN(keras.Model):
                 generator.
             average: decay of the moving average of the generator; less in
                 the first steps, (1 + t) / (10 + t) at most. 0 is none.
-            jit_compile: as in `keras.Model.compile`.
-            **kwargs: `run_eagerly` and `steps_per_execution` of
-                `keras.Model.compile`.
+            jit_compile, run_eagerly, steps_per_execution: as in
+                `keras.Model.compile`. Saved as they are given: what "auto"
+                is depends on where a model is loaded.
 
         Under "mixed_float16" each loss is scaled by its own optimizer.
 
@@ -161,6 +166,11 @@ class SAGAN(keras.Model):
             )
         self.discriminator_steps = discriminator_steps
         self.average = average
+        self._execution = {
+            "jit_compile": jit_compile,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+        }
         pair = OptimizerPair(
             _optimizer(generator_optimizer, 1e-4, self.dtype_policy),
             _optimizer(discriminator_optimizer, 4e-4, self.dtype_policy),
@@ -172,18 +182,18 @@ class SAGAN(keras.Model):
         super().compile(
             optimizer=pair,
             loss=None,
-            jit_compile=jit_compile,
             auto_scale_loss=False,  # each of the pair does it itself
-            **kwargs,
+            **self._execution,
         )
 
     def get_compile_config(self):
         if not self.compiled:
             return None
-        names = ("discriminator_steps", "average", "jit_compile")
         return {
             **self.optimizer.get_config(),
-            **{name: getattr(self, name) for name in names},
+            "discriminator_steps": self.discriminator_steps,
+            "average": self.average,
+            **self._execution,
         }
 
     def compile_from_config(self, config):
@@ -207,18 +217,50 @@ class SAGAN(keras.Model):
     def call(self, inputs):
         return self.averaged_generator(inputs, training=False)
 
+    def fit(self, x=None, y=None, *arguments, **options):
+        """Trains on pictures and, with classes, their labels.
+
+        Args:
+            x, y, *arguments, **options: as in `keras.Model.fit`.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: pixels that are not in 0..255, labels that are not in
+                0..num_classes - 1: of arrays any, of other data those of the
+                first batch, which is read once more for it.
+        """
+        if hasattr(x, "dtype"):
+            first = (x, y)
+        elif isinstance(x, types.GeneratorType):  # it gives each batch once
+            first = next(x, None)
+            x = _put_back(first, x)
+        else:
+            first = None if x is None else next(iter(x), None)
+        if first is not None:
+            images, labels, _ = keras.utils.unpack_x_y_sample_weight(first)
+            check_pixels(images)
+            if self.num_classes is not None and labels is not None:
+                check_labels(labels, self.num_classes)
+        return super().fit(x, y, *arguments, **options)
+
     def generate(self, count, labels=None, seed=0, batch_size=64):
         """Pictures of the averaged generator.
 
         Args:
-            count: how many.
+            count: how many, 1 or more.
             labels: int (count,), or None: with classes, all in turn.
             seed: of the latents.
             batch_size: pictures at a time.
 
         Returns:
             float32 NumPy array (count, image_size, image_size, 3) in [-1, 1].
+
+        Raises:
+            ValueError: a count below 1, labels not in 0..num_classes - 1.
         """
+        check_positive(count=operator.index(count))
         z = keras.random.normal((count, self.latent_size), seed=seed)
         z = ops.convert_to_numpy(z)
         return draw(self.averaged_generator, z, labels, batch_size)
@@ -315,6 +357,12 @@ class SAGAN(keras.Model):
             value = ops.cast(variable, "float32")
             old = ops.cast(averaged, "float32")
             averaged.assign(value + decay * (old - value))
+
+
+def _put_back(first, rest):
+    if first is not None:
+        yield first
+    yield from rest
 
 
 def _optimizer(optimizer, learning_rate, policy):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ylg.gan.checks import check_labels
+
 
 def num_classes(generator):
     """Number of classes of a generator, None of one without."""
@@ -35,11 +37,20 @@ def draw(generator, z, labels=None, batch_size=64):
 
     Returns:
         float32 array (n, H, W, 3) in [-1, 1].
+
+    Raises:
+        ValueError: no latent vector, labels not in 0..num_classes - 1.
     """
     inputs = np.asarray(z, "float32")
+    if not len(inputs):
+        raise ValueError(
+            "z must hold one latent vector or more. "
+            f"Received: z.shape={inputs.shape}"
+        )
     classes = num_classes(generator)
     if classes is not None:
         if labels is None:
             labels = np.arange(len(inputs)) % classes
+        check_labels(labels, classes)
         inputs = [inputs, np.asarray(labels, "int32")]
     return generator.predict(inputs, batch_size=batch_size, verbose=0)
