@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ylg.gan.discriminator import discriminator
-from ylg.gan.generator import generator
+from ylg.gan.discriminator_network import discriminator
+from ylg.gan.generator_network import generator
 
 IMAGE_SIZE = 128
 NUM_HEADS = 8

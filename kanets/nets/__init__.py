@@ -1,9 +1,16 @@
 """Networks: functional Keras models."""
 
+import sys
+
+from kanets.nets import counting
+from kanets.nets.counting import multiply_adds
 from kanets.nets.kanet import KANet, feature_maps
 from kanets.nets.kanet_segmenter import KANetSegmenter
 from kanets.nets.mobilenets import MobileNetV2, MobileNetV3Small
-from kanets.nets.multiply_adds import multiply_adds
+
+# `kanets.nets.multiply_adds` is a function; what was a module of that name can
+# still be imported from.
+sys.modules[f"{__name__}.multiply_adds"] = counting
 
 # The classifiers that a recipe or an entry of the zoo can name.
 CLASSIFIERS = {

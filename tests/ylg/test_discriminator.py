@@ -8,7 +8,7 @@ from keras import ops
 from tests.backends import counts_once, to_numpy, weight_gradients
 from tests.layer_checks import fill_weights
 from tests.ylg.test_generator import POLICIES, run, settle
-from ylg.gan.discriminator import CHANNELS, discriminator
+from ylg.gan.discriminator_network import CHANNELS, discriminator
 
 CLASSES = 3
 

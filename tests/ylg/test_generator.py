@@ -7,7 +7,7 @@ from keras import ops
 
 from tests.backends import BACKEND, counts_once, to_numpy, weight_gradients
 from tests.layer_checks import fill_weights, random
-from ylg.gan.generator import CHANNELS, generator
+from ylg.gan.generator_network import CHANNELS, generator
 from ylg.layers import SpectralNormalization
 
 CLASSES = 3

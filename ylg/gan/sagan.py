@@ -13,8 +13,8 @@ from keras import ops
 
 from ylg.gan.blocks import check_positive
 from ylg.gan.checks import check_labels, check_pixels
-from ylg.gan.discriminator import discriminator
-from ylg.gan.generator import generator
+from ylg.gan.discriminator_network import discriminator
+from ylg.gan.generator_network import generator
 from ylg.gan.gradients import gradient_step, run_stateless
 from ylg.gan.optimizer_pair import OptimizerPair
 from ylg.gan.sampling import draw
