@@ -117,8 +117,9 @@ def attention(query, key, value, num_heads=1, scale=None, key_mask=None):
 
     Returns:
         Output (B, Q, V) in the dtype of `value`, and the attention weights
-        (B, N, Q, T). Softmax runs in float32; float16 logits too, because
-        unscaled products pass its largest number.
+        (B, N, Q, T). Logits and softmax are in float32 whatever the dtype:
+        unscaled products pass float16's largest number, and bfloat16 would
+        round them by 2^-8, which the exponential multiplies.
 
     Raises:
         ValueError: `num_heads` does not divide C and V, or `scale` is
@@ -129,16 +130,14 @@ def attention(query, key, value, num_heads=1, scale=None, key_mask=None):
     head_dim = _head_dim(query.shape[-1], value.shape[-1], num_heads)
     scale = logit_scale(scale, head_dim)
     dtype = value.dtype
-    if keras.backend.standardize_dtype(query.dtype) == "float16":
-        query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
+    wide = keras.backend.result_type(query.dtype, key.dtype, "float32")
+    query, key = ops.cast(query, wide), ops.cast(key, wide)
     if scale != 1.0:
         query = query * ops.cast(scale, query.dtype)
     query, key, value = (
         _split_heads(t, num_heads) for t in (query, key, value)
     )
     logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
-    if keras.backend.standardize_dtype(logits.dtype) != "float64":
-        logits = ops.cast(logits, "float32")
     if key_mask is not None:
         padding = 1.0 - ops.cast(key_mask, logits.dtype)
         ones = [1] * (len(logits.shape) - 2)

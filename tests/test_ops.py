@@ -246,6 +246,53 @@ def test_half_precision(kind, dtype, tolerance):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("num_heads", [1, 2])
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_logits_and_softmax_of_half_precision_are_exact(kind, num_heads, dtype):
+    def rounded(x):
+        half = keras.ops.cast(keras.ops.convert_to_tensor(x), dtype)
+        return keras.ops.cast(half, "float32")
+
+    def run(x):  # the inputs of the product rounded, and nothing after it
+        return OPERATORS[kind](
+            x,
+            num_heads=num_heads,
+            query=rounded,
+            key=rounded,
+            value=rounded,
+            return_attention_scores=True,
+        )
+
+    x, cotangent = to_numpy(rounded(2 * random(2, 13, 8))), random(2, 13, 8)
+    half = keras.ops.cast(keras.ops.convert_to_tensor(x), dtype)
+    output, weights = OPERATORS[kind](
+        half, num_heads=num_heads, return_attention_scores=True
+    )
+    wide, expected = run(x)
+    assert np.abs(to_numpy(expected) - 0.5).max() > 0.4  # some are sharp
+    np.testing.assert_allclose(to_numpy(weights), to_numpy(expected), atol=1e-5)
+    step = {"float16": 2**-10, "bfloat16": 2**-7}[dtype]
+    np.testing.assert_allclose(
+        to_numpy(keras.ops.cast(output, "float32")),
+        to_numpy(wide),
+        atol=step * np.abs(to_numpy(wide)).max(),
+    )
+
+    def loss(function):
+        return lambda t: keras.ops.sum(
+            keras.ops.cast(function(t), "float32") * cotangent
+        )
+
+    (found,) = gradient(
+        loss(lambda t: OPERATORS[kind](t, num_heads=num_heads)), half
+    )
+    (slopes,) = gradient(loss(lambda t: run(t)[0]), x)
+    np.testing.assert_allclose(
+        found.astype("float32"), slopes, atol=2 * step * np.abs(slopes).max()
+    )
+
+
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_large_values_do_not_overflow_float16(kind):
     # Unscaled, one product is 64 * 60² and passes float16's 65504.
