@@ -9,6 +9,9 @@ training is measured in `benchmarks/training.csv`.
 
 import keras
 
+# cuDNN's least: below it TensorFlow's operation fails on a GPU.
+_MIN_FUSED_EPSILON = 1.001e-5
+
 
 @keras.saving.register_keras_serializable(package="kanets")
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -18,8 +21,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     moving averages (of the biased variance) otherwise. On TensorFlow, maps
     (B, H, W, C) normalised over the last axis with scale and offset take one
     fused operation in float32; whatever else is asked for (masks, other axes,
-    renormalisation, synchronised replicas, weights that are not float32, other
-    backends) is computed by Keras.
+    renormalisation, synchronised replicas, weights that are not float32, an
+    epsilon below 1.001e-5, which is cuDNN's least, other backends) is computed
+    by Keras.
 
     Call arguments, Returns: as in Keras.
 
@@ -69,6 +73,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.axis in (-1, 3)
             and self.scale
             and self.center
+            and self.epsilon >= _MIN_FUSED_EPSILON
             and not self.synchronized
             and not getattr(self, "renorm", False)  # not in Keras 3.12
             and self.variable_dtype == wide == "float32"

@@ -69,6 +69,7 @@ def test_a_keras_that_has_no_renormalisation():
         ({"axis": 1}, (2, 8, 3, 3)),
         ({"center": False}, (2, 3, 3, 8)),
         ({"scale": False}, (2, 3, 3, 8)),
+        ({"epsilon": 1e-6}, (2, 3, 3, 8)),
         ({}, (6, 8)),
         ({}, (2, 5, 8)),
     ],
@@ -141,10 +142,15 @@ def test_gradients_are_those_of_keras(training, jit_compile):
 
 @needs_tensorflow
 @pytest.mark.parametrize("training", [True, False])
-def test_it_is_one_operation(training):
+@pytest.mark.parametrize(
+    ("epsilon", "fused"), [(1e-3, True), (1.001e-5, True), (1e-5, False)]
+)
+def test_it_is_one_operation_from_cudnns_least_epsilon_on(
+    epsilon, fused, training
+):
     import tensorflow as tf
 
-    layer = pair((None, 4, 4, 8))[1]
+    layer = pair((None, 4, 4, 8), epsilon=epsilon)[1]
 
     @tf.function
     def run(x):
@@ -152,5 +158,5 @@ def test_it_is_one_operation(training):
 
     graph = run.get_concrete_function(tf.TensorSpec((None, 4, 4, 8))).graph
     kinds = [operation.type for operation in graph.get_operations()]
-    assert kinds.count("FusedBatchNormV3") == 1
-    assert "Rsqrt" not in kinds
+    assert kinds.count("FusedBatchNormV3") == fused
+    assert ("Rsqrt" in kinds) != fused
