@@ -311,14 +311,8 @@ def dense_attention(
     """
     _grid_axes(x)
     keys, key_mask = x, None
+    _check_pooling(x, mask, pool_size)
     if pool_size != 1:
-        if len(x.shape) != 4 or mask is not None:
-            raise ValueError(
-                "Pooled keys need a picture (B, H, W, C) and no mask. "
-                f"Received: x.shape={tuple(x.shape)}, "
-                f"mask={None if mask is None else 'given'}, "
-                f"pool_size={pool_size}"
-            )
         keys = ops.average_pool(
             x, pool_size, pool_size, "same", data_format="channels_last"
         )
@@ -336,6 +330,28 @@ def dense_attention(
     )
     result = _unflatten(_apply(output, result), x, mask)
     return (result, weights) if return_attention_scores else result
+
+
+def check_inputs(x, num_heads, mask=None, implementation="auto", pool_size=1):
+    """Raises what an operator here would raise for an input of that kind.
+
+    Only shapes and dtypes are looked at, so that a layer can ask for a
+    symbolic input, before there are numbers.
+
+    Args:
+        x, num_heads, mask, implementation: as in `kao_kv`; `x` and `mask`
+            may be symbolic.
+        pool_size: as in `dense_attention`.
+
+    Raises:
+        ValueError: as the operators.
+    """
+    _grid_axes(x)
+    _head_dim(x.shape[-1], x.shape[-1], num_heads)
+    _check_pooling(x, mask, pool_size)
+    if mask is not None:
+        _check_mask_shape(mask, x)
+    _is_pallas(implementation, x, mask)
 
 
 def _is_pallas(implementation, x, mask):
@@ -454,8 +470,23 @@ def _grid_axes(x):
     return list(range(1, len(x.shape) - 1))
 
 
+def _check_pooling(x, mask, pool_size):
+    if pool_size != 1 and (len(x.shape) != 4 or mask is not None):
+        raise ValueError(
+            "Pooled keys need a picture (B, H, W, C) and no mask. "
+            f"Received: x.shape={tuple(x.shape)}, "
+            f"mask={None if mask is None else 'given'}, "
+            f"pool_size={pool_size}"
+        )
+
+
 def _check_mask(mask, x):
     mask = ops.convert_to_tensor(mask)
+    _check_mask_shape(mask, x)
+    return ops.cast(mask, "bool")
+
+
+def _check_mask_shape(mask, x):
     known = zip(mask.shape, x.shape[:-1], strict=False)
     if len(mask.shape) != len(x.shape) - 1 or any(
         None not in pair and pair[0] != pair[1] for pair in known
@@ -465,7 +496,6 @@ def _check_mask(mask, x):
             f"Received: mask.shape={tuple(mask.shape)}, "
             f"x.shape={tuple(x.shape)}"
         )
-    return ops.cast(mask, "bool")
 
 
 def _head_dim(channels, value_channels, num_heads):

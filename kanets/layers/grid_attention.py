@@ -77,6 +77,10 @@ class _GridAttention(keras.layers.Layer):
                 )
                 linear.build((None, channels))
                 self._maps[name] = linear
+        if self._maps:
+            self.input_spec = keras.layers.InputSpec(
+                min_ndim=3, axes={-1: channels}
+            )
         self.built = True
 
     def call(self, inputs, mask=None, return_attention_scores=False):
@@ -87,7 +91,12 @@ class _GridAttention(keras.layers.Layer):
             mask=mask,
             return_attention_scores=return_attention_scores,
             **self._maps,
+            **self._choices(),
         )
+
+    def _choices(self):
+        """Arguments of the operator and of its checks that a class adds."""
+        return {}
 
     def compute_output_shape(self, input_shape, return_attention_scores=False):
         output = tuple(input_shape)
@@ -99,6 +108,8 @@ class _GridAttention(keras.layers.Layer):
     def compute_output_spec(
         self, inputs, mask=None, return_attention_scores=False
     ):
+        # A symbolic call runs no operator, which would find the errors.
+        ops.check_inputs(inputs, self.num_heads, mask, **self._choices())
         output = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
         if not return_attention_scores:
             return output
@@ -186,10 +197,12 @@ class KroneckerAttention(_GridAttention):
         self.mode = mode
         self.implementation = implementation
 
-    def operator(self, inputs, **arguments):
-        return _OPERATORS[self.mode](
-            inputs, implementation=self.implementation, **arguments
-        )
+    @property
+    def operator(self):
+        return _OPERATORS[self.mode]
+
+    def _choices(self):
+        return {"implementation": self.implementation}
 
     def _token_counts(self, grid):
         tokens = None if None in grid else sum(grid)
@@ -248,10 +261,12 @@ class DenseAttention(_GridAttention):
             )
         super().build(input_shape)
 
-    def operator(self, inputs, **arguments):
-        return ops.dense_attention(
-            inputs, pool_size=self.pool_size, **arguments
-        )
+    @property
+    def operator(self):
+        return ops.dense_attention
+
+    def _choices(self):
+        return {"pool_size": self.pool_size}
 
     def _token_counts(self, grid):
         pooled = [n if n is None else -(-n // self.pool_size) for n in grid]

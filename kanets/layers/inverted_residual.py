@@ -136,6 +136,7 @@ class _InvertedResidual(keras.layers.Layer):
         )
         self.project_bn.build((*input_shape[:-1], self.filters))
         self.has_residual = self.strides == 1 and channels == self.filters
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         self.built = True
 
     def call(self, inputs, training=None):
@@ -347,6 +348,11 @@ class AttnModule(_InvertedResidual):
                 data_format="channels_last",
             )
         return keras.ops.concatenate([mixed, maps], axis=-1)
+
+    def compute_output_spec(self, inputs, training=None):
+        if self.attention is not None:  # what it refuses
+            self.attention.compute_output_spec(inputs)
+        return super().compute_output_spec(inputs, training=training)
 
     def get_config(self):
         attention = self._attention_name

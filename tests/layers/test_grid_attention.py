@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kanets.layers import DenseAttention, KroneckerAttention
-from tests.backends import gradient, to_numpy
+from tests.backends import BACKEND, gradient, needs_tensorflow, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 from tests.test_ops import attend_by_loop, means_by_loop
 
@@ -365,3 +365,55 @@ def test_initializer_may_be_a_function():
 def test_bad_input_is_named(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "mask", "text"),
+    [
+        (
+            KroneckerAttention,
+            (3, 5, 4),
+            (3,),
+            r"mask.shape=\(.*, 3\), x.shape=",
+        ),
+        (KroneckerAttention, (3, 5, 4), (5, 3), r"mask.shape=\(.*, 5, 3\), "),
+        (DenseAttention, (3, 5, 4), (3,), r"mask.shape=\(.*, 3\), x.shape="),
+        (LAYERS["pooled"], (3, 5, 4), (3, 5), "mask=given, pool_size=2"),
+        (LAYERS["pooled"], (5, 4), None, "mask=None, pool_size=2"),
+        (KroneckerAttention, (4,), None, "min_ndim=3, found ndim=2"),
+        (KroneckerAttention, (3, 5, 6), None, "axis -1 .* to have value 4"),
+        (
+            lambda: DenseAttention(projections="", num_heads=4),
+            (3, 5, 6),
+            None,
+            "Received: num_heads=4, channels=6",
+        ),
+        pytest.param(
+            lambda: KroneckerAttention(implementation="pallas"),
+            (3, 5, 4),
+            None,
+            "needs the JAX backend of Keras. Received: backend='tensorflow'",
+            marks=needs_tensorflow,
+        ),
+        pytest.param(
+            lambda: KroneckerAttention(implementation="pallas"),
+            (5, 4),
+            None,
+            r"needs a picture .*x.shape=\(.*, 5, 4\)",
+            marks=pytest.mark.skipif(BACKEND != "jax", reason="about Pallas"),
+        ),
+    ],
+)
+def test_a_symbolic_call_finds_what_a_call_would(make, shape, mask, text):
+    x, symbolic = random(2, *shape), keras.Input(shape)
+    masks = {}, {}
+    if mask is not None:
+        masks = (
+            {"mask": np.ones((2, *mask), bool)},
+            {"mask": keras.Input(mask, dtype="bool")},
+        )
+    for inputs, arguments in zip((x, symbolic), masks, strict=True):
+        layer = make()
+        layer.build((None, 3, 5, 4))  # for some the first call is another
+        with pytest.raises(ValueError, match=text):
+            layer(inputs, **arguments)

@@ -15,7 +15,7 @@ from kanets.layers import (
     KroneckerAttention,
 )
 from kanets.layers.inverted_residual import ATTENTIONS, make_attention
-from tests.backends import to_numpy
+from tests.backends import needs_tensorflow, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 from tests.layers.test_grid_attention import average_pool, formula, maps_of
 
@@ -376,3 +376,24 @@ def test_a_frozen_module_runs_in_inference(kind):
 def test_bad_input_is_named(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("attention", "shape", "text"),
+    [
+        ("kao_qkv", (5, 3, 6), "axis -1 .* to have value 4"),
+        (None, (3, 4), "expected ndim=4, found ndim=3"),
+        pytest.param(
+            lambda: KroneckerAttention(implementation="pallas"),
+            (5, 3, 4),
+            "needs the JAX backend of Keras. Received: backend='tensorflow'",
+            marks=needs_tensorflow,
+        ),
+    ],
+)
+def test_a_symbolic_call_finds_what_a_call_would(attention, shape, text):
+    for inputs in (random(2, *shape), keras.Input(shape)):
+        module = AttnModule(4, expansion=3, attention=attention)
+        module.build((None, 5, 3, 4))
+        with pytest.raises(ValueError, match=text):
+            module(inputs)
