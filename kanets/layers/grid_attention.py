@@ -8,6 +8,7 @@ Both own up to four linear maps and call one function of `kanets.ops`.
 import keras
 
 from kanets import ops
+from ylg.layers.initializers import fresh
 from ylg.ops.attention import check_implementation
 from ylg.ops.scale import check_scale
 
@@ -70,7 +71,7 @@ class _GridAttention(keras.layers.Layer):
                 linear = keras.layers.Dense(
                     channels,
                     use_bias=self.use_bias,
-                    kernel_initializer=_fresh(self.kernel_initializer),
+                    kernel_initializer=fresh(self.kernel_initializer),
                     kernel_regularizer=self.kernel_regularizer,
                     dtype=self.dtype_policy,
                     name=name,
@@ -283,10 +284,3 @@ def _cells(grid):
     for size in grid:
         cells *= size
     return cells
-
-
-def _fresh(initializer):
-    """A copy, so that two maps of one layer do not start equal."""
-    if not isinstance(initializer, keras.initializers.Initializer):
-        return initializer  # a plain function has no state
-    return initializer.__class__.from_config(initializer.get_config())

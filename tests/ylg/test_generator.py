@@ -247,3 +247,14 @@ def test_start():
 def test_wrong_arguments(arguments, text):
     with pytest.raises(ValueError, match=text):
         generator(**arguments)
+
+
+def test_initializer_may_be_a_function():
+    def halves(shape, dtype=None):
+        return 0.5 * keras.ops.ones(shape, dtype=dtype)
+
+    model = make(kernel_initializer=halves)
+    kernels = [v for v in model.weights if v.path.endswith("kernel")]
+    assert len(kernels) > 10
+    for kernel in kernels:
+        np.testing.assert_array_equal(to_numpy(kernel), 0.5)

@@ -189,3 +189,17 @@ def test_export(tmp_path):
     np.testing.assert_allclose(
         to_numpy(served.serve(x)), to_numpy(model(x)), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("kind", [LocalSparseAttention2D, NonLocalAttention2D])
+def test_initializer_may_be_a_function(kind):
+    def halves(shape, dtype=None):
+        return 0.5 * ops.ones(shape, dtype=dtype)
+
+    layer = kind(2, kernel_initializer=halves)
+    layer.build((None, 4, 6, 16))
+    np.testing.assert_array_equal(to_numpy(layer.theta.kernel), 0.5)
+    with keras.saving.custom_object_scope({"halves": halves}):
+        copy = kind.from_config(layer.get_config())
+    assert copy.kernel_initializer is halves
+    assert copy.get_config() == layer.get_config()

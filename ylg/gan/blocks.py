@@ -3,6 +3,7 @@
 import keras
 
 from ylg.layers import LocalSparseAttention2D, NonLocalAttention2D
+from ylg.layers.initializers import fresh
 from ylg.layers.spectral_normalization import SpectralNormalization
 
 ATTENTIONS = ("ylg", "dense", None)
@@ -25,7 +26,7 @@ class Normalized:
             filters,
             kernel_size,
             padding="same",
-            kernel_initializer=self._initializer(),
+            kernel_initializer=fresh(self.kernel_initializer),
             dtype=self.dtype,
             name="conv",
         )
@@ -34,7 +35,7 @@ class Normalized:
     def dense(self, x, units, name, dtype=None):
         layer = keras.layers.Dense(
             units,
-            kernel_initializer=self._initializer(),
+            kernel_initializer=fresh(self.kernel_initializer),
             dtype=self.dtype if dtype is None else dtype,
             name="dense",
         )
@@ -44,7 +45,7 @@ class Normalized:
         layer = keras.layers.Embedding(
             num_classes,
             units,
-            embeddings_initializer=self._initializer(),
+            embeddings_initializer=fresh(self.kernel_initializer),
             dtype=self.dtype if dtype is None else dtype,
             name="embedding",
         )
@@ -55,7 +56,7 @@ class Normalized:
             "num_heads": num_heads,
             "spectral_norm": True,
             "iterate_at_inference": self.official,
-            "kernel_initializer": self._initializer(),
+            "kernel_initializer": fresh(self.kernel_initializer),
             "dtype": self.dtype,
             "name": "attention",
         }
@@ -63,10 +64,6 @@ class Normalized:
             return NonLocalAttention2D(**arguments)(x)
         alignment = "tiled" if self.official else "spatial"
         return LocalSparseAttention2D(alignment=alignment, **arguments)(x)
-
-    def _initializer(self):
-        """A copy, so that two kernels of a shape do not start equal."""
-        return self.kernel_initializer.clone()
 
     def _wrap(self, layer, name):
         return SpectralNormalization(

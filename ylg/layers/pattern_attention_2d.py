@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from ylg import patterns as patterns_
+from ylg.layers.initializers import fresh
 from ylg.layers.spectral_normalization import SpectralNormalization
 from ylg.ops import pattern_attention
 from ylg.ops.attention import check_implementation
@@ -144,7 +145,7 @@ class _PatternAttention2D(keras.layers.Layer):
             filters,
             1,
             use_bias=False,
-            kernel_initializer=self.kernel_initializer.clone(),
+            kernel_initializer=fresh(self.kernel_initializer),
             dtype=self.dtype_policy,
             name=name,
         )
