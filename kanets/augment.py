@@ -55,7 +55,9 @@ class Augmentation:
         self.picture_layers = []
         if flip:
             self.picture_layers.append(
-                keras.layers.RandomFlip("horizontal", dtype="float32")
+                keras.layers.RandomFlip(
+                    "horizontal", data_format="channels_last", dtype="float32"
+                )
             )
         if crop:
             height, width = image_size
@@ -65,6 +67,7 @@ class Augmentation:
                     crop / width,
                     fill_mode="reflect",
                     interpolation="nearest",
+                    data_format="channels_last",
                     dtype="float32",
                 )
             )
@@ -74,17 +77,22 @@ class Augmentation:
                     (0, 255),
                     num_ops=randaugment,
                     factor=magnitude,
+                    data_format="channels_last",
                     dtype="float32",
                 )
             )
         self.mixing_layers = []
         if mixup:
             self.mixing_layers.append(
-                keras.layers.MixUp(mixup, dtype="float32")
+                keras.layers.MixUp(
+                    mixup, data_format="channels_last", dtype="float32"
+                )
             )
         if cutmix:
             self.mixing_layers.append(
-                keras.layers.CutMix(cutmix, dtype="float32")
+                keras.layers.CutMix(
+                    cutmix, data_format="channels_last", dtype="float32"
+                )
             )
         self._which = keras.random.SeedGenerator(0)
         self._random_states = [

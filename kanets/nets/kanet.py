@@ -84,7 +84,8 @@ def KANet(  # noqa: N802
     `feature_maps(model)` gives the last map at each of the five levels.
 
     Args:
-        input_shape: (H, W, 3) or (None, None, 3); default (224, 224, 3).
+        input_shape: (H, W, 3) or (None, None, 3); default (224, 224, 3). The
+            channels are last, whatever `keras.config.image_data_format()` is.
         alpha: width; channels are multiplied by it and rounded to a multiple
             of 8 that is at least 90 % of the product, and the last 1280 maps
             grow only with alpha above 1, as in MobileNetV2.
@@ -159,7 +160,9 @@ def KANet(  # noqa: N802
     channels = width(HEAD_CHANNELS, max(alpha, 1.0))
     x = conv_norm_relu6(x, channels, 1, 1, "head")
     if include_top:
-        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(
+            data_format="channels_last", name="pool"
+        )(x)
         if dropout_rate:
             x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
         x = keras.layers.Dense(
@@ -169,9 +172,13 @@ def KANet(  # noqa: N802
             name="predictions",
         )(x)
     elif pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(
+            data_format="channels_last", name="pool"
+        )(x)
     elif pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
+        x = keras.layers.GlobalMaxPooling2D(
+            data_format="channels_last", name="pool"
+        )(x)
 
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
@@ -261,6 +268,7 @@ def conv_norm_relu6(x, channels, kernel_size, strides, name):
         kernel_size,
         strides=strides,
         padding="same",
+        data_format="channels_last",
         use_bias=False,
         name=f"{name}_conv",
     )(x)
@@ -289,6 +297,17 @@ def are_strides(value):
     )
 
 
+def check_channels_last(input_shape):
+    """Raises a ValueError for (channels, height, width) by mistake."""
+    first, *others = input_shape
+    if first in (1, 3) and all(n is None or n >= 16 for n in others):
+        raise ValueError(
+            "The last axis of input_shape is the channels, whatever "
+            "keras.config.image_data_format() says. "
+            f"Received: input_shape={tuple(input_shape)}"
+        )
+
+
 def check_arguments(input_shape, alpha, classes, strides, output_stride):
     """Raises a ValueError that names the first argument out of its range."""
     if input_shape is not None and (
@@ -300,6 +319,8 @@ def check_arguments(input_shape, alpha, classes, strides, output_stride):
             "input_shape must be (height, width, channels), with None for "
             f"an open size. Received: input_shape={input_shape}"
         )
+    if input_shape is not None:
+        check_channels_last(input_shape)
     if not alpha > 0:
         raise ValueError(f"alpha must be positive. Received: alpha={alpha}")
     if not isinstance(classes, int) or classes < 1:

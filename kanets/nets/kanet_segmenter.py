@@ -148,6 +148,7 @@ def KANetSegmenter(  # noqa: N802
         maps = _make_attention(attention)(x)
         maps = keras.layers.DepthwiseConv2D(
             1,
+            data_format="channels_last",
             use_bias=False,
             depthwise_initializer="zeros",
             name="attention_gate",
@@ -163,7 +164,13 @@ def KANetSegmenter(  # noqa: N802
     x = _separable(x, aspp_channels, 1, "decoder")
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
-    x = keras.layers.Conv2D(classes, 1, dtype="float32", name="predictions")(x)
+    x = keras.layers.Conv2D(
+        classes,
+        1,
+        data_format="channels_last",
+        dtype="float32",
+        name="predictions",
+    )(x)
     x = ResizeLike(dtype="float32", name="predictions_resize")([x, inputs])
     x = keras.layers.Activation(
         classifier_activation, dtype="float32", name="classifier_activation"
@@ -176,7 +183,7 @@ def _pyramid(x, channels, rates):
     for number, rate in enumerate(rates, start=1):
         branches.append(_separable(x, channels, rate, f"aspp_dilated{number}"))
     pooled = keras.layers.GlobalAveragePooling2D(
-        keepdims=True, name="aspp_pool"
+        data_format="channels_last", keepdims=True, name="aspp_pool"
     )(x)
     pooled = conv_norm_relu6(pooled, channels, 1, 1, "aspp_pool")
     branches.append(ResizeLike(name="aspp_pool_resize")([pooled, x]))
@@ -188,6 +195,7 @@ def _separable(x, channels, dilation_rate, name):
     x = keras.layers.DepthwiseConv2D(
         3,
         padding="same",
+        data_format="channels_last",
         dilation_rate=dilation_rate,
         use_bias=False,
         name=f"{name}_depthwise",

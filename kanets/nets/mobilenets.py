@@ -9,9 +9,11 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
 CVPR 2018; Howard et al., "Searching for MobileNetV3", ICCV 2019.
 """
 
+import contextlib
+
 import keras
 
-from kanets.nets.kanet import are_strides
+from kanets.nets.kanet import are_strides, check_channels_last
 
 # The layer that reduces the picture in each of the five places.
 V2_REDUCING = (
@@ -53,7 +55,8 @@ def MobileNetV2(  # noqa: N802
         (B, classes) in float32.
 
     Raises:
-        ValueError: `strides` are not five numbers, 1 or 2.
+        ValueError: `strides` are not five numbers, 1 or 2; an `input_shape`
+            with the channels first.
     """
     pixels, x = _body(
         lambda scaled: keras.applications.MobileNetV2(
@@ -63,7 +66,9 @@ def MobileNetV2(  # noqa: N802
         input_shape,
         strides,
     )
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.GlobalAveragePooling2D(
+        data_format="channels_last", name="pool"
+    )(x)
     return _classifier(pixels, x, classes, dropout_rate, name)
 
 
@@ -94,7 +99,9 @@ def MobileNetV3Small(  # noqa: N802
         input_shape,
         strides,
     )
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.GlobalAveragePooling2D(
+        data_format="channels_last", name="pool"
+    )(x)
     x = keras.layers.Dense(1024, activation="hard_swish", name="conv_2")(x)
     return _classifier(pixels, x, classes, dropout_rate, name)
 
@@ -106,11 +113,13 @@ def _body(make, reducing, input_shape, strides):
             f"strides must be five numbers, 1 or 2. Received: strides={strides}"
         )
     shape = (224, 224, 3) if input_shape is None else input_shape
+    check_channels_last(shape)
     pixels = keras.Input(shape, name="pixels")
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(
         pixels
     )
-    config = make(scaled).get_config()
+    with _channels_last():
+        config = make(scaled).get_config()
     for layer in config["layers"]:
         layer.pop("build_config", None)
         settings = layer["config"]
@@ -123,6 +132,17 @@ def _body(make, reducing, input_shape, strides):
             settings["momentum"] = 0.99
     body = keras.Model.from_config(config)
     return body.inputs[0], body.output
+
+
+@contextlib.contextmanager
+def _channels_last():
+    """keras.applications follow the global format, and take no argument."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
 
 
 def _classifier(pixels, x, classes, dropout_rate, name):

@@ -26,6 +26,7 @@ class Normalized:
             filters,
             kernel_size,
             padding="same",
+            data_format="channels_last",
             kernel_initializer=fresh(self.kernel_initializer),
             dtype=self.dtype,
             name="conv",

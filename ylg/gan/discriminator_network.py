@@ -161,4 +161,6 @@ def _relu(x, dtype, name):
 
 
 def _half(x, dtype, name):
-    return keras.layers.AveragePooling2D(2, dtype=dtype, name=name)(x)
+    return keras.layers.AveragePooling2D(
+        2, data_format="channels_last", dtype=dtype, name=name
+    )(x)

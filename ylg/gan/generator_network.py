@@ -169,4 +169,6 @@ def _relu(x, dtype, name):
 
 
 def _double(x, dtype, name):
-    return keras.layers.UpSampling2D(2, dtype=dtype, name=name)(x)
+    return keras.layers.UpSampling2D(
+        2, data_format="channels_last", dtype=dtype, name=name
+    )(x)

@@ -144,6 +144,7 @@ class _PatternAttention2D(keras.layers.Layer):
         layer = keras.layers.Conv2D(
             filters,
             1,
+            data_format="channels_last",
             use_bias=False,
             kernel_initializer=fresh(self.kernel_initializer),
             dtype=self.dtype_policy,
