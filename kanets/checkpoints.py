@@ -120,13 +120,18 @@ class Checkpoints(Progress):
             that is kept in `best/`.
         average: a `keras.callbacks.SwapEMAWeights` if the model that is
             validated and kept is the moving average of the weights.
+        served: the model that is kept, with the weights of the one that
+            trains.
     """
 
-    def __init__(self, directory, class_names, monitor, average, batches):
+    def __init__(
+        self, directory, class_names, monitor, average, batches, served
+    ):
         super().__init__(directory, batches)
         self.class_names = class_names
         self.monitor = monitor
         self.average = average
+        self.served = served
 
     def on_train_end(self, logs=None):
         if self.average is not None:
@@ -140,7 +145,8 @@ class Checkpoints(Progress):
         if self.average is not None:
             self.average.on_test_begin()
         try:
-            zoo.save_model(self.model, self.directory / BEST, self.class_names)
+            self.served.set_weights(self.model.get_weights())
+            zoo.save_model(self.served, self.directory / BEST, self.class_names)
         finally:
             if self.average is not None:
                 self.average.on_test_end()

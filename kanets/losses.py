@@ -5,7 +5,10 @@ import math
 import keras
 import numpy as np
 from keras import ops
-from keras.config import epsilon
+
+# Not Keras's epsilon, 1e-7: a pixel that is wrong by more would have no
+# gradient. What a loss scale of float16 multiplies stays finite.
+_LEAST_PROBABILITY = 1e-30
 
 
 @keras.saving.register_keras_serializable(package="kanets")
@@ -27,11 +30,14 @@ class SegmentationCrossentropy(keras.losses.Loss):
             equal weights. See `median_frequency_weights`.
         name: str.
         reduction: as in `keras.losses.Loss`; the loss is a scalar already.
+        from_logits: bool, whether `y_pred` are logits: then the gradient is
+            exact however wrong they are. Of probabilities it ends where they
+            reach 1e-30.
 
     Call arguments:
         y_true: integer tensor (B, H, W) or (B, H, W, 1), labels.
-        y_pred: tensor (B, H, W, classes), probabilities. Both may have any
-            dtype; what follows runs in float32.
+        y_pred: tensor (B, H, W, classes), probabilities or logits. Both may
+            have any dtype; what follows runs in float32.
 
     Returns:
         Scalar, float32.
@@ -48,9 +54,11 @@ class SegmentationCrossentropy(keras.losses.Loss):
         class_weight=None,
         name="segmentation_crossentropy",
         reduction="sum_over_batch_size",
+        from_logits=False,
     ):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         self.ignore_label = ignore_label
+        self.from_logits = from_logits
         self.class_weight = class_weight
         if class_weight is not None:
             self.class_weight = [float(weight) for weight in class_weight]
@@ -94,17 +102,20 @@ class SegmentationCrossentropy(keras.losses.Loss):
         # What is no class gets zeros, and with them the weight 0.
         chosen = ops.one_hot(labels, num_classes, dtype="float32")
         weights = ops.sum(chosen * np.array(class_weight, "float32"), -1)
-        picked = ops.maximum(ops.sum(chosen * y_pred, -1), epsilon())
+        if self.from_logits:
+            logs = ops.sum(chosen * ops.log_softmax(y_pred), -1)
+        else:
+            picked = ops.sum(chosen * y_pred, -1)
+            logs = ops.log(ops.maximum(picked, _LEAST_PROBABILITY))
         total = ops.sum(weights)
-        return -ops.sum(weights * ops.log(picked)) / ops.where(
-            total > 0, total, 1.0
-        )
+        return -ops.sum(weights * logs) / ops.where(total > 0, total, 1.0)
 
     def get_config(self):
         return {
             **super().get_config(),
             "ignore_label": self.ignore_label,
             "class_weight": self.class_weight,
+            "from_logits": self.from_logits,
         }
 
 

@@ -74,9 +74,39 @@ def test_a_label_that_is_no_class_counts_for_nothing(label):
 def test_a_probability_of_zero_is_finite():
     scores = np.zeros_like(SCORES)
     loss = SegmentationCrossentropy(9)
-    np.testing.assert_allclose(loss(LABELS, scores), -np.log(1e-7), rtol=1e-5)
+    np.testing.assert_allclose(loss(LABELS, scores), -np.log(1e-30), rtol=1e-5)
     (found,) = gradient(lambda scores: loss(LABELS, scores), scores)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("class_weight", [None, WEIGHTS])
+def test_logits_are_those_of_the_probabilities(class_weight):
+    logits = np.log(SCORES) + RANDOM.normal(size=(3, 4, 7, 1)).astype("float32")
+    value, slopes = by_loops(LABELS, SCORES, 9, class_weight)
+    loss = SegmentationCrossentropy(9, class_weight, from_logits=True)
+    np.testing.assert_allclose(loss(LABELS, logits), value, rtol=1e-5)
+    (found,) = gradient(lambda t: loss(LABELS, t), logits)
+    # By the chain rule: of a softmax, p_i (g_i - sum of p_j g_j).
+    mean = (SCORES * slopes).sum(-1, keepdims=True)
+    np.testing.assert_allclose(found, SCORES * (slopes - mean), atol=1e-6)
+
+
+@pytest.mark.parametrize("margin", [20.0, 60.0, 1e4])
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_a_pixel_that_is_surely_wrong_has_a_gradient(from_logits, margin):
+    if margin > 1e3 and not from_logits:
+        pytest.skip("its probability is zero")
+    loss = SegmentationCrossentropy(from_logits=from_logits)
+    labels, logits = np.ones((1, 1, 1)), np.array([[[[margin, 0]]]], "float32")
+
+    def value(logits):
+        if from_logits:
+            return loss(labels, logits)
+        return loss(labels, keras.ops.softmax(logits))
+
+    np.testing.assert_allclose(value(logits), margin, rtol=1e-5)
+    (found,) = gradient(value, logits)
+    np.testing.assert_allclose(found.ravel(), [1, -1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -107,7 +137,11 @@ def test_config_round_trip():
         "reduction": "sum_over_batch_size",
         "ignore_label": None,
         "class_weight": None,
+        "from_logits": False,
     }
+    of_logits = SegmentationCrossentropy(9, from_logits=True)
+    again = keras.losses.deserialize(keras.losses.serialize(of_logits))
+    assert again.from_logits is True
 
 
 def test_fit_lowers_it():

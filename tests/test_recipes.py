@@ -602,6 +602,25 @@ def test_the_training_step_is_traced_once(tmp_path, photos, base, monkeypatch):
     assert traced == [2, 6]
 
 
+def test_a_net_that_is_surely_wrong_learns(tmp_path, photos):
+    plain = recipes.classifier.TASK
+
+    def build(*arguments):
+        model = plain.build(*arguments)
+        head = model.get_layer("predictions")
+        kernel, bias = head.get_weights()
+        head.set_weights([0 * kernel, 100.0 * (np.arange(len(bias)) == 0)])
+        return model
+
+    task = dataclasses.replace(plain, build=build)
+    plan = recipe(photos, epochs=1)
+    recipes.supervised.train(task, plan, tmp_path / "run", verbose=0)
+    head = zoo.load_model(tmp_path / "run").get_layer("predictions")
+    assert head.activation is keras.activations.softmax
+    _, bias = head.get_weights()
+    assert bias[0] < 99.999 and bias[1] > 0.001
+
+
 def test_the_frozen_body_does_not_move(tmp_path, photos):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     plan = recipe(

@@ -91,6 +91,24 @@ def test_a_run_learns_and_goes_on(tmp_path, streets, base, capsys):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+def test_a_net_that_is_surely_wrong_learns(tmp_path, streets, base):
+    def build(recipe, train_set):
+        model = zoo.create_model(str(base), num_classes=2)
+        kernel, _ = model.get_layer("predictions").get_weights()
+        model.get_layer("predictions").set_weights(
+            [0 * kernel, np.array([100.0, 0.0])]
+        )
+        return model
+
+    plan = recipe(streets, base, epochs=1, precision="float32")
+    task = dataclasses.replace(recipes.segmenter.TASK, build=build)
+    recipes.supervised.train(task, plan, tmp_path / "run", verbose=0)
+    model = zoo.load_model(tmp_path / "run")
+    assert isinstance(model.layers[-1], keras.layers.Softmax)
+    _, bias = model.get_layer("predictions").get_weights()
+    assert bias[0] < 99.99 and bias[1] > 0.01
+
+
 def test_balanced_weighs_by_median_frequency(streets, base):
     plan = recipe(streets, base, balanced=True)
     train_set, _ = recipes.segmenter._load(plan)

@@ -6,6 +6,7 @@ from kanets.nets import counting
 from kanets.nets.counting import multiply_adds
 from kanets.nets.kanet import KANet, feature_maps
 from kanets.nets.kanet_segmenter import KANetSegmenter
+from kanets.nets.logits import logits_model
 from kanets.nets.mobilenets import MobileNetV2, MobileNetV3Small
 
 # `kanets.nets.multiply_adds` is a function; what was a module of that name can
@@ -26,5 +27,6 @@ __all__ = [
     "MobileNetV2",
     "MobileNetV3Small",
     "feature_maps",
+    "logits_model",
     "multiply_adds",
 ]

@@ -49,9 +49,9 @@ def _build(recipe, train_set, say=print):
     return pretrained(recipe, name, names, shape, say, **options)
 
 
-def _loss(recipe, train_set):
+def _loss(recipe, train_set, from_logits=False):
     return keras.losses.CategoricalCrossentropy(
-        label_smoothing=recipe.optimize.label_smoothing
+        from_logits=from_logits, label_smoothing=recipe.optimize.label_smoothing
     )
 
 

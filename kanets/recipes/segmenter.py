@@ -62,9 +62,11 @@ def _build(recipe, train_set, say=print):
     )
 
 
-def _loss(recipe, train_set):
+def _loss(recipe, train_set, from_logits=False):
     weights = median_frequency_weights(train_set) if recipe.balanced else None
-    return SegmentationCrossentropy(train_set.ignore_label, weights)
+    return SegmentationCrossentropy(
+        train_set.ignore_label, weights, from_logits=from_logits
+    )
 
 
 def _metrics(train_set):

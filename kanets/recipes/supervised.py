@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 
 from kanets import checkpoints
+from kanets.nets import logits_model
 from kanets.optimizers import layer_decay_factors
 from kanets.recipes.folder import (
     claim,
@@ -28,7 +29,7 @@ class Task:
         load: recipe -> training and validation set, the latter maybe None.
         build: recipe, training set, function that prints -> model whose last
             trained layer is called `predictions`.
-        loss: recipe, training set -> loss.
+        loss: recipe, training set, whether the outputs are logits -> loss.
         metrics: training set -> list of metrics.
         figure: the metric whose greatest value on the validation set marks
             the best epoch.
@@ -153,13 +154,15 @@ def _fit(
     verbose,
 ):
     """One phase: compile, restore what there is, and `fit()`."""
+    served, logits = model, logits_model(model)
+    model = served if logits is None else logits
     for layer in model.layers:
         layer.trainable = layer.name == "predictions" or not phase.frozen
     steps = len(train_set)
     epochs = phase.last_epoch - phase.first_epoch
     model.compile(
         optimizer=_optimizer(recipe, model, steps, epochs),
-        loss=task.loss(recipe, train_set),
+        loss=task.loss(recipe, train_set, logits is not None),
         metrics=task.metrics(train_set),
         jit_compile=recipe.jit_compile,
     )
@@ -181,6 +184,7 @@ def _fit(
         _monitor(task, recipe, validation_set),
         average,
         train_set,
+        served,
     )
     callbacks = [c for c in (average, kept, tensorboard(directory)) if c]
     model.fit(
