@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ylg.backends import for_backend
 from ylg.gan.sampling import num_classes
 from ylg.lookahead import Lookahead
 
@@ -310,10 +311,10 @@ def invert(
 
 def _descend(losses, start, networks, optimizer, steps, verbose):
     """Runs the optimizer; latents and losses before each of the steps."""
-    make = {"tensorflow": _tensorflow_step, "jax": _jax_step}
+    make = for_backend("Inversion", tensorflow=_tensorflow_step, jax=_jax_step)
     z = keras.Variable(start, name="latents")
     optimizer.build([z])
-    step = make[keras.backend.backend()](losses, z, networks, optimizer)
+    step = make(losses, z, networks, optimizer)
     bar = keras.utils.Progbar(steps, stateful_metrics=["loss"], verbose=verbose)
     latents, history = [], []
     for index in range(steps):

@@ -6,6 +6,8 @@ written once, with `keras.ops`, in `SAGAN`.
 
 import keras
 
+from ylg.backends import for_backend
+
 
 def gradient_step(loss, variables, optimizer, model):
     """Moves `variables` down the gradient of a loss.
@@ -20,9 +22,14 @@ def gradient_step(loss, variables, optimizer, model):
 
     Returns:
         (loss, auxiliary tensors), the loss not scaled.
+
+    Raises:
+        ValueError: another backend.
     """
-    step = {"tensorflow": _tensorflow_step, "jax": _jax_step}
-    return step[keras.backend.backend()](loss, variables, optimizer, model)
+    step = for_backend(
+        "Training a GAN", tensorflow=_tensorflow_step, jax=_jax_step
+    )
+    return step(loss, variables, optimizer, model)
 
 
 def run_stateless(model, state, step):
