@@ -1,5 +1,7 @@
 # make demo: train, evaluate, export and ask a KANet, on embedded pictures.
 # make test: lint and run the tests, on TensorFlow and on JAX.
+# make test-bounds: what is nearest to Keras, on the lowest version of it and on
+#     the first and last Python of setup.py, where they are there.
 # make bench: the tables of benchmarks/, half an hour on two quiet cores.
 
 PYTHON ?= python3
@@ -18,6 +20,15 @@ NEUTRAL := tests/test_ops.py tests/layers tests/nets tests/optimizers \
 	tests/test_tensorflow_addons.py tests/test_visualize.py \
 	$(filter-out $(NUMPY), $(wildcard tests/ylg/test_*.py))
 
+# The ends of what setup.py allows; the default Python is what `test` is for.
+LOWEST_KERAS := 3.12.0
+PYTHONS := python3.11 python3.13
+
+# What calls Keras and the backend most closely: where versions differ.
+NEAR := tests/test_ops.py tests/test_losses.py tests/layers tests/nets \
+	$(wildcard tests/ylg/test_*normalization.py) \
+	tests/ylg/test_pattern_attention_2d.py
+
 # A file stays with one worker, as what it makes once is dear.
 WORKERS := -n 2 --dist loadfile
 
@@ -32,7 +43,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # What `make bench` asks, a script a question; the last one sums up.
 QUESTIONS := kronecker ylg_attention nets training startup report
 
-.PHONY: demo test lint slow bench clean
+.PHONY: demo test test-lowest test-bounds lint slow bench clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
@@ -40,6 +51,24 @@ demo: $(VENV)/demo.stamp
 test: lint
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(WORKERS)
 	$(JAX_CACHE) KERAS_BACKEND=jax $(BIN)/python -m pytest $(WORKERS) $(NEUTRAL)
+
+test-lowest: $(VENV)/keras-$(LOWEST_KERAS).stamp
+	PYTHONPATH=$(basename $<) $(BIN)/python -c "import keras; \
+		assert keras.__version__ == '$(LOWEST_KERAS)', keras.__version__"
+	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
+		$(BIN)/python -m pytest $(WORKERS) $(NEAR)
+
+# A Python that is not there is named, at the end, and is no success.
+test-bounds: test-lowest
+	@skipped=; for python in $(PYTHONS); do \
+		if ! $$python -c "" 2>/dev/null; then \
+			skipped="$$skipped $$python"; continue; fi; \
+		$(MAKE) --no-print-directory $(VENV)/$$python.stamp || exit 1; \
+		echo "On $$($(VENV)/$$python/bin/python --version):"; \
+		KERAS_BACKEND=tensorflow $(VENV)/$$python/bin/python -m pytest \
+			$(WORKERS) $(NEAR) || exit 1; \
+	done; \
+	test -z "$$skipped" || echo "SKIPPED, not on this machine:$$skipped"
 
 bench: $(VENV)/bench.stamp
 	set -e; for question in $(QUESTIONS); do \
@@ -58,6 +87,16 @@ $(VENV)/demo.stamp: setup.py | $(BIN)/python
 
 $(VENV)/test.stamp: setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/keras-$(LOWEST_KERAS).stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --upgrade --no-deps \
+		--target $(basename $@) keras==$(LOWEST_KERAS)
+	touch $@
+
+$(VENV)/python%.stamp: setup.py
+	python$* -m venv $(basename $@)
+	$(basename $@)/bin/pip install --quiet --editable . pytest pytest-xdist
 	touch $@
 
 $(VENV)/bench.stamp: setup.py | $(BIN)/python
