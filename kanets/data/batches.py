@@ -2,12 +2,12 @@
 
 import copy
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 
 from kanets.data.pictures import PictureError, fit_picture, read_picture
+from kanets.data.threads import map_in_threads
 
 _LISTED = 20
 
@@ -55,8 +55,7 @@ def read_stack(paths, read):
         except PictureError as e:  # It was readable when checked.
             raise BadPicturesError([(path, str(e))]) from e
 
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(named, paths)))
+    return np.stack(map_in_threads(named, paths))
 
 
 class ArrayPictures:

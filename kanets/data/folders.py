@@ -8,7 +8,6 @@ folders in both cases.
 
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from kanets.data.pictures import (
     fit_picture,
     read_picture,
 )
+from kanets.data.threads import map_in_threads
 
 TEST = "test"
 VALIDATION_FOLDERS = ("val", "validation", TEST)
@@ -216,9 +216,9 @@ def decode_pictures(paths, image_size):
             pixels[row] = fit_picture(image, size)
         return None, image.shape[:2]
 
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        results = list(pool.map(read, range(len(paths))))
+        results = map_in_threads(read, range(len(paths)))
     reasons, sizes = zip(*results, strict=True)
     if pixels is None:
         return FilePictures([str(p) for p in paths], size), reasons, sizes

@@ -15,7 +15,6 @@ made that was not there.
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from kanets.data.batches import (
 )
 from kanets.data.loading import check_arguments, check_validation, is_int
 from kanets.data.pictures import SUFFIXES, PictureError, center_box
+from kanets.data.threads import map_in_threads
 
 NAMES_FILE = "classes.txt"
 _LISTED = 10  # unknown labels of a file that an error names
@@ -432,8 +432,7 @@ def _decode_maps(paths, sizes, pictures, num_classes, ignore_label):
             labels[row] = fit_label_map(label_map, size)
         return None
 
-    with ThreadPoolExecutor() as pool:
-        return labels, tuple(pool.map(read, range(len(paths))))
+    return labels, tuple(map_in_threads(read, range(len(paths))))
 
 
 def _split(rows, validation, seed):
