@@ -94,14 +94,19 @@ class Batches(keras.utils.PyDataset):
     its device. The order of a shuffled set is a function of `seed` and
     `epoch` alone.
 
-    `epoch` counts whole passes: it advances when `fit()` ends an epoch in
-    which every batch was asked for, so the look Keras takes at a batch or two
-    before training does not count (on sets of one or two batches it does).
-    To pin the order of a resumed run, set `epoch` at the start of each epoch,
-    and pass `shuffle=False` to `fit()`: its default draws the order of a
-    `PyDataset`'s batches from Python's global generator. Keep `workers=1` on
-    JAX: with more, Keras 3.15 serves batches it fetched for a first look
-    again in the first epoch after `compile()`.
+    `epoch` counts whole passes: it advances when `fit()` ends an epoch and
+    every batch of the pass was asked for, so the look Keras takes at a batch
+    or two before training does not count (on sets of one or two batches it
+    does). With `steps_per_epoch`, the next epoch goes on where the last one
+    stopped; what is left at the end of a pass makes a shorter epoch, of which
+    Keras warns, and a new `fit()` begins its pass anew: `Steps` do neither.
+
+    To pin the order of a resumed run, set `epoch` at the start of each epoch
+    (with `steps_per_epoch`, that of `Steps`), and pass `shuffle=False` to
+    `fit()`: its default draws the order of a `PyDataset`'s batches from
+    Python's global generator. Keep `workers=1` on JAX where you do: with
+    more, Keras 3.15 serves batches it fetched for a first look again in the
+    first epoch after `compile()`.
 
     Args:
         pictures: object with `image_size` and `take(rows)`.
@@ -152,35 +157,62 @@ class Batches(keras.utils.PyDataset):
         self.ignore_label = ignore_label
         self.is_test = is_test
         self.num_pictures = len(self.rows)
-        self.epoch = 0
-        self._asked = 0
+        self._in_pass = -(-self.num_pictures // self.batch_size)
+        self._steps = self._in_pass
         self._order = None
         self._transforms = ()
+        self._begin(epoch=0)
+
+    def _begin(self, epoch):
         self._lock = threading.Lock()
+        self._in_epoch = False
+        self.epoch = epoch
+
+    @property
+    def epoch(self):
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch):
+        self._epoch = epoch
+        self._start = 0  # which batch of the epoch index 0 means
+        self._asked = set()
 
     def __len__(self):
-        return -(-self.num_pictures // self.batch_size)
+        return self._steps
 
     def __getitem__(self, index):
         batch = self._batch(index)
         with self._lock:
-            self._asked += 1
+            self._asked.add(index)
         return batch
 
     def __iter__(self):
         for index in range(len(self)):
             yield self._batch(index)
 
+    def on_epoch_begin(self):
+        self._in_epoch = True
+
     def on_epoch_end(self):
-        if self._asked >= len(self):
-            self.epoch += 1
-        self._asked = 0
+        with self._lock:
+            asked = len(self._asked)
+            if self.workers > 1:
+                # Whatever was fetched is served, except for a first look, and
+                # the next epoch's indices begin at 0 again.
+                asked *= self._in_epoch
+            elif asked < len(self):
+                return  # the next epoch's indices go on
+            passes, self._start = divmod(self._start + asked, len(self))
+            self._epoch += passes
+            self._asked = set()
+            self._in_epoch = False
 
     def order(self, epoch):
-        """Returns the rows in the order of one epoch.
+        """Returns the rows in the order of one pass.
 
         Args:
-            epoch: int, counted from 0.
+            epoch: int, number of the pass, counted from 0.
 
         Returns:
             Integer array `(num_pictures,)`.
@@ -199,53 +231,36 @@ class Batches(keras.utils.PyDataset):
                 f"A batch index must be in [0, {len(self)}). "
                 f"Received: index={index}"
             )
-        epoch, start = self.epoch, index * self.batch_size
+        step = self._epoch * len(self) + self._start + index
+        epoch, place = divmod(step, self._in_pass)
+        start = place * self.batch_size
         rows = self.order(epoch)[start : start + self.batch_size]
         batch = self.pictures.take(rows), self.labels[rows].astype(np.int32)
         if self._transforms:
             with self._lock:
                 for number, transform in enumerate(self._transforms):
-                    key = [self.seed, 2, epoch, index, number]
+                    key = [self.seed, 2, epoch, place, number]
                     batch = _transformed(transform, batch, key)
         return batch
 
 
-class Steps(keras.utils.PyDataset):
+class Steps(Batches):
     """`Batches` without end, cut into epochs of a fixed number of steps.
 
-    Step `i` of epoch `e` is a function of the set's seed, `e` and `i` alone.
+    Step `i` of epoch `e` is a function of the set's seed, `e` and `i` alone:
+    it is step `e * steps + i` of passes that follow one another.
 
     Args:
-        batches: `Batches`; this object sets its `epoch`.
+        batches: `Batches`; it is unchanged.
         steps: int, steps in an epoch.
 
-    Attributes:
-        epoch: counted from 0; it advances when `fit()` ends an epoch.
+    Attributes: as of `Batches`, where `epoch` counts epochs of `steps`.
     """
 
     def __init__(self, batches, steps):
-        super().__init__()
-        self.batches = batches
-        self.steps = steps
-        self.epoch = 0
-        self._asked = 0
-
-    def __len__(self):
-        return self.steps
-
-    def __getitem__(self, index):
-        self._asked += 1
-        passes, place = divmod(
-            self.epoch * self.steps + index, len(self.batches)
-        )
-        self.batches.epoch = passes
-        return self.batches[place]
-
-    def on_epoch_end(self):
-        # Keras also takes a look at a batch or two before it trains.
-        if self._asked >= self.steps:
-            self.epoch += 1
-        self._asked = 0
+        vars(self).update(vars(batches))
+        self._steps = steps
+        self._begin(epoch=0)
 
 
 def gathered(batches, *, shuffle=False, seed=0):
@@ -308,8 +323,7 @@ def augmented(batches, transform):
     if isinstance(batches, Batches):
         new = copy.copy(batches)
         new._transforms = (*batches._transforms, transform)
-        new._lock = threading.Lock()
-        new._asked = 0
+        new._begin(batches.epoch)
         return new
     import tensorflow as tf
 

@@ -329,12 +329,8 @@ def test_fit_advances_the_epoch(initial_epoch, pin):
     assert train.epoch == begun[-1] + 1
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_fit_sees_the_order_of_the_epoch(workers):
-    if workers > 1 and keras.backend.backend() == "jax":
-        pytest.skip("Keras serves stale batches in the first epoch")
-    train, _ = data.load(make_arrays(43), batch_size=4, seed=3, validation=0)
-    train.workers = workers
+def fit_and_watch(train, **arguments):
+    """The grey values that a model is trained on, a list for each epoch."""
     seen = []
 
     class Model(keras.Model):
@@ -346,30 +342,80 @@ def test_fit_sees_the_order_of_the_epoch(workers):
             return self.dense(images[:, 0, 0, :])
 
         def train_step(self, *args):
-            batch = args[-1]
-            seen.extend(np.asarray(batch[0])[:, 0, 0, 0].astype(int))
+            images = np.asarray(args[-1][0])
+            seen[-1].extend(images[:, 0, 0, 0].astype(int).tolist())
             return super().train_step(*args)
+
+    model = Model()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, run_eagerly=True)
+    begin = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: seen.append([])
+    )
+    callbacks = [begin, *arguments.pop("callbacks", ())]
+    model.fit(train, shuffle=False, verbose=0, callbacks=callbacks, **arguments)
+    return seen
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_fit_sees_the_order_of_the_epoch(workers):
+    if workers > 1 and keras.backend.backend() == "jax":
+        pytest.skip("Keras serves stale batches in the first epoch")
+    train, _ = data.load(make_arrays(43), batch_size=4, seed=3, validation=0)
+    train.workers = workers
 
     class Pin(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             train.epoch = epoch
 
-    model = Model()
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, run_eagerly=True)
-    model.fit(
-        train,
-        epochs=4,
-        initial_epoch=2,
-        shuffle=False,
-        verbose=0,
-        callbacks=[Pin()],
-    )
+    seen = fit_and_watch(train, epochs=4, initial_epoch=2, callbacks=[Pin()])
     expected = []
     for epoch in (2, 3):
         train.epoch = epoch
-        expected += values(train)
+        expected.append(values(train))
     assert seen == expected
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_steps_per_epoch_go_on_through_the_data(workers):
+    """More batches than Keras's queue holds, and two whole passes."""
+    if workers > 1 and keras.backend.backend() == "jax":
+        pytest.skip("Keras drops a batch it took a look at")
+    arrays = make_arrays(80)
+    train, _ = data.load(arrays, batch_size=4, seed=3, validation=0)
+    train.workers = workers
+    seen = fit_and_watch(train, epochs=8, steps_per_epoch=5)
+    assert [len(epoch) for epoch in seen] == [20] * 8
+    again, _ = data.load(arrays, batch_size=4, seed=3, validation=0)
+    for start in (0, 4):
+        assert sum(seen[start : start + 4], []) == values(again)
+        again.epoch += 1
+
+
+def test_steps_that_do_not_divide_a_pass():
+    train, _ = data.load(make_arrays(24), batch_size=4, validation=0)
+    with pytest.warns(UserWarning, match="Your input ran out of data"):
+        seen = fit_and_watch(train, epochs=3, steps_per_epoch=4)
+    assert [len(epoch) for epoch in seen] == [16, 8, 16]
+    assert sorted(seen[0] + seen[1]) == list(range(24))
+    assert seen[2] != seen[0]
+    train, _ = data.load(make_arrays(24), batch_size=4, validation=0)
+    steps = data.Steps(train, 4)
+    equal = fit_and_watch(steps, epochs=3)
+    assert [len(epoch) for epoch in equal] == [16] * 3
+    assert sum(seen, []) == sum(equal, [])[:40]
+    assert steps.epoch == 3 and train.epoch == 0
+
+
+def test_steps_are_batches():
+    train, _ = data.load(make_arrays(24), batch_size=4, validation=0)
+    noisy = data.augmented(data.Steps(train, 4), Noise())
+    assert len(noisy) == 4 and noisy.class_names == train.class_names
+    noisy.epoch = 1
+    same = data.Steps(data.augmented(train, Noise()), 4)
+    same.epoch = 1
+    for ours, theirs in zip(noisy, same, strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[0])
 
 
 # Augmentation
