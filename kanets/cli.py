@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 from kanets import gan_commands
+from kanets.text import read_text
 
 # What `export` writes, and the options that fit.
 FORMATS = {
@@ -244,8 +245,7 @@ def _export(options):
             model, given["representative"], given.get("image_size")
         )
     if "labels" in given:
-        labels = Path(given.pop("labels")).read_text(encoding="utf-8")
-        given["class_names"] = labels.splitlines()
+        given["class_names"] = read_text(given.pop("labels")).splitlines()
     write = getattr(export, f"export_{options.format}")
     print(write(model, options.to, **given))
 

@@ -146,6 +146,13 @@ def test_a_keras_file_is_exported_with_labels(run, capsys, tmp_path):
     )
     assert code == 0
     assert (tmp_path / "onnx" / "labels.txt").read_text() == "blau\nrot\n"
+    (tmp_path / "names").write_text("blau\nrot\n", encoding="utf-16")
+    code, _, err = call(
+        capsys,
+        *("export", tmp_path / "plain.keras", "--to", tmp_path / "onnx2"),
+        *("--format", "onnx", "--labels", tmp_path / "names"),
+    )
+    assert code == 1 and "must be in UTF-8" in err and "names'" in err
 
 
 @needs_tensorflow

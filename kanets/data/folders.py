@@ -3,12 +3,14 @@
 The name of a class is that of its folder, or the label that `classes.tsv`
 gives the folder: a line `<folder>` TAB `<label>` for each, in the folder of
 the class folders or in its parent. The order of the classes is that of the
-folders in both cases.
+folders in both cases. Folders whose names differ in case, spaces at their ends
+or Unicode form alone are taken for one class in two folders, and refused unless
+`classes.tsv` or the caller names them.
 """
 
 import os
+import unicodedata
 import warnings
-from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from kanets.data.pictures import (
     read_picture,
 )
 from kanets.data.threads import map_in_threads
+from kanets.text import read_text
 
 TEST = "test"
 VALIDATION_FOLDERS = ("val", "validation", TEST)
@@ -38,12 +41,20 @@ def has_splits(root):
     A folder `train/` that holds pictures and no folders is a class.
     """
     train = root / "train"
-    return train.is_dir() and bool(_subfolders(train))
+    return train.is_dir() and any(map(_is_folder, _entries(train)))
 
 
 def find_folder(root, names):
-    """Returns the first of `root/<name>` that is a folder, or None."""
-    return next((root / n for n in names if (root / n).is_dir()), None)
+    """Returns the first of `root/<name>` that is a folder, or None.
+
+    Raises:
+        ValueError: one that comes before is a link that leads nowhere.
+    """
+    for folder in (root / name for name in names):
+        _refuse_broken_link(folder)
+        if folder.is_dir():
+            return folder
+    return None
 
 
 def validates_on_test(root):
@@ -62,9 +73,23 @@ def list_classes(root):
     """Returns the names of the classes in `root`, in the order of its folders.
 
     Raises:
-        ValueError: there is no class folder; `classes.tsv` is at fault.
+        ValueError: there is no class folder; two of them have one name in two
+            spellings; `classes.tsv` is at fault.
     """
-    return list(_class_folders(root))
+    names = list(_class_folders(root))
+    if find_beside(root, LABELS_FILE) is not None:
+        return names  # Whoever writes it says what is a class of its own.
+    spelled = {}
+    for name in names:
+        other = spelled.setdefault(_spelling(name), name)
+        if other != name:
+            raise ValueError(
+                "The names of class folders must differ in more than case and "
+                "spaces: move the pictures into one folder, or name both in "
+                f"`class_names` or {LABELS_FILE} if they are two classes. "
+                f"Received: {other!r} and {name!r} in {str(root)!r}"
+            )
+    return names
 
 
 def list_pictures(root, class_names, *, complete):
@@ -86,18 +111,24 @@ def list_pictures(root, class_names, *, complete):
 
     Raises:
         ValueError: a folder is not in `class_names`; a class folder holds
-            folders; there is no picture; with `complete`, a class has none;
-            `classes.tsv` is at fault.
+            folders or cannot be read; there is no picture; with `complete`,
+            a class has none; `classes.tsv` is at fault.
     """
     known = _class_folders(root)
     if not set(known) <= set(class_names):
         known = {folder.name: folder for folder in known.values()}
     unknown = sorted(set(known) - set(class_names))
     if unknown:
+        spelled = {_spelling(name): name for name in class_names}
+        hints = [
+            f" (rename {name!r} to {spelled[_spelling(name)]!r})"
+            for name in unknown
+            if _spelling(name) in spelled
+        ]
         raise ValueError(
             "Every class folder must be one of class_names="
             f"{_shortened(class_names)}. Received: {_shortened(unknown)} in "
-            f"{str(root)!r}"
+            f"{str(root)!r}{''.join(hints[:1])}"
         )
     paths, labels, ignored = [], [], []
     for label, name in enumerate(class_names):
@@ -131,18 +162,18 @@ def list_files(folder, suffixes):
         `(found, others)`: lists of Path, sorted, hidden files left out.
 
     Raises:
-        ValueError: the folder holds folders.
+        ValueError: the folder holds folders, or cannot be read.
     """
     if not folder.is_dir():
         return [], []
-    nested = _subfolders(folder)
+    entries = _entries(folder)
+    nested = sorted(e.path for e in entries if _is_folder(e))
     if nested:
         raise ValueError(
             "Pictures must lie directly in their folder. Received: the folder "
-            f"{str(nested[0])!r} inside {folder.name!r}"
+            f"{nested[0]!r} inside {folder.name!r}"
         )
-    files = sorted(e.name for e in os.scandir(folder) if _seen(e))
-    files = [folder / name for name in files]
+    files = [folder / name for name in sorted(e.name for e in entries)]
     found = [f for f in files if f.suffix.lower() in suffixes]
     return found, [f for f in files if f.suffix.lower() not in suffixes]
 
@@ -315,7 +346,7 @@ def _class_folders(root):
 def _read_labels(file):
     """Returns `{folder name: label}` of a `classes.tsv`."""
     labels = {}
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(file).splitlines()
     for number, line in enumerate(lines, 1):
         folder, _, label = map(str.strip, line.partition("\t"))
         if line.strip() and (not folder or not label or folder in labels):
@@ -328,14 +359,49 @@ def _read_labels(file):
 
 
 def _subfolders(root):
-    return sorted(
-        (Path(e.path) for e in os.scandir(root) if e.is_dir() and _seen(e)),
-        key=lambda folder: folder.name,
-    )
+    entries = _entries(root)
+    for entry in entries:
+        _refuse_broken_link(root / entry.name)
+    names = sorted(entry.name for entry in entries if _is_folder(entry))
+    return [root / name for name in names]
 
 
-def _seen(entry):
-    return not entry.name.startswith((".", "__MACOSX"))
+def _entries(folder):
+    """Returns the `os.DirEntry`s of a folder, without hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                entry
+                for entry in entries
+                if not entry.name.startswith((".", "__MACOSX"))
+            ]
+    except OSError as error:
+        raise ValueError(
+            "A folder of pictures must be one that can be read. Received: "
+            f"{str(folder)!r} ({error.strerror})"
+        ) from error
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _refuse_broken_link(path):
+    """A set or a class must not go missing without a word."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError(
+            "A link beside the folders of pictures must lead somewhere: mend "
+            f"or remove it. Received: {str(path)!r}, a link to "
+            f"{os.readlink(path)!r}"
+        )
+
+
+def _spelling(name):
+    """What names have in common that differ in case, spaces or Unicode form."""
+    return unicodedata.normalize("NFC", name.casefold()).strip()
 
 
 def _mention(ignored):

@@ -28,8 +28,14 @@ from kanets.data.batches import (
     read_stack,
 )
 from kanets.data.loading import check_arguments, check_validation, is_int
-from kanets.data.pictures import SUFFIXES, PictureError, center_box
+from kanets.data.pictures import (
+    SUFFIXES,
+    PictureError,
+    center_box,
+    failure,
+)
 from kanets.data.threads import map_in_threads
+from kanets.text import read_text
 
 NAMES_FILE = "classes.txt"
 _LISTED = 10  # unknown labels of a file that an error names
@@ -191,7 +197,7 @@ def read_label_map(path):
     except UnidentifiedImageError:
         raise PictureError("not a PNG file") from None
     except Exception as e:  # Decoders raise whatever a damaged file provokes.
-        raise PictureError(f"damaged: {e or type(e).__name__}") from e
+        raise PictureError(failure(e)) from e
 
 
 def sample_nearest(label_map, box, size):
@@ -327,7 +333,7 @@ def _read(parts, root, class_names, ignore_label, image_size, on_error):
 
 
 def _read_names(file, class_names):
-    lines = file.read_text(encoding="utf-8-sig").strip().splitlines()
+    lines = read_text(file).strip().splitlines()
     names = [line.strip() for line in lines]
     if not all(names) or len(set(names)) != len(names):
         raise ValueError(

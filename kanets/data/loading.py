@@ -48,7 +48,9 @@ def load(
               in their class folder; names that start with a dot are ignored.
               Where folders are named by ids, `classes.tsv` beside them or
               beside `train/` gives their labels, a line
-              `<folder>` TAB `<label>` for each.
+              `<folder>` TAB `<label>` for each. Names that differ in case
+              alone (`ants/`, `Ants/`) are refused, unless that file or
+              `class_names` has both.
             - arrays `(images, labels)`, or a dict with `"train"` and
               optionally `"validation"`, each such a pair. `images` is
               `(N, H, W)`, `(N, H, W, 1)` or `(N, H, W, 3)`, uint8 or float in

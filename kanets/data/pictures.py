@@ -86,8 +86,18 @@ def read_picture(path):
         # Pillow's own, for a frame that is larger than its GIF.
         raise PictureError(f"too large: {e}") from e
     except Exception as e:  # Decoders raise whatever a damaged file provokes.
-        raise PictureError(f"damaged: {e or type(e).__name__}") from e
+        raise PictureError(failure(e)) from e
     return np.ascontiguousarray(pixels if turn is None else turn(pixels))
+
+
+def failure(error):
+    """Why a file could not be read, in a few words."""
+    if getattr(error, "errno", None) is None:
+        return f"damaged: {error or type(error).__name__}"
+    path = error.filename
+    if isinstance(path, str | os.PathLike) and os.path.islink(path):
+        return f"a link that leads to no file: {error.strerror}"
+    return f"cannot be read: {error.strerror}"
 
 
 def _open(file):

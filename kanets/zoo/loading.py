@@ -6,6 +6,7 @@ import zipfile
 
 import keras
 
+from kanets.text import read_text
 from kanets.zoo.entries import newer
 from kanets.zoo.saving import check_class_names, check_finite
 from kanets.zoo.sources import checked_weights, locate, one_line
@@ -99,7 +100,7 @@ def _with_labels(model, path):
 def _labels(path):
     if not (path / LABELS).exists():
         return None
-    text = (path / LABELS).read_text(encoding="utf-8")
+    text = read_text(path / LABELS)
     return tuple(text.removesuffix("\n").split("\n"))
 
 

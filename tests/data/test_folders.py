@@ -1,4 +1,7 @@
-"""Class folders named by ids get the names of `classes.tsv`."""
+"""Class folders: their labels in `classes.tsv`, links, spellings."""
+
+import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -115,3 +118,108 @@ def test_faults_of_the_file(photos, text, fault):
     (photos / "classes.tsv").write_text(text)
     with pytest.raises(ValueError, match=fault):
         data.load(photos)
+
+
+def test_files_of_another_encoding_are_named(photos):
+    (photos / "classes.tsv").write_bytes("n01\ta\nn02\té\n".encode("latin-1"))
+    fault = r"in UTF-8: .*Received: '.*classes.tsv', where line 2 is not"
+    with pytest.raises(ValueError, match=fault):
+        data.load(photos)
+    (photos / "classes.tsv").write_text("n01\ta\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="where line 1 is not"):
+        data.load(photos)
+
+
+# Spellings
+
+COMPOSED, PARTS = (unicodedata.normalize(f, "Bär") for f in ("NFC", "NFD"))
+
+
+def make_classes(root, *names):
+    for value, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        picture = np.full((4, 5, 3), value, np.uint8)
+        Image.fromarray(picture).save(root / name / "a.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "one,other", [("ants", "Ants"), ("ants", "ants "), (COMPOSED, PARTS)]
+)
+def test_two_spellings_are_no_two_classes(tmp_path, one, other):
+    if len(set(os.listdir(make_classes(tmp_path, one, other)))) == 1:
+        pytest.skip("this file system takes them for one folder")
+    first, second = sorted([one, other])
+    fault = f"one folder, .*Received: {first!r} and {second!r} in "
+    for load in (data.load, data.load_test):
+        with pytest.raises(ValueError, match=fault):
+            load(tmp_path)
+    names = [other, one]
+    assert data.load_test(tmp_path, class_names=names).class_names == names
+    write_labels(tmp_path, {one: "ants", other: "Ants"})
+    if one.strip() == one and other.strip() == other:
+        assert sorted(data.load_test(tmp_path).class_names) == ["Ants", "ants"]
+
+
+def test_a_validation_set_in_another_spelling(tmp_path):
+    make_classes(tmp_path / "train", "ants", "bees")
+    make_classes(tmp_path / "val", "Ants", "bees")
+    fault = r"Received: \['Ants'\] in '.*val' \(rename 'Ants' to 'ants'\)"
+    for load in (data.load, data.load_test):
+        with pytest.raises(ValueError, match=fault):
+            load(tmp_path)
+
+
+# Links
+
+
+@pytest.mark.parametrize("target", ["gone", "bees"])
+def test_a_class_that_is_a_broken_link(tmp_path, target):
+    """To what is not there, and to itself."""
+    make_classes(tmp_path, "ants", "wasps")
+    (tmp_path / "bees").symlink_to(target)
+    fault = f"mend or remove it. Received: '.*/bees', a link to '{target}'"
+    with pytest.raises(ValueError, match=fault):
+        data.load(tmp_path)
+
+
+def test_a_validation_set_that_is_a_broken_link(tmp_path):
+    make_classes(tmp_path / "train", "ants", "bees")
+    (tmp_path / "val").symlink_to("gone")
+    with pytest.raises(ValueError, match="Received: '.*/val', a link to"):
+        data.load(tmp_path)
+    make_classes(tmp_path / "test", "bees")
+    with pytest.raises(ValueError, match="Received: '.*/val', a link to"):
+        data.load(tmp_path)
+    assert data.load_test(tmp_path).num_pictures == 1
+
+
+def test_pictures_that_are_broken_links(tmp_path):
+    make_classes(tmp_path, "ants", "bees")
+    (tmp_path / "ants" / "b.png").symlink_to("gone.png")
+    (tmp_path / "bees" / "b.png").symlink_to("b.png")
+    with pytest.raises(data.BadPicturesError) as caught:
+        data.load_test(tmp_path)
+    (_, gone), (_, loop) = caught.value.pictures
+    assert gone == "a link that leads to no file: No such file or directory"
+    assert loop.startswith("a link that leads to no file: Too many levels")
+    # Of a class called train/, links in it are pictures, too.
+    (tmp_path / "ants").rename(tmp_path / "train")
+    with pytest.warns(UserWarning, match=r"2 file\(s\) cannot be used"):
+        test = data.load_test(tmp_path, on_error="skip")
+    assert test.class_names == ["bees", "train"]
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    make_classes(tmp_path, "ants", "bees")
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("bees"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    fault = r"that can be read. Received: '.*/bees' \(Permission denied\)"
+    with pytest.raises(ValueError, match=fault):
+        data.load(tmp_path)

@@ -116,6 +116,9 @@ def test_classes_file(tmp_path):
         file.write_text(text)
         with pytest.raises(ValueError, match=r"distinct names. .*\['sky', '"):
             read(tmp_path, ignore_label=9)
+    file.write_bytes("sky\nstraße\ntree\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="UTF-8: .*classes.txt', where line 2"):
+        read(tmp_path, ignore_label=9)
 
 
 def test_beyond_the_memory_budget(tmp_path, monkeypatch):

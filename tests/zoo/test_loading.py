@@ -150,6 +150,13 @@ def test_labels_that_are_too_few_or_many_are_refused(folder, text):
         kanets.save_model(make_plain(), folder, ["ant", "bee"])
 
 
+def test_labels_of_another_encoding_are_named(folder):
+    (folder / "labels.txt").write_bytes("ant\nbée\nwasp".encode("latin-1"))
+    fault = r"in UTF-8: .*Received: '.*labels.txt', where line 2 is not"
+    with pytest.raises(ValueError, match=fault):
+        kanets.load_model(folder)
+
+
 def test_labels_need_no_last_line_break(folder):
     (folder / "labels.txt").write_text("ant\nbee\nwasp")
     assert kanets.load_model(folder).class_names == NAMES
