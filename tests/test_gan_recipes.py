@@ -143,6 +143,7 @@ def test_toml_round_trip(photos, tmp_path):
     (
         ({"gan": "small"}, "gan='small'"),
         ({"gan": {"image_size": 32}}, r"gan=\{'image_size': 32\}"),
+        ({"gan": {"latent": 8}}, r"\(nearest: latent_size\). .*gan=\{'latent'"),
         ({"epochs": 0}, "epochs=0"),
         ({"steps_per_epoch": -1}, "steps_per_epoch=-1"),
         ({"optimize": {"average": 1.0}}, "average=1.0"),

@@ -162,6 +162,24 @@ def test_every_recipe_of_the_repository_is_valid():
         ({"finetune": {"new_head": "no"}}, "new_head must be .*new_head='no'"),
         ({"optimize": {"rate": 1}}, r"\[optimize\].*Received: \['rate'\]"),
         ({"finetune": {"frozen_epochs": 4}}, "is 3. Received: frozen_epochs=4"),
+        ({"epoch": 3}, r"\(nearest: epochs\). Received: \['epoch'\]"),
+        ({"optimise": {}}, r"\(nearest: optimize\). Received: \['optimise'\]"),
+        ({"segmentr": {}}, r"\(nearest: segmenter\). Received: \['segmentr'\]"),
+        ({"augment": {"mixip": 1}}, r"\(nearest: mixup\). Received: \['mixip'"),
+        ({"model": {"name": 3}}, "a section with a name.* Received: model="),
+        (
+            {"model": {"name": "tiny", "widht": 8}},
+            r"model must be a section with fields among \['extra', 'name', "
+            r"'width'\] \(nearest: width\). Received: model=\{'widht': 8\}",
+        ),
+        (
+            {"model": {"name": "KANet", "alpah": 0.5, "classes": 3}},
+            r"\(nearest: alpha\). Received: model=\{'alpah': 0.5, 'cla",
+        ),
+        (
+            {"model": {"name": "kanet_qkv_cifar10", "dropout": 0.5}},
+            r"\(nearest: dropout_rate\). Received: model=\{'dropout': 0.5\}",
+        ),
     ],
 )
 def test_bad_recipes_are_named(photos, fields, text):
@@ -169,11 +187,20 @@ def test_bad_recipes_are_named(photos, fields, text):
         recipe(photos, **fields)
 
 
+def test_nets_that_say_nothing_of_their_arguments(photos, monkeypatch):
+    monkeypatch.setitem(recipes.NETS, "free", lambda **arguments: None)
+    for name in ("free", "kanet_qkv_cifar10/part", "runs/of-mine"):
+        recipe(photos, model={"name": name, "anything": 1})
+
+
 def test_a_file_that_is_no_recipe(tmp_path):
     with pytest.raises(ValueError, match="must be a TOML file. Received"):
         recipes.read(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("epochs = = 3")
     with pytest.raises(ValueError, match="bad.toml"):
+        recipes.read(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_text("epochs = 3", encoding="utf-16")
+    with pytest.raises(ValueError, match="must be a TOML file. .*bad.toml"):
         recipes.read(tmp_path / "bad.toml")
 
 

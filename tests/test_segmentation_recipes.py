@@ -187,6 +187,14 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
             {"segmenter": {"name": "x", "classifier_activation": "none"}},
             "takes probabilities",
         ),
+        (
+            {"segmenter": {"name": "KANetSegmenter", "output_strides": 8}},
+            r"nearest: output_stride\). Received: segmenter=\{'output_strides'",
+        ),
+        (
+            {"segmenter": {"name": "kanet_segmenter_camvid", "alpah": 1}},
+            r"\(nearest: alpha\). Received: segmenter=\{'alpah': 1\}",
+        ),
     ],
 )
 def test_bad_values_are_named(streets, base, changes, text):

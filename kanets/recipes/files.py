@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 from kanets.recipes.fields import GANRecipe, Recipe, SegmentationRecipe
+from kanets.recipes.rules import nearest
 
 # The section that only this kind of recipe has.
 KINDS = {"model": Recipe, "segmenter": SegmentationRecipe, "gan": GANRecipe}
@@ -19,11 +20,14 @@ def from_dict(fields):
             "segmenter" of a `SegmentationRecipe`, otherwise of a `Recipe`.
 
     Raises:
-        ValueError: an unknown field or section, a value out of range.
+        ValueError: an unknown field or section, an argument that the net does
+            not take (the nearest known one is suggested), a value out of
+            range.
     """
     fields = dict(fields)
     required = next((name for name in KINDS if name in fields), "model")
     kind = KINDS[required]
+    _refuse_unknown(kind, fields, "a recipe", KINDS)
     for field in dataclasses.fields(kind):
         name, section = field.name, type(field.default)
         if name in fields and dataclasses.is_dataclass(section):
@@ -37,7 +41,6 @@ def from_dict(fields):
             for key, value in values.items():
                 values[key] = tuple(value) if type(value) is list else value
             fields[name] = dataclasses.replace(field.default, **values)
-    _refuse_unknown(kind, fields, "a recipe")
     return kind(**{required: None, **fields})
 
 
@@ -50,7 +53,7 @@ def read(path):
     try:
         with Path(path).open("rb") as file:
             fields = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(
             f"A recipe must be a TOML file. Received: {str(path)!r} ({error})"
         ) from error
@@ -80,10 +83,11 @@ def _toml_line(name, value):
     return f"{name} = {json.dumps(value, ensure_ascii=False)}"
 
 
-def _refuse_unknown(kind, values, where):
+def _refuse_unknown(kind, values, where, others=()):
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:
+        hint = nearest(unknown, [*known, *others])
         raise ValueError(
-            f"The fields of {where} are {known}. Received: {unknown}"
+            f"The fields of {where} are {known}{hint}. Received: {unknown}"
         )

@@ -1,9 +1,15 @@
 """What the values of a recipe must be; the first that is not is named."""
 
-from kanets.nets import CLASSIFIERS
+import difflib
+import inspect
+
+from kanets import zoo
+from kanets.nets import CLASSIFIERS, KANetSegmenter
 from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
+from kanets.zoo.creating import BUILDERS
 
 NETS = dict(CLASSIFIERS)  # a recipe's own, which may be added to
+_SEGMENTERS = {"KANetSegmenter": KANetSegmenter}
 OPTIMIZERS = {"sgd": LayerwiseSGD, "adamw": LayerwiseAdamW}
 GAN_ARGUMENTS = {
     "width",
@@ -26,6 +32,7 @@ def check_classifier(recipe):
     augment = recipe.augment
     _apply(
         ("model", recipe.model, named, _NET_RULE),
+        *_arguments("model", recipe.model, NETS),
         *_run(recipe),
         *_supervised(recipe),
         _choice("augment.flip", augment.flip, (True, False)),
@@ -40,11 +47,12 @@ def check_classifier(recipe):
 def check_segmenter(recipe):
     """Raises a ValueError that names the first value out of its range."""
     named = _is_net(recipe.segmenter)
-    fresh = named and recipe.segmenter["name"] == "KANetSegmenter"
+    fresh = named and recipe.segmenter["name"] in _SEGMENTERS
     crop, scale = recipe.augment.crop_size, recipe.augment.scale
     ignored = recipe.data.ignore_label
     _apply(
         ("segmenter", recipe.segmenter, named, _NET_RULE),
+        *_arguments("segmenter", recipe.segmenter, _SEGMENTERS),
         *_run(recipe),
         *_supervised(recipe),
         (
@@ -80,14 +88,10 @@ def check_segmenter(recipe):
 def check_gan(recipe):
     """Raises a ValueError that names the first value out of its range."""
     optimize, measure = recipe.optimize, recipe.measure
-    known = isinstance(recipe.gan, dict) and set(recipe.gan) <= GAN_ARGUMENTS
+    named = isinstance(recipe.gan, dict)
     _apply(
-        (
-            "gan",
-            recipe.gan,
-            known,
-            f"a section with fields among {sorted(GAN_ARGUMENTS)}",
-        ),
+        ("gan", recipe.gan, named, "a section"),
+        *(_fields("gan", recipe.gan, GAN_ARGUMENTS) if named else ()),
         *_run(recipe),
         _choice("flip", recipe.flip, (True, False)),
         _count("steps_per_epoch", recipe.steps_per_epoch, 0),
@@ -118,9 +122,51 @@ def _is_size(value):
 def _is_net(section):
     return (
         isinstance(section, dict)
-        and "name" in section
+        and isinstance(section.get("name"), str)
         and "classifier_activation" not in section
     )
+
+
+def _arguments(name, section, nets):
+    """The rule of a net's arguments, where its builder tells what it takes.
+
+    Args:
+        name: str, of the section.
+        section: dict, the name of the net and its arguments.
+        nets: builders by name; another name may be that of a zoo entry.
+    """
+    if not _is_net(section):
+        return []
+    net = section["name"]
+    entry = zoo.models_directory() / net / "entry.json"
+    if net in nets:
+        builder = nets[net]
+    elif zoo.is_entry(net) and entry.exists():
+        builder = BUILDERS[zoo.Entry.from_json(entry).net]
+    else:
+        return []  # a path or an address: what is there shows when it is read
+    parameters = inspect.signature(builder).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return []
+    ours = {"input_shape", "classes", "classifier_activation"}
+    return _fields(name, section, {"name", *parameters} - ours)
+
+
+def _fields(name, section, known):
+    """The rule that a section has no others than the known fields."""
+    unknown = {k: v for k, v in section.items() if k not in known}
+    rule = f"a section with fields among {sorted(known)}"
+    return [(name, unknown, not unknown, rule + nearest(unknown, known))]
+
+
+def nearest(unknown, known):
+    """What misspelt names may mean, to end a sentence with; or nothing."""
+    found = [
+        near
+        for name in unknown
+        for near in difflib.get_close_matches(name, known, n=1)
+    ]
+    return f" (nearest: {', '.join(found)})" if found else ""
 
 
 def _run(recipe):
