@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from kanets import gan_commands
-from kanets.text import read_text
+from kanets.files import read_text
 
 # What `export` writes, and the options that fit.
 FORMATS = {

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all; a folder's lock.
+"""Files and folders: written whole or not at all, read in UTF-8, locked.
 
 Imports nothing of the package, and may be imported by all of it.
 """
@@ -78,6 +78,28 @@ def write_text(path, text):
     """Writes a text file in UTF-8, whole or not at all; see `whole`."""
     with whole(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
+
+
+def read_text(path):
+    """Reads a text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The text, with a newline at the end of each line.
+
+    Raises:
+        ValueError: another encoding; the file and the line are named.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            "A text file must be in UTF-8: save it again in that encoding. "
+            f"Received: {str(path)!r}, where line {line} is not ({error})"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -377,6 +377,36 @@ def test_killed_between_two_phases(tmp_path, photos, monkeypatch):
         np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
+def test_a_phase_starts_where_the_one_before_ended(
+    tmp_path, photos, monkeypatch
+):
+    """Also if an earlier epoch was the best, and is what is kept."""
+    heads = []
+
+    class Note(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            heads.append(self.model.layers[-1].get_weights()[0])
+
+        on_train_end = on_train_begin
+
+    recipes.train(recipe(photos, epochs=1), tmp_path / "base", verbose=0)
+    monkeypatch.setattr(recipes.supervised, "tensorboard", lambda _: Note())
+    monkeypatch.setattr(recipes.supervised, "_monitor", lambda *_: "falls")
+    monkeypatch.setattr(
+        checkpoints.Checkpoints,
+        "_check",
+        lambda self, row: row.update(falls=-len(self.rows)),
+    )
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "base")},
+        finetune={"frozen_epochs": 2},
+    )
+    recipes.train(plan, tmp_path / "run", verbose=0)
+    _, end_of_first, start_of_second, _ = heads
+    np.testing.assert_array_equal(start_of_second, end_of_first)
+
+
 class Spoil(keras.callbacks.Callback):
     """In the second epoch, makes a variable not finite."""
 

@@ -27,7 +27,7 @@ from kanets.data.pictures import (
     read_picture,
 )
 from kanets.data.threads import map_in_threads
-from kanets.text import read_text
+from kanets.files import read_text
 
 TEST = "test"
 VALIDATION_FOLDERS = ("val", "validation", TEST)

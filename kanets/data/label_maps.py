@@ -35,7 +35,7 @@ from kanets.data.pictures import (
     failure,
 )
 from kanets.data.threads import map_in_threads
-from kanets.text import read_text
+from kanets.files import read_text
 
 NAMES_FILE = "classes.txt"
 _LISTED = 10  # unknown labels of a file that an error names

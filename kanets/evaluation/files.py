@@ -1,7 +1,6 @@
 """Picture files and labels, as evaluation and prediction need them."""
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from kanets import data
 from kanets.data import folders
 from kanets.data.graph_pictures import JPEG, PNG
 from kanets.data.pictures import SUFFIXES, PictureError, read_picture
+from kanets.data.threads import map_in_threads
 from kanets.export import is_segmenter
 from kanets.zoo.saving import takes_pictures
 
@@ -83,9 +83,9 @@ def in_parts(paths, read, size, on_bad=None):
 
     for start in range(0, len(paths), size):
         chunk = paths[start : start + size]
-        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            attempts = list(pool.map(attempt, chunk))
+            attempts = map_in_threads(attempt, chunk)
         part = []
         for path, (found, error) in zip(chunk, attempts, strict=True):
             if error is None:

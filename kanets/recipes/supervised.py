@@ -100,6 +100,8 @@ def train(task, recipe, directory, verbose=1):
                 "The pictures held out are a test set, which chooses nothing: "
                 "the last epoch is kept."
             )
+        # One for all phases: it and what is served share no head.
+        logits = logits_model(model)
         for phase in _phases(recipe):
             # Also a phase that was stopped before its end: without an epoch,
             # `fit()` does what remains, such as to put the average in place.
@@ -107,6 +109,7 @@ def train(task, recipe, directory, verbose=1):
                 _fit(
                     task,
                     model,
+                    logits,
                     recipe,
                     phase,
                     max(done, phase.first_epoch),
@@ -144,7 +147,8 @@ def _phases(recipe):
 
 def _fit(
     task,
-    model,
+    served,
+    logits,
     recipe,
     phase,
     initial_epoch,
@@ -154,7 +158,6 @@ def _fit(
     verbose,
 ):
     """One phase: compile, restore what there is, and `fit()`."""
-    served, logits = model, logits_model(model)
     model = served if logits is None else logits
     for layer in model.layers:
         layer.trainable = layer.name == "predictions" or not phase.frozen

@@ -6,7 +6,7 @@ import zipfile
 
 import keras
 
-from kanets.text import read_text
+from kanets.files import read_text
 from kanets.zoo.entries import newer
 from kanets.zoo.saving import check_class_names, check_finite
 from kanets.zoo.sources import checked_weights, locate, one_line
