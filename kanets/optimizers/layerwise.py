@@ -4,9 +4,9 @@ Keras has one learning rate per optimizer. Here each variable has a factor of
 it, by its path, in a dict that is saved with the optimizer.
 
 What is alike for all variables, the rate of a schedule and Adam's corrections,
-is computed once a step. Keras computes it for each variable, which more than
-doubles the graph that TensorFlow has to make before the first step
-(`benchmarks/NOTES.md`).
+is computed once a step. Keras computes it for each variable, which nearly
+doubles the optimizer's part of the graph that TensorFlow has to make before the
+first step (`benchmarks/NOTES.md`).
 """
 
 import keras
