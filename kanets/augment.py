@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from kanets.data.label_maps import sample_nearest
+from kanets.data.streams import with_random_states
 
 
 class Augmentation:
@@ -15,7 +16,7 @@ class Augmentation:
     `Batches` reseed it for every batch, so that what a batch gets is a
     function of the run's seed, the epoch and the batch alone, and a resumed
     run sees what it would have seen. In a `tf.data.Dataset`, with TensorFlow
-    as the backend, its random states just go on.
+    as the backend, `seeded` does the same for many threads at once.
 
     Args:
         num_classes: int, width of the one-hot labels.
@@ -102,6 +103,7 @@ class Augmentation:
         ]
         self._random_states.append(self._which.state)
         self._program = _compiled(self._augment, self._random_states)
+        self.seeded = with_random_states(self._augment, self._random_states)
 
     def reseed(self, seed):
         """Makes what follows depend on `seed`, an int below 2**31."""

@@ -120,6 +120,43 @@ def test_tf_data_gets_mixup_and_cutmix():
     assert mixed > 3 and cut > 3
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data is TensorFlow's")
+def test_tf_data_is_repeatable_in_many_threads():
+    import tensorflow as tf
+
+    def passes(first, count):
+        pairs = np.tile(PICTURES, (8, 1, 1, 1)), np.tile(LABELS, 8)
+        pictures = tf.data.Dataset.from_tensor_slices(pairs)
+        augmentation = Augmentation(3, (9, 11), crop=2, mixup=0.4)
+        stream = data.augmented(pictures.batch(2), augmentation)
+        stream.epoch = first
+        return [list(stream.as_numpy_iterator()) for _ in range(count)]
+
+    once = passes(0, 3)
+    batches = [images for one in once for images, _ in one]
+    assert len({images.tobytes() for images in batches}) == len(batches)
+    for one, other in zip(once[1:], passes(1, 2), strict=True):
+        for ours, theirs in zip(one, other, strict=True):
+            np.testing.assert_array_equal(ours[0], theirs[0])
+            np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.data is TensorFlow's")
+def test_seeded_it_leaves_its_states_alone():
+    augmentation = Augmentation(3, (9, 11), crop=2, mixup=0.4)
+    augmentation.reseed(1)
+    expected = [to_numpy(part) for part in augmentation(PICTURES, LABELS)]
+    augmentation.reseed(1)
+    first, same, other = (
+        [to_numpy(part) for part in augmentation.seeded(key, PICTURES, LABELS)]
+        for key in ([1, 2], [1, 2], [1, 3])
+    )
+    np.testing.assert_array_equal(first[0], same[0])
+    assert np.abs(first[0] - other[0]).max() > 1
+    actual = augmentation(PICTURES, LABELS)
+    np.testing.assert_array_equal(to_numpy(actual[0]), expected[0])
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="others take NumPy arrays")
 def test_batches_stay_on_the_device_of_jax():
     import jax

@@ -1,12 +1,14 @@
 """Batches of pictures for `fit()`: in order, seeded, without TensorFlow."""
 
 import copy
+import functools
 import threading
 
 import keras
 import numpy as np
 
 from kanets.data.pictures import PictureError, fit_picture, read_picture
+from kanets.data.streams import each_pass, with_random_states
 from kanets.data.threads import map_in_threads
 
 _LISTED = 20
@@ -307,10 +309,15 @@ def augmented(batches, transform):
             each batch with an int that depends on the set's seed, the epoch
             and the batch alone, which makes a resumed run repeatable. Keras
             layers have no such method, and keep a generator of their own.
+            For a `tf.data.Dataset`, one with a method
+            `seeded(key, images, labels)` is called by it, with an int64 key
+            `(2,)` that depends on the same; so are, with TensorFlow as the
+            backend, Keras layers, as if they had one.
 
     Returns:
         New batches of the same kind with the same attributes; `batches`
-        itself is unchanged.
+        itself is unchanged. A `tf.data.Dataset` has the attribute `epoch`,
+        the number of the next pass through it, which may be set.
 
     Raises:
         TypeError: `transform` is not callable.
@@ -327,19 +334,56 @@ def augmented(batches, transform):
         return new
     import tensorflow as tf
 
-    new = batches.map(
-        lambda images, labels: _applied(transform, images, labels),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    ).prefetch(tf.data.AUTOTUNE)
+    seeded = _seeded(transform, batches)
+
+    def step(key):
+        return (
+            batches.enumerate()
+            .map(
+                lambda place, batch: seeded(
+                    tf.random.fold_in(key, place), *batch
+                ),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    seed = getattr(batches, "seed", None) or 0
+    new = each_pass(step, seed, batches.cardinality(), batches)
     for name in (
         "class_names",
         "image_size",
         "num_pictures",
         "skipped",
         "is_test",
+        "seed",
     ):
         setattr(new, name, getattr(batches, name, None))
     return new
+
+
+def _seeded(transform, dataset):
+    """A function of a key, images and labels that does what a transform does.
+
+    What a transform without known generators draws does not depend on the key.
+    """
+    if hasattr(transform, "seeded"):
+        return transform.seeded
+    states = []
+    if keras.backend.backend() == "tensorflow" and isinstance(
+        transform, keras.layers.Layer
+    ):
+        if not transform.built:
+            transform.build(tuple(dataset.element_spec[0].shape))
+        states = [
+            variable
+            for variable in transform.variables
+            if variable.name == "seed_generator_state"
+        ]
+    function = functools.partial(_applied, transform)
+    if states:
+        return with_random_states(function, states)
+    return lambda key, *batch: function(*batch)
 
 
 def _transformed(transform, batch, key):

@@ -6,6 +6,7 @@ module: `kanets.data` must load folders and arrays without them.
 
 from kanets.data.batches import MEMORY_BUDGET
 from kanets.data.graph_pictures import fit_pictures
+from kanets.data.streams import each_pass
 
 VALIDATION_SPLITS = ("validation", "test")
 TEST_SPLITS = ("test", "validation")
@@ -82,7 +83,8 @@ def load_split(
 
     Returns:
         `tf.data.Dataset` with the attributes `class_names`, `image_size`,
-        `num_pictures`, `skipped` (empty) and `is_test`.
+        `num_pictures`, `skipped` (empty) and `is_test`; shuffled, also with
+        `seed` and, as `kanets.data.streams.each_pass` has it, `epoch`.
 
     Raises:
         ValueError: `image_size` is missing, `class_names` lacks a class, or
@@ -118,14 +120,24 @@ def load_split(
     def cast(images, labels):
         return tf.cast(images, tf.float32), labels
 
+    def in_batches(pictures):
+        return pictures.batch(batch_size).map(cast).prefetch(auto)
+
+    def shuffled(key):
+        buffer = min(count, SHUFFLE_BUFFER)
+        return in_batches(
+            pictures.shuffle(buffer, key[0], reshuffle_each_iteration=False)
+        )
+
     auto = tf.data.AUTOTUNE
     count = _count(builder, dataset, split)
-    dataset = dataset.map(fit, num_parallel_calls=auto)
+    pictures = dataset.map(fit, num_parallel_calls=auto)
     if count * size[0] * size[1] * 3 <= MEMORY_BUDGET:
-        dataset = dataset.cache()
+        pictures = pictures.cache()
+    dataset = in_batches(pictures)
     if seed is not None:
-        dataset = dataset.shuffle(min(count, SHUFFLE_BUFFER), seed=seed)
-    dataset = dataset.batch(batch_size).map(cast).prefetch(auto)
+        dataset = each_pass(shuffled, seed, dataset.cardinality())
+        dataset.seed = seed
     dataset.class_names, dataset.image_size = names, size
     dataset.num_pictures, dataset.skipped = count, []
     dataset.is_test = split == "test"

@@ -336,7 +336,7 @@ def fit_and_watch(train, **arguments):
     class Model(keras.Model):
         def __init__(self):
             super().__init__()
-            self.dense = keras.layers.Dense(3)
+            self.dense = keras.layers.Dense(10)
 
         def call(self, images):
             return self.dense(images[:, 0, 0, :])
@@ -625,6 +625,36 @@ def test_tfds(mock_tfds, tmp_path, monkeypatch):
 
 def data_again(seed):
     return data.load("cifar10", batch_size=5, seed=seed, image_size=(16, 20))[0]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="as layers in tf.data"
+)
+def test_streams_are_repeated_from_any_epoch(mock_tfds, monkeypatch):
+    for module in ("batches", "tfds"):
+        monkeypatch.setattr(f"kanets.data.{module}.MEMORY_BUDGET", 0)
+
+    def stream():
+        train, _ = data.load("mnist", batch_size=5, seed=4)
+        assert data.gathered(train) is train and train.cardinality() == 5
+        layer = keras.layers.RandomBrightness(0.5)  # seeded by chance
+        return train, data.augmented(train, layer)
+
+    plain, bright = stream()
+    order = [values(plain) for _ in range(3)]
+    assert len({tuple(values) for values in order}) == 3
+    assert len({tuple(sorted(values)) for values in order}) == 1
+    assert plain.epoch == 3 and bright.epoch == 0
+    plain.epoch = 0
+    seen = [values(bright) for _ in range(3)]
+    assert bright.epoch == plain.epoch == 3
+    again = stream()[1]
+    again.epoch = 1
+    assert [values(again) for _ in range(2)] == seen[1:]
+    # In `fit()`, which makes more iterators than it uses.
+    again.epoch = 1
+    assert fit_and_watch(again, epochs=2) == seen[1:]
+    assert again.epoch == 3
 
 
 def test_tfds_grey_and_class_names(mock_tfds):
