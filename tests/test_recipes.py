@@ -189,6 +189,8 @@ def test_bad_recipes_are_named(photos, fields, text):
 
 def test_nets_that_say_nothing_of_their_arguments(photos, monkeypatch):
     monkeypatch.setitem(recipes.NETS, "free", lambda **arguments: None)
+    entry = {"name": "kanet_qkv_cifar10", "pretrained": False}
+    recipes.from_dict({"model": entry})
     for name in ("free", "kanet_qkv_cifar10/part", "runs/of-mine"):
         recipe(photos, model={"name": name, "anything": 1})
 

@@ -139,17 +139,19 @@ def _arguments(name, section, nets):
         return []
     net = section["name"]
     entry = zoo.models_directory() / net / "entry.json"
+    known = {"name"}
     if net in nets:
         builder = nets[net]
     elif zoo.is_entry(net) and entry.exists():
         builder = BUILDERS[zoo.Entry.from_json(entry).net]
+        known = {"name", "pretrained"}  # of `kanets.create_model`
     else:
         return []  # a path or an address: what is there shows when it is read
     parameters = inspect.signature(builder).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return []
     ours = {"input_shape", "classes", "classifier_activation"}
-    return _fields(name, section, {"name", *parameters} - ours)
+    return _fields(name, section, known | set(parameters) - ours)
 
 
 def _fields(name, section, known):
