@@ -25,9 +25,9 @@ LOWEST_KERAS := 3.12.0
 PYTHONS := python3.11 python3.13
 
 # What calls Keras and the backend most closely: where versions differ.
-NEAR := tests/test_ops.py tests/test_losses.py tests/layers tests/nets \
-	$(wildcard tests/ylg/test_*normalization.py) \
-	tests/ylg/test_pattern_attention_2d.py
+NEAR := tests/test_ops.py tests/test_losses.py tests/layers \
+	tests/nets/test_logits.py tests/nets/test_channels_last.py \
+	$(wildcard tests/ylg/test_*normalization.py)
 
 # A file stays with one worker, as what it makes once is dear.
 WORKERS := -n 2 --dist loadfile

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kanets.export import find_savedmodel, runtimes
+from kanets.files import read_text
 
 
 def is_savedmodel(path):
@@ -127,5 +128,5 @@ def _labels(path):
     labels = folder / "labels.txt"
     if not labels.exists():
         return None
-    text = labels.read_text(encoding="utf-8")
+    text = read_text(labels)
     return tuple(text.removesuffix("\n").split("\n"))

@@ -20,8 +20,8 @@ GAN_ARGUMENTS = {
     "conditional",
 }
 _NET_RULE = (
-    "a section with a name, and without classifier_activation, as the loss "
-    "takes probabilities"
+    "a section with a name, and without classifier_activation, as what is "
+    "saved gives probabilities"
 )
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
