@@ -366,6 +366,10 @@ def exported(net, path, kind, representative):
     return runtimes.load(path, 1)
 
 
+def feeds_of(run, x):
+    return {name: x.astype(dtype) for name, (_, dtype) in run.inputs.items()}
+
+
 def price(options, side=224, rounds=40):
     """What a form costs beside "none", in three runtimes that take turns."""
     import keras
@@ -397,7 +401,7 @@ def price(options, side=224, rounds=40):
             run = exported(net, path, kind, large)
             size = sum(f.stat().st_size for f in path.rglob("model.*"))
             rows[form][f"{kind}_megabytes"] = round(size / 1e6, 2)
-            runners[kind, form] = run, dict.fromkeys(run.inputs, large[:1])
+            runners[kind, form] = run, feeds_of(run, large[:1])
         keras.backend.clear_session()
     for kind in KINDS:
         taken = {form: [] for form in FORMS}
@@ -453,7 +457,7 @@ def eight_bits(options, count=2000):
 
 def scores(run, x):
     """The (B, 10) output of a runner for pictures x."""
-    found = run(**dict.fromkeys(run.inputs, x))
+    found = run(**feeds_of(run, x))
     return next(v for v in found.values() if v.shape[1:] == (10,))
 
 
