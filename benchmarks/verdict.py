@@ -51,7 +51,8 @@ BODY_RATE, NEW_RATE, DECAY, WARM_UP = 5e-4, 1e-3, 0.01, 30
 KINDS = ("float32", "int8", "onnx")  # LiteRT, LiteRT, ONNX Runtime
 PLAN = [  # the most important first
     *((form, 0) for form in ("none", "mlp", "kao_qkv", "means_mlp")),
-    *((form, 0) for form in ("cross_mlp", "kao_mlp", "kao_gate")),
+    *((form, 0) for form in ("cross_mlp", "kao_norm", "kao_relu6")),
+    *((form, 0) for form in ("kao_mlp", "kao_gate")),
     *((form, 0) for form in ("means_mlp_last", "means_mlp_expanded")),
     *((form, 0) for form in ("means_conv", "kao_axis")),
     *((form, 1) for form in ("none", "cross_mlp", "mlp", "means_mlp")),

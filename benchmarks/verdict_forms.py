@@ -19,6 +19,8 @@ sum over the grid; W, maps of channels; Z, the last one, zero at the start.
     kao_kv             x + Z attention(Wx, Wt, Wt)
     kao_axis           kao_qkv where rows attend to rows and columns to
                        columns, with a relative position bias
+    kao_norm           kao_qkv of batch-normalised t
+    kao_relu6          x + S(Z relu6(attention(Wt, Wt, Wt)))
     kao_mlp            x + S(Z [attention(Wt, Wt, Wt), relu6(W t)])
     kao_gate           x · (1 + S(Z relu6(W t)))
     means_mlp          x + S(Z relu6(W t))
@@ -187,6 +189,28 @@ class RelativePositionBias(layers.Layer):
         return logits * HEAD_DIM**-0.5 + bias
 
 
+def kao_norm(x, new):
+    norm = layers.BatchNormalization(momentum=0.9, name=new.name("norm"))
+    attended = _attended(norm(means(x)), new)
+    last = new.dense(x.shape[-1], "last", zero=True)
+    return x + spread(apply(last, attended), x)
+
+
+def kao_relu6(x, new):
+    attended = ops.relu6(_attended(means(x), new))
+    last = new.dense(x.shape[-1], "last", zero=True)
+    return x + spread(apply(last, attended), x)
+
+
+def _attended(tokens, new):
+    width = HEADS * HEAD_DIM
+    joint = apply(new.dense(3 * width, "qkv", use_bias=False), tokens)
+    query, key, value = (
+        joint[..., i * width : (i + 1) * width] for i in range(3)
+    )
+    return kanets_ops.attention(query, key, value, HEADS, "rsqrt")[0]
+
+
 def kao_mlp(x, new, hidden=64, head_dim=8):
     width = HEADS * head_dim
     tokens = means(x)
@@ -248,6 +272,8 @@ FORMS = {  # name: (function, place)
     "kao_qkv": (kao_qkv, "stride 1"),
     "kao_kv": (kao_kv, "stride 1"),
     "kao_axis": (kao_axis, "stride 1"),
+    "kao_norm": (kao_norm, "stride 1"),
+    "kao_relu6": (kao_relu6, "stride 1"),
     "kao_mlp": (kao_mlp, "stride 1"),
     "kao_gate": (kao_gate, "stride 1"),
     "means_mlp": (means_mlp, "stride 1"),
