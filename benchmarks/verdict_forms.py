@@ -149,27 +149,25 @@ def _attention_maps(x, new):
 
 
 def kao_axis(x, new):
-    width = HEADS * HEAD_DIM
-    joint = apply(new.dense(3 * width, "qkv", use_bias=False), means(x))
+    maps = _projected(means(x), new, HEADS * HEAD_DIM)
     found = []
-    for axis, tokens in zip("hw", split(joint, x), strict=True):
-        query, key, value = (
-            ops.transpose(
-                ops.reshape(part, (-1, part.shape[1], HEADS, HEAD_DIM)),
-                (0, 2, 1, 3),
-            )
-            for part in (
-                tokens[..., i * width : (i + 1) * width] for i in range(3)
-            )
-        )
+    axes = zip("hw", *(split(tokens, x) for tokens in maps), strict=True)
+    for axis, *along in axes:
+        query, key, value = (_heads(tokens) for tokens in along)
         logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
         bias = RelativePositionBias(name=new.name(f"bias_{axis}"))
         weights = ops.softmax(bias(logits))
         result = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        found.append(ops.reshape(result, (-1, tokens.shape[1], width)))
+        found.append(ops.reshape(result, (-1, *along[0].shape[1:])))
     tokens = ops.concatenate(found, axis=1)
     last = new.dense(x.shape[-1], "last", zero=True)
     return x + spread(apply(last, tokens), x)
+
+
+def _heads(tokens):
+    """(B, T, N·D) -> (B, N, T, D)."""
+    shape = (-1, tokens.shape[1], HEADS, HEAD_DIM)
+    return ops.transpose(ops.reshape(tokens, shape), (0, 2, 1, 3))
 
 
 @keras.saving.register_keras_serializable(package="kanets_benchmarks")
@@ -203,23 +201,23 @@ def kao_relu6(x, new):
 
 
 def _attended(tokens, new):
-    width = HEADS * HEAD_DIM
-    joint = apply(new.dense(3 * width, "qkv", use_bias=False), tokens)
-    query, key, value = (
-        joint[..., i * width : (i + 1) * width] for i in range(3)
-    )
-    return kanets_ops.attention(query, key, value, HEADS, "rsqrt")[0]
+    maps = _projected(tokens, new, HEADS * HEAD_DIM)
+    return kanets_ops.attention(*maps, HEADS, "rsqrt")[0]
+
+
+def _projected(tokens, new, width):
+    """Queries, keys and values (B, T, width)."""
+    return [
+        apply(new.dense(width, name, use_bias=False), tokens)
+        for name in ("query", "key", "value")
+    ]
 
 
 def kao_mlp(x, new, hidden=64, head_dim=8):
-    width = HEADS * head_dim
     tokens = means(x)
-    joint = apply(new.dense(3 * width + hidden, "joint"), tokens)
-    query, key, value = (
-        joint[..., i * width : (i + 1) * width] for i in range(3)
-    )
-    attended, _ = kanets_ops.attention(query, key, value, HEADS, "rsqrt")
-    mapped = ops.relu6(joint[..., 3 * width :])
+    maps = _projected(tokens, new, HEADS * head_dim)
+    attended, _ = kanets_ops.attention(*maps, HEADS, "rsqrt")
+    mapped = ops.relu6(apply(new.dense(hidden, "hidden"), tokens))
     both = ops.concatenate([attended, mapped], axis=-1)
     last = new.dense(x.shape[-1], "last", zero=True)
     return x + spread(apply(last, both), x)
