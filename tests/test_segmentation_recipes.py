@@ -92,7 +92,7 @@ def test_a_run_learns_and_goes_on(tmp_path, streets, base, capsys):
 
 
 def test_a_net_that_is_surely_wrong_learns(tmp_path, streets, base):
-    def build(recipe, train_set):
+    def build(recipe, train_set, say):
         model = zoo.create_model(str(base), num_classes=2)
         kernel, _ = model.get_layer("predictions").get_weights()
         model.get_layer("predictions").set_weights(
