@@ -1,6 +1,7 @@
 """kanets.export.runtimes: each format against the Keras model, and alone."""
 
 import gc
+import importlib.util
 import io
 import json
 import os
@@ -474,12 +475,12 @@ def test_what_is_dropped_is_freed(artifacts, tmp_path):
 
 
 def alone(code, *arguments):
-    """Runs code with `runtimes` loaded from its file; returns its output."""
+    """Runs code with `runtimes` loaded from its folder; returns its output."""
     head = f"""
 import importlib.util, os, sys
 import numpy as np
 spec = importlib.util.spec_from_file_location("rt", {runtimes.__file__!r})
-runtimes = importlib.util.module_from_spec(spec)
+runtimes = sys.modules["rt"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(runtimes)
 """
     return subprocess.run(
@@ -591,10 +592,10 @@ def test_damaged_files_are_refused(tmp_path, format):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_missing_package_is_named(artifacts, monkeypatch, format):
-    runtimes._tensorflow.cache_clear()
+    runtimes.tensorflow_c.functions.cache_clear()
     for name in ("ai_edge_litert.interpreter", "onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     package = PACKAGES[format]
     with pytest.raises(ImportError, match=f"`pip install {package}`. Rec") as e:
         runtimes.load(artifacts[format])
@@ -608,7 +609,7 @@ def program(artifact, jobs, *options, **more):
         for feeds, results in jobs
     ]
     return subprocess.run(
-        [sys.executable, "-I", runtimes.__file__, str(artifact), *options],
+        [sys.executable, "-I", runtimes.__path__[0], str(artifact), *options],
         input="".join(line + "\n" for line in lines),
         capture_output=True,
         text=True,
@@ -681,7 +682,7 @@ def test_the_programs_errors_are_one_line(artifacts, tmp_path):
 
 def test_the_program_blocks_keras_and_this_package(artifacts):
     """Even where they are on the path, as they are here."""
-    root = pathlib.Path(runtimes.__file__).parents[2]
+    root = pathlib.Path(runtimes.__file__).parents[3]
     code = f"""
 import importlib, json
 sys.path.insert(0, {str(root)!r})
@@ -693,7 +694,7 @@ def load(*_):
         except ImportError as error:
             errors.append(str(error))
     raise ValueError(json.dumps(errors))
-runtimes.load = load
+runtimes.program.load = load
 sys.exit(runtimes.main(sys.argv[1:]))
 """
     done = alone(code, artifacts["onnx"])
@@ -711,7 +712,7 @@ def noisy(*arguments):
     os.write(1, b"native noise")
     print("noise")
     return load(*arguments)
-runtimes.load = noisy
+runtimes.program.load = noisy
 sys.exit(runtimes.main(sys.argv[1:]))
 """
     done = alone(code, artifacts["onnx"])
