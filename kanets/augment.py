@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from kanets.data.label_maps import sample_nearest
+from kanets.data.arguments import check_size
+from kanets.data.label_map_files import sample_nearest
 from kanets.data.streams import with_random_states
 
 
@@ -227,21 +228,12 @@ class SegmentationAugmentation:
     """
 
     def __init__(self, crop_size=None, flip=True, scale=1.0, ignore_label=None):
-        if crop_size is not None and (
-            not isinstance(crop_size, tuple | list)
-            or len(crop_size) != 2
-            or min(crop_size) < 1
-        ):
-            raise ValueError(
-                "`crop_size` must be (height, width), two positive ints, or "
-                f"None. Received: crop_size={crop_size!r}"
-            )
         if not 1 <= scale < math.inf:
             raise ValueError(
                 "`scale` must be at least 1, which is no scaling. "
                 f"Received: scale={scale!r}"
             )
-        self.crop_size = crop_size
+        self.crop_size = check_size("crop_size", crop_size)
         self.flip = flip
         self.scale = scale
         self.ignore_label = ignore_label
@@ -253,7 +245,7 @@ class SegmentationAugmentation:
 
     def __call__(self, images, labels):
         grid = labels.shape[1:]
-        size = grid if self.crop_size is None else tuple(self.crop_size)
+        size = grid if self.crop_size is None else self.crop_size
         if self.ignore_label is None and any(
             int(length / self.scale) < crop
             for length, crop in zip(grid, size, strict=True)

@@ -1,15 +1,15 @@
 """Batches of pictures for `fit()`: in order, seeded, without TensorFlow."""
 
 import copy
-import functools
 import threading
 
 import keras
 import numpy as np
 
 from kanets.data.pictures import PictureError, fit_picture, read_picture
-from kanets.data.streams import each_pass, with_random_states
+from kanets.data.streams import each_pass
 from kanets.data.threads import map_in_threads
+from kanets.data.transforms import seeded, transformed
 
 _LISTED = 20
 
@@ -242,7 +242,7 @@ class Batches(keras.utils.PyDataset):
             with self._lock:
                 for number, transform in enumerate(self._transforms):
                     key = [self.seed, 2, epoch, place, number]
-                    batch = _transformed(transform, batch, key)
+                    batch = transformed(transform, batch, key)
         return batch
 
 
@@ -334,13 +334,13 @@ def augmented(batches, transform):
         return new
     import tensorflow as tf
 
-    seeded = _seeded(transform, batches)
+    apply = seeded(transform, batches)
 
     def step(key):
         return (
             batches.enumerate()
             .map(
-                lambda place, batch: seeded(
+                lambda place, batch: apply(
                     tf.random.fold_in(key, place), *batch
                 ),
                 num_parallel_calls=tf.data.AUTOTUNE,
@@ -360,45 +360,3 @@ def augmented(batches, transform):
     ):
         setattr(new, name, getattr(batches, name, None))
     return new
-
-
-def _seeded(transform, dataset):
-    """A function of a key, images and labels that does what a transform does.
-
-    What a transform without known generators draws does not depend on the key.
-    """
-    if hasattr(transform, "seeded"):
-        return transform.seeded
-    states = []
-    if keras.backend.backend() == "tensorflow" and isinstance(
-        transform, keras.layers.Layer
-    ):
-        if not transform.built:
-            transform.build(tuple(dataset.element_spec[0].shape))
-        states = [
-            variable
-            for variable in transform.variables
-            if variable.name == "seed_generator_state"
-        ]
-    function = functools.partial(_applied, transform)
-    if states:
-        return with_random_states(function, states)
-    return lambda key, *batch: function(*batch)
-
-
-def _transformed(transform, batch, key):
-    reseed = getattr(transform, "reseed", None)
-    if reseed is not None:
-        reseed(int(np.random.SeedSequence(key).generate_state(1)[0] >> 1))
-    images, labels = _applied(transform, *batch)
-    if keras.backend.backend() == "jax" and keras.ops.is_tensor(images):
-        # They stay on the device, and nobody waits for them.
-        return keras.ops.cast(images, "float32"), labels
-    images = keras.ops.convert_to_numpy(images).astype(np.float32, copy=False)
-    return images, keras.ops.convert_to_numpy(labels)
-
-
-def _applied(transform, images, labels):
-    if isinstance(transform, keras.layers.Layer):
-        return transform(images, training=True), labels
-    return transform(images, labels)

@@ -12,19 +12,15 @@ of `kanets.data.pictures`.
 """
 
 import math
-import numbers
 import os
-import shutil
-import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from kanets.data import arrays, folders, tfds
+from kanets.data.arguments import check_arguments, check_validation
 from kanets.data.batches import Batches
-
-SAMPLE = Path(__file__).parent.parent / "sample" / "cifar10_jpeg_sample.zip"
+from kanets.data.sample import SAMPLE, unpack_sample  # noqa: F401
 
 
 def load(
@@ -86,7 +82,7 @@ def load(
     check_validation(validation)
     kind, source = _classify(source)
     if kind == "tfds":
-        return _load_tfds(
+        return tfds.load(
             source, image_size, batch_size, validation, seed, class_names
         )
     if kind == "folder":
@@ -146,7 +142,7 @@ def load_test(
     )
     kind, source = _classify(source)
     if kind == "tfds":
-        return _load_tfds_test(
+        return tfds.load_test(
             source, image_size, batch_size, split, class_names
         )
     if kind == "folder":
@@ -169,106 +165,6 @@ def load_test(
         class_names=class_names,
         skipped=skipped,
     )
-
-
-def unpack_sample(directory):
-    """Unpacks the embedded sample of CIFAR-10 (JPEG), 110 pictures a class.
-
-    Args:
-        directory: path of a new or empty folder, or of an earlier unpacking,
-            which is left as it is. It gets `train/<class>/*.jpg` and
-            `val/<class>/*.jpg`, all of it or nothing.
-
-    Returns:
-        Path of the folder, a source for `load`.
-
-    Raises:
-        ValueError: the folder holds something else.
-    """
-    directory = Path(directory)
-    with zipfile.ZipFile(SAMPLE) as archive:
-        files = {i.filename: i.file_size for i in archive.infolist()}
-        if directory.exists() and (
-            not directory.is_dir() or any(directory.iterdir())
-        ):
-            for name, size in files.items():
-                file = directory / name
-                if not file.is_file() or file.stat().st_size != size:
-                    raise ValueError(
-                        "`directory` must be new, empty or an unpacked "
-                        f"sample. Received: directory={str(directory)!r} "
-                        f"without a whole {name!r}"
-                    )
-            return directory
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        part = tempfile.mkdtemp(prefix=".sample-", dir=directory.parent)
-        try:
-            archive.extractall(part)
-            os.chmod(part, 0o755)
-            if directory.exists():
-                directory.rmdir()
-            os.rename(part, directory)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return directory
-
-
-def check_arguments(image_size, batch_size, seed, on_error, class_names):
-    """Checks the arguments common to all loaders; returns `image_size`."""
-    if image_size is not None:
-        if (
-            not isinstance(image_size, tuple | list)
-            or len(image_size) != 2
-            or not all(is_int(n) and n > 0 for n in image_size)
-        ):
-            raise ValueError(
-                "`image_size` must be (height, width), two positive ints, or "
-                f"None. Received: image_size={image_size!r}"
-            )
-        image_size = tuple(int(n) for n in image_size)
-    if not is_int(batch_size) or batch_size < 1:
-        raise ValueError(
-            "`batch_size` must be a positive int. "
-            f"Received: batch_size={batch_size!r}"
-        )
-    if not is_int(seed) or seed < 0:
-        raise ValueError(
-            f"`seed` must be a non-negative int. Received: seed={seed!r}"
-        )
-    if on_error not in ("stop", "skip"):
-        raise ValueError(
-            "`on_error` must be 'stop' or 'skip'. "
-            f"Received: on_error={on_error!r}"
-        )
-    if class_names is not None and (
-        not isinstance(class_names, tuple | list)
-        or not all(isinstance(name, str) for name in class_names)
-        or len(set(class_names)) != len(class_names)
-        or not len(class_names)
-    ):
-        raise ValueError(
-            "`class_names` must be a list of distinct strings. "
-            f"Received: class_names={class_names!r}"
-        )
-    return image_size
-
-
-def check_validation(validation):
-    """Checks the fraction of a set that is held out."""
-    if (
-        not isinstance(validation, numbers.Real)
-        or isinstance(validation, bool)
-        or not 0 <= validation < 1
-    ):
-        raise ValueError(
-            "`validation` must be a fraction in [0, 1). "
-            f"Received: validation={validation!r}"
-        )
-
-
-def is_int(value):
-    """Whether it is a whole number; a bool is none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _classify(source):
@@ -373,50 +269,3 @@ def _check_training(labels, class_names):
             "Every class must have a readable training picture. Received: "
             f"none for {missing[:20]}"
         )
-
-
-def _tfds_builder(name):
-    try:
-        return tfds.find_builder(name)
-    except LookupError as e:
-        raise ValueError(
-            "`source` must be a folder that exists or a TFDS name. Received: "
-            f"source={name!r}: no such folder, and {e}"
-        ) from None
-
-
-def _load_tfds(name, image_size, batch_size, validation, seed, class_names):
-    builder = _tfds_builder(name)
-    held = tfds.choose_split(builder, tfds.VALIDATION_SPLITS)
-    train = "train"
-    if held is None and validation:
-        percent = min(max(round(100 * (1 - validation)), 1), 99)
-        train, held = f"train[:{percent}%]", f"train[{percent}%:]"
-    shared = dict(
-        image_size=image_size, batch_size=batch_size, class_names=class_names
-    )
-    read = tfds.load_split
-    sets = read(builder, name, train, seed=seed, **shared), None
-    if held is not None:
-        sets = sets[0], read(builder, name, held, seed=None, **shared)
-    return sets
-
-
-def _load_tfds_test(name, image_size, batch_size, split, class_names):
-    builder = _tfds_builder(name)
-    if split is None:
-        split = tfds.choose_split(builder, tfds.TEST_SPLITS)
-    if split is None:
-        raise ValueError(
-            "A TFDS data set without a test or validation split needs "
-            f"`split`. Received: split=None, source={name!r}"
-        )
-    return tfds.load_split(
-        builder,
-        name,
-        split,
-        image_size=image_size,
-        batch_size=batch_size,
-        class_names=class_names,
-        seed=None,
-    )

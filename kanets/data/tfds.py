@@ -13,6 +13,44 @@ TEST_SPLITS = ("test", "validation")
 SHUFFLE_BUFFER = 10_000
 
 
+def load(name, image_size, batch_size, validation, seed, class_names):
+    """A training and a validation set, or None; see `kanets.data.load`."""
+    builder = _builder(name)
+    held = choose_split(builder, VALIDATION_SPLITS)
+    train = "train"
+    if held is None and validation:
+        percent = min(max(round(100 * (1 - validation)), 1), 99)
+        train, held = f"train[:{percent}%]", f"train[{percent}%:]"
+    shared = dict(
+        image_size=image_size, batch_size=batch_size, class_names=class_names
+    )
+    train = load_split(builder, name, train, seed=seed, **shared)
+    if held is None:
+        return train, None
+    return train, load_split(builder, name, held, seed=None, **shared)
+
+
+def load_test(name, image_size, batch_size, split, class_names):
+    """A set in a fixed order; see `kanets.data.load_test`."""
+    builder = _builder(name)
+    if split is None:
+        split = choose_split(builder, TEST_SPLITS)
+    if split is None:
+        raise ValueError(
+            "A TFDS data set without a test or validation split needs "
+            f"`split`. Received: split=None, source={name!r}"
+        )
+    return load_split(
+        builder,
+        name,
+        split,
+        image_size=image_size,
+        batch_size=batch_size,
+        class_names=class_names,
+        seed=None,
+    )
+
+
 def find_builder(name):
     """Returns the builder of a TFDS name, downloaded and prepared.
 
@@ -165,3 +203,13 @@ def _count(builder, dataset, split):
 
 def _plus_one(count, _):
     return count + 1
+
+
+def _builder(name):
+    try:
+        return find_builder(name)
+    except LookupError as e:
+        raise ValueError(
+            "`source` must be a folder that exists or a TFDS name. Received: "
+            f"source={name!r}: no such folder, and {e}"
+        ) from None
