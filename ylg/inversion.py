@@ -19,11 +19,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from ylg.backends import for_backend
+from ylg.descent import descend, make_optimizer
 from ylg.gan.sampling import num_classes
-from ylg.lookahead import Lookahead
-
-INTERPOLATIONS = ("nearest", "bilinear")
+from ylg.saliency import (
+    INTERPOLATIONS,  # noqa: F401
+    resize_saliency,
+    root,
+    saliency,
+    weighted_distance,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,146 +51,6 @@ class Inversion:
     losses: np.ndarray
     history: np.ndarray
     saliency: np.ndarray
-
-
-def saliency(weights, patterns):
-    """How much attention each key gets from those that look at it.
-
-        s(k) = sum over q of a(q, k) / number of q with a(q, k) != 0
-
-    and 0 for a key at which nobody looks. The divisor makes up for patterns
-    that show a key to few queries.
-
-    Args:
-        weights: N tensors (B, n_q, degree), as `pattern_attention` and the
-            layers' `attention_weights` return them.
-        patterns: their N patterns, all on the same (hk, wk) grid of keys.
-
-    Returns:
-        float32 tensor (B, N, hk, wk).
-
-    Raises:
-        ValueError: numbers of weights and patterns that differ, weights that
-            are not in the layout of their pattern, keys without a grid or on
-            different ones.
-
-    Cost: O(edges) time and memory.
-
-    References:
-        - [Daras et al., CVPR 2020](https://arxiv.org/abs/1911.12287), sec. 6
-    """
-    weights, patterns = list(weights), list(patterns)
-    if not patterns or len(weights) != len(patterns):
-        raise ValueError(
-            "Each head needs weights and a pattern. "
-            f"Received: {len(weights)} weights, {len(patterns)} patterns"
-        )
-    grids = {pattern.key_shape for pattern in patterns}
-    if len(grids) != 1 or len(patterns[0].key_shape) != 2:
-        raise ValueError(
-            "The keys of all patterns must be one grid (height, width). "
-            f"Received: key shapes {sorted(grids)}"
-        )
-    for weight, pattern in zip(weights, patterns, strict=True):
-        shape = tuple(weight.shape)
-        if len(shape) != 3 or shape[1:] != pattern.neighbours.shape:
-            raise ValueError(
-                "Weights must be (batch, *pattern.neighbours.shape). Received: "
-                f"shape={shape}, neighbours {pattern.neighbours.shape}"
-            )
-    heads = [
-        _key_means(weight, pattern)
-        for weight, pattern in zip(weights, patterns, strict=True)
-    ]
-    heads = ops.transpose(ops.stack(heads), (2, 0, 1))  # (B, N, n_k)
-    return ops.reshape(heads, (-1, len(patterns), *patterns[0].key_shape))
-
-
-def _key_means(weight, pattern):
-    """Means over the non-zero entries of each column: (n_k, B)."""
-    edges, keys = pattern.neighbours.size, pattern.num_keys
-    weight = ops.cast(weight, "float32")
-    weight = ops.transpose(ops.reshape(weight, (-1, edges)))
-    seen = ops.cast(ops.not_equal(weight, 0.0), "float32")
-    # One segment more than keys, for the padding.
-    segments = pattern.neighbours.ravel()
-    segments = np.where(segments < 0, keys, segments)
-    total, count = (
-        ops.segment_sum(x, segments, num_segments=keys + 1)[:keys]
-        for x in (weight, seen)
-    )
-    return total / ops.maximum(count, 1.0)
-
-
-def resize_saliency(saliency, size, interpolation="nearest"):
-    """Saliency of the keys on another grid.
-
-    Args:
-        saliency: float tensor (B, N, hk, wk).
-        size: (H, W).
-        interpolation: "nearest", where a cell (i, j) takes the key cell
-            (i hk // H, j wk // W), for the feature map; or "bilinear" with
-            cells' centres at halves, for the picture.
-
-    Returns:
-        Tensor (B, N, H, W), in float32 if bilinear.
-
-    Raises:
-        ValueError: an unknown interpolation.
-    """
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"interpolation must be one of {INTERPOLATIONS}. "
-            f"Received: interpolation={interpolation!r}"
-        )
-    if interpolation == "nearest":
-        for axis, cells in zip((2, 3), size, strict=True):
-            index = np.arange(cells) * saliency.shape[axis] // cells
-            saliency = ops.take(saliency, index, axis=axis)
-        return saliency
-    saliency = ops.transpose(ops.cast(saliency, "float32"), (0, 2, 3, 1))
-    saliency = ops.image.resize(
-        saliency, size, interpolation="bilinear", data_format="channels_last"
-    )
-    return ops.transpose(saliency, (0, 3, 1, 2))
-
-
-def weighted_distance(x, y, saliency):
-    """Distance of feature maps where each head's saliency counts.
-
-        d_h = || s_h (x - y) ||, not squared
-
-    One number for each pair and head. The official script takes one norm over
-    the whole batch, sqrt(sum over pairs of d_h^2), whose gradient for one
-    pair shrinks as the others are farther away; ours does not couple them.
-
-    Args:
-        x, y: float tensors (B, H, W, C); B is 1 or the same.
-        saliency: float tensor (B, N, H, W); B is 1 or the same.
-
-    Returns:
-        float32 tensor (B, N). At distance 0 the gradient is 0.
-
-    Raises:
-        ValueError: shapes that do not fit.
-
-    Cost: O(B H W (C + N)) time.
-
-    References:
-        - [Daras et al., CVPR 2020](https://arxiv.org/abs/1911.12287), sec. 6
-    """
-    shapes = [tuple(tensor.shape) for tensor in (x, y, saliency)]
-    ranks = [len(shape) for shape in shapes]
-    grids = {shapes[0][1:3], shapes[1][1:3], shapes[2][2:]}
-    if ranks != [4] * 3 or len(grids) > 1 or shapes[0][3] != shapes[1][3]:
-        raise ValueError(
-            "x and y must be (batch, height, width, channels) and saliency "
-            "(batch, heads, height, width). Received: "
-            "x={}, y={}, saliency={}".format(*shapes)
-        )
-    x, y, saliency = (ops.cast(t, "float32") for t in (x, y, saliency))
-    squares = ops.sum(ops.square(x - y), axis=-1)[:, None]
-    return _root(ops.sum(ops.square(saliency) * squares, axis=(2, 3)))
 
 
 def invert(
@@ -257,15 +121,7 @@ def invert(
     _check_numbers(starts, steps, learning_rate, pixel_weight)
     target = _check_image(image, generator, discriminator)
     labels = _check_labels(label, generator, starts)
-    layer = _attention_layer(discriminator)
-    embed = keras.Model(discriminator.inputs[0], layer.input)
-    heads = _check_heads(heads, layer.num_heads)
-
-    # What the target looks like, and where it matters.
-    embedded = embed(target, training=False)
-    weights = layer.attention_weights(embedded)
-    patterns = layer.patterns_for(embedded.shape)
-    keys = saliency([weights[h] for h in heads], [patterns[h] for h in heads])
+    embed, embedded, keys = _look(discriminator, target, heads)
     cells = resize_saliency(keys, embedded.shape[1:3])
 
     def losses(z):
@@ -277,16 +133,19 @@ def invert(
         total = ops.sum(distances, axis=1)
         if pixel_weight:
             squares = ops.square(images - target)
-            total += pixel_weight * _root(ops.sum(squares, axis=(1, 2, 3)))
+            total += pixel_weight * root(ops.sum(squares, axis=(1, 2, 3)))
         return total
 
     # Downhill.
     latent_size = generator.inputs[0].shape[-1]
     z = np.random.default_rng(seed).normal(size=(starts, latent_size))
-    optimizer = _optimizer(optimizer, learning_rate, steps)
-    networks = [*generator.variables, *embed.variables]
-    latents, history = _descend(
-        losses, z.astype("float32"), networks, optimizer, steps, verbose
+    latents, history = descend(
+        losses,
+        z.astype("float32"),
+        [*generator.variables, *embed.variables],
+        make_optimizer(optimizer, learning_rate, steps),
+        steps,
+        verbose,
     )
 
     # The best of each start, and the best start first.
@@ -296,97 +155,32 @@ def invert(
     labels = None if labels is None else labels[order]
     inputs = latents if labels is None else [latents, labels]
     images = generator.predict_on_batch(inputs)
-    size = target.shape[1:3]
+    looked_at = resize_saliency(keys, target.shape[1:3], "bilinear")[0]
     return Inversion(
         latents=latents,
         labels=labels,
         images=images,
         losses=history.min(axis=0)[order],
         history=history[:, order],
-        saliency=ops.convert_to_numpy(
-            resize_saliency(keys, size, "bilinear")[0]
-        ),
+        saliency=ops.convert_to_numpy(looked_at),
     )
 
 
-def _descend(losses, start, networks, optimizer, steps, verbose):
-    """Runs the optimizer; latents and losses before each of the steps."""
-    make = for_backend("Inversion", tensorflow=_tensorflow_step, jax=_jax_step)
-    z = keras.Variable(start, name="latents")
-    optimizer.build([z])
-    step = make(losses, z, networks, optimizer)
-    bar = keras.utils.Progbar(steps, stateful_metrics=["loss"], verbose=verbose)
-    latents, history = [], []
-    for index in range(steps):
-        before, values = step()
-        latents.append(before)
-        history.append(values)
-        if verbose:
-            lowest = float(ops.convert_to_numpy(ops.min(values)))
-            bar.update(index + 1, [("loss", lowest)])
-    latents, history = (
-        ops.convert_to_numpy(ops.stack(x)) for x in (latents, history)
-    )
-    # A start that left the range of floats is the worst, not the best.
-    return latents, np.where(np.isfinite(history), history, np.inf)
+def _look(discriminator, target, heads):
+    """What the target looks like to a discriminator, and where it matters.
 
-
-def _tensorflow_step(losses, z, networks, optimizer):
-    import tensorflow as tf
-
-    @tf.function(autograph=False)
-    def step():
-        before = tf.identity(z.value)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(before)
-            values = losses(before)
-        optimizer.apply([tape.gradient(values, before)], [z])
-        return before, values
-
-    return step
-
-
-def _jax_step(losses, z, networks, optimizer):
-    import jax
-
-    def total(before, weights):
-        # The networks are arguments: constants would be compiled in.
-        pairs = list(zip(networks, weights, strict=True))
-        with keras.StatelessScope(pairs):
-            values = losses(before)
-        return ops.sum(values), values
-
-    @jax.jit
-    def update(before, state, weights):
-        gradient, values = jax.grad(total, has_aux=True)(before, weights)
-        [after], state = optimizer.stateless_apply(state, [gradient], [before])
-        return after, state, values
-
-    weights = [variable.value for variable in networks]
-    state = [variable.value for variable in optimizer.variables]
-    current = z.value
-
-    def step():
-        nonlocal current, state
-        before = current
-        current, state, values = update(before, state, weights)
-        return before, values
-
-    return step
-
-
-def _root(x):
-    """Square root whose gradient at 0 is 0."""
-    positive = x > 0
-    return ops.where(positive, ops.sqrt(ops.where(positive, x, 1.0)), 0.0)
-
-
-def _optimizer(optimizer, learning_rate, steps):
-    if optimizer is None:
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        return Lookahead(keras.optimizers.Adam(schedule))
-    optimizer = keras.optimizers.get(optimizer)
-    return type(optimizer).from_config(optimizer.get_config())
+    Returns:
+        The model up to the attention, its map of the target and the saliency
+        of the keys.
+    """
+    layer = _attention_layer(discriminator)
+    embed = keras.Model(discriminator.inputs[0], layer.input)
+    heads = _check_heads(heads, layer.num_heads)
+    embedded = embed(target, training=False)
+    weights = layer.attention_weights(embedded)
+    patterns = layer.patterns_for(embedded.shape)
+    keys = saliency([weights[h] for h in heads], [patterns[h] for h in heads])
+    return embed, embedded, keys
 
 
 def _attention_layer(discriminator):

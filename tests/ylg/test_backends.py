@@ -6,7 +6,7 @@ import pytest
 
 from ylg.backends import for_backend
 from ylg.gan.gradients import gradient_step
-from ylg.inversion import _descend
+from ylg.descent import descend
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from ylg.inversion import _descend
     [
         (lambda: gradient_step(None, [], None, None), "Training a GAN"),
         (
-            lambda: _descend(
+            lambda: descend(
                 None, np.zeros((1, 2)), [], keras.optimizers.SGD(), 1, 0
             ),
             "Inversion",

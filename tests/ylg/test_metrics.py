@@ -11,7 +11,7 @@ from keras import layers
 from tests.backends import needs_tensorflow
 from ylg import metrics
 from ylg.metrics import GaussianStatistics, frechet_distance
-from ylg.metrics.statistics import _kernel, _off_diagonal_mean
+from ylg.metrics.kernel import _kernel, _off_diagonal_mean
 
 
 def normal(n, features, seed=0):

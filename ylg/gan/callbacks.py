@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ylg import metrics
+from ylg.metrics.evaluation import distances
 
 
 class SampleGrid(keras.callbacks.Callback):
@@ -79,13 +79,7 @@ class Evaluation(keras.callbacks.Callback):
             return
         if self._real is None:
             self._real = self._extract(self.real)
-        features = (self._real, self._extract(pictures))
-        kernel = metrics.kernel_distance(*features)
-        distance = metrics.frechet_distance(
-            *(metrics.GaussianStatistics().update(f) for f in features)
-        )
-        values = (distance, kernel.value, kernel.std)
-        logs.update(zip(self.names, values, strict=True))
+        logs.update(distances(self._real, self._extract(pictures)))
 
     def _extract(self, pictures):
         if pictures.ndim == 2:

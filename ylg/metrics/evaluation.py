@@ -5,13 +5,10 @@ Letters: H W grid, F features, n m numbers of pictures.
 
 import numpy as np
 
-from ylg.metrics.statistics import (
-    GaussianStatistics,
-    frechet_distance,
-    inception_score,
-    kernel_distance,
-    precision_recall,
-)
+from ylg.metrics.coverage import precision_recall
+from ylg.metrics.frechet import GaussianStatistics, frechet_distance
+from ylg.metrics.kernel import kernel_distance
+from ylg.metrics.scores import inception_score
 
 
 def evaluate(
@@ -60,14 +57,7 @@ def evaluate(
     fake, probabilities = _extract(
         fake, "fake", extractor, fake_range, max_count
     )
-    kernel = kernel_distance(real, fake, subsets, subset_size, seed)
-    report = {
-        "frechet_distance": frechet_distance(
-            GaussianStatistics().update(real), GaussianStatistics().update(fake)
-        ),
-        "kernel_distance": kernel.value,
-        "kernel_distance_std": kernel.std,
-    }
+    report = distances(real, fake, subsets, subset_size, seed)
     if k is not None:
         precision, recall = precision_recall(real, fake, k)
         report |= {"precision": precision, "recall": recall}
@@ -77,6 +67,26 @@ def evaluate(
         report |= {"inception_score": score, "inception_score_std": std}
     counts = {"real_count": len(real), "fake_count": len(fake)}
     return report | {"extractor": extractor.name} | counts
+
+
+def distances(real, fake, subsets=100, subset_size=None, seed=0):
+    """Frechet and kernel distance of features, as `evaluate` reports them.
+
+    Args:
+        real, fake: float arrays (n, F) and (m, F).
+        subsets, subset_size, seed: of `kernel_distance`.
+
+    Returns:
+        A dict of the distances and the deviation of the latter.
+    """
+    kernel = kernel_distance(real, fake, subsets, subset_size, seed)
+    return {
+        "frechet_distance": frechet_distance(
+            GaussianStatistics().update(real), GaussianStatistics().update(fake)
+        ),
+        "kernel_distance": kernel.value,
+        "kernel_distance_std": kernel.std,
+    }
 
 
 def _extract(pictures, name, extractor, value_range, max_count):

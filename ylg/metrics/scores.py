@@ -1,0 +1,51 @@
+"""Inception Score (Salimans et al. 2016), NumPy in float64.
+
+Letters: K classes, n number of samples.
+"""
+
+import numpy as np
+
+from ylg.metrics.samples import check_samples
+
+
+def inception_score(probabilities, splits=10):
+    """Inception Score: exp E_x KL(p(y|x) || p(y)), from 1 to K.
+
+    Args:
+        probabilities: float array (n, K), rows that sum to 1, in random
+            order: samples sorted by class would lower the score.
+        splits: int, contiguous parts that are scored on their own.
+
+    Returns:
+        Mean and standard deviation over the parts, floats.
+
+    Raises:
+        ValueError: rows that are no probabilities, fewer samples than parts.
+
+    Example:
+
+    >>> inception_score(np.eye(4), splits=1)
+    (4.0, 0.0)
+
+    References: Salimans et al., "Improved Techniques for Training GANs",
+    NeurIPS 2016, section 4.
+    """
+    p = check_samples(probabilities, "probabilities")
+    error = np.abs(p.sum(axis=1) - 1).max()
+    if p.min() < 0 or error > 1e-3:
+        raise ValueError(
+            "Rows of probabilities must be 0 or more and sum to 1; logits "
+            f"need a softmax. Received: min={p.min():g}, sums off by {error:g}"
+        )
+    if not 1 <= splits <= len(p):
+        raise ValueError(
+            f"splits must be between 1 and the number of samples, {len(p)}. "
+            f"Received: splits={splits}"
+        )
+    scores = []
+    for part in np.array_split(p, splits):
+        marginal = np.broadcast_to(part.mean(axis=0), part.shape)
+        seen = part > 0  # 0 log 0 is 0.
+        terms = part[seen] * np.log(part[seen] / marginal[seen])
+        scores.append(np.exp(terms.sum() / len(part)))
+    return float(np.mean(scores)), float(np.std(scores))
