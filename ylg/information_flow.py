@@ -103,7 +103,9 @@ class InformationFlowGraph:
     def reach(self, steps=None):
         """bool [outputs, inputs]: what the first steps (or all) connect."""
         steps = self.num_steps if steps is None else steps
-        if not isinstance(steps, int) or not 1 <= steps <= self.num_steps:
+        from kanets.checks import as_integer  # late: kanets imports ylg
+
+        if as_integer(steps) not in range(1, self.num_steps + 1):
             raise ValueError(
                 f"steps must be in 1..{self.num_steps}. Received: {steps=}"
             )
@@ -197,6 +199,8 @@ def is_superconcentrator(graph, samples=None, seed=0):
     >>> is_superconcentrator(InformationFlowGraph(steps)).counterexample
     ((0, 1), (1, 2), 1)
     """
+    from kanets.checks import is_positive  # late: kanets imports ylg
+
     graph = getattr(graph, "digraph", graph)
     n = len(graph.inputs)
     total = math.comb(2 * n, n) - 1  # the sum of comb(n, k)² over k >= 1
@@ -205,7 +209,7 @@ def is_superconcentrator(graph, samples=None, seed=0):
             f"More than {MOST_PAIRS} pairs need a number of samples. "
             f"Received: samples=None, n={n} with {total} pairs"
         )
-    if samples is not None and (not isinstance(samples, int) or samples < 1):
+    if samples is not None and not is_positive(samples):
         raise ValueError(
             f"samples must be None or an integer >= 1. Received: {samples=}"
         )

@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from ylg.descent import descend, make_optimizer
+from ylg.gan.blocks import check_positive
 from ylg.gan.sampling import num_classes
 from ylg.saliency import (
     INTERPOLATIONS,  # noqa: F401
@@ -194,11 +195,7 @@ def _attention_layer(discriminator):
 
 
 def _check_numbers(starts, steps, learning_rate, pixel_weight):
-    for name, value in (("starts", starts), ("steps", steps)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{name} must be a positive integer. Received: {name}={value!r}"
-            )
+    check_positive(starts=starts, steps=steps)
     if not 0 < learning_rate < math.inf:
         raise ValueError(
             "learning_rate must be positive. "

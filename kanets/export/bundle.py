@@ -5,12 +5,12 @@ pictures reads them by the rules of `kanets.data.pictures`.
 """
 
 import contextlib
-import operator
 import pathlib
 
 import keras
 
 from kanets import files
+from kanets.checks import positive_integer
 from kanets.data.graph_pictures import decode_pictures, fit_pictures
 from kanets.export.warmup import write_warmup
 from kanets.zoo.saving import check_finite
@@ -301,15 +301,7 @@ def load_signature(path, output):
 
 def positive_int(name, value):
     """Returns `value` as an int of at least 1; a bool is not one."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}"
-        )
-    return number
+    return positive_integer(f"`{name}`", value)
 
 
 def _requests(image_size):

@@ -11,6 +11,7 @@ import operator
 
 import keras
 
+from kanets.checks import positive_integer
 from kanets.layers import (
     AttnModule,
     AttnSkipModule,
@@ -140,7 +141,8 @@ def KANet(  # noqa: N802
             'pooling must be None, "avg" or "max". '
             f"Received: pooling={pooling!r}"
         )
-    check_arguments(input_shape, alpha, classes, strides, output_stride)
+    check_arguments(input_shape, alpha, strides, output_stride)
+    classes = positive_integer("classes", classes)
     inputs = _make_input(input_shape, input_tensor)
     x = inputs
     if include_preprocessing:
@@ -308,7 +310,7 @@ def check_channels_last(input_shape):
         )
 
 
-def check_arguments(input_shape, alpha, classes, strides, output_stride):
+def check_arguments(input_shape, alpha, strides, output_stride):
     """Raises a ValueError that names the first argument out of its range."""
     if input_shape is not None and (
         not isinstance(input_shape, tuple | list)
@@ -323,10 +325,6 @@ def check_arguments(input_shape, alpha, classes, strides, output_stride):
         check_channels_last(input_shape)
     if not alpha > 0:
         raise ValueError(f"alpha must be positive. Received: alpha={alpha}")
-    if not isinstance(classes, int) or classes < 1:
-        raise ValueError(
-            f"classes must be a positive integer. Received: classes={classes!r}"
-        )
     if not are_strides(strides):
         raise ValueError(
             "strides must be five numbers, 1 or 2: of the stem and of the "

@@ -14,6 +14,7 @@ from itertools import zip_longest
 
 import keras
 
+from kanets.checks import positive_integer
 from kanets.layers import ResizeLike
 from kanets.layers.inverted_residual import make_attention
 from kanets.nets.kanet import (
@@ -122,7 +123,8 @@ def KANetSegmenter(  # noqa: N802
     Convolution for Semantic Image Segmentation", ECCV 2018, figure 2; Gao,
     Wang and Ji, "Kronecker Attention Networks", KDD 2020.
     """
-    check_arguments(input_shape, alpha, classes, strides, output_stride)
+    check_arguments(input_shape, alpha, strides, output_stride)
+    classes = positive_integer("classes", classes)
     if output_stride is None:
         raise ValueError(
             "output_stride must be 8 or 16. Received: output_stride=None"

@@ -7,6 +7,7 @@ import keras
 
 import ylg
 from kanets import nets
+from kanets.checks import is_positive, positive_integer
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import read, read_architecture
 from kanets.zoo.saving import takes_pictures
@@ -82,11 +83,8 @@ def create_model(
     >>> model.output_shape
     (None, 2)
     """
-    if num_classes is not None and not _is_positive(num_classes):
-        raise ValueError(
-            "num_classes must be a positive integer. "
-            f"Received: num_classes={num_classes!r}"
-        )
+    if num_classes is not None:
+        num_classes = positive_integer("num_classes", num_classes)
     policy = None if dtype is None else _policy(dtype)
     architectures = {a.name: a for a in ARCHITECTURES}
     if not pretrained and name in architectures:
@@ -171,10 +169,6 @@ def feature_model(source, levels=None, input_shape=None):
     )
 
 
-def _is_positive(value):
-    return type(value) is int and value > 0
-
-
 def _check_takes_pictures(model, num_classes, input_shape):
     if not takes_pictures(model):
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
@@ -188,7 +182,7 @@ def _check_takes_pictures(model, num_classes, input_shape):
     if input_shape is not None and not (
         isinstance(input_shape, tuple | list)
         and len(input_shape) == 3
-        and all(side is None or _is_positive(side) for side in input_shape)
+        and all(side is None or is_positive(side) for side in input_shape)
         and input_shape[-1] == channels
     ):
         raise ValueError(

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ylg.backends import for_backend
-from ylg.gan.gradients import gradient_step
 from ylg.descent import descend
+from ylg.gan.gradients import gradient_step
 
 
 @pytest.mark.parametrize(

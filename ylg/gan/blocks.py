@@ -77,11 +77,10 @@ class Normalized:
 
 def check_positive(**integers):
     """Raises ValueError where a named value is no integer of 1 or more."""
+    from kanets.checks import positive_integer  # late: kanets imports ylg
+
     for name, value in integers.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{name} must be a positive integer. Received: {name}={value!r}"
-            )
+        positive_integer(name, value)
 
 
 def check_arguments(image_size, table, width, num_classes, attention):

@@ -5,7 +5,6 @@ hinge loss, spectral norm in both networks, two learning rates. Daras et al.,
 "Your Local GAN" (CVPR 2020): the same with sparse attention.
 """
 
-import operator
 import types
 
 import keras
@@ -260,7 +259,7 @@ class SAGAN(keras.Model):
         Raises:
             ValueError: a count below 1, labels not in 0..num_classes - 1.
         """
-        check_positive(count=operator.index(count))
+        check_positive(count=count)
         z = keras.random.normal((count, self.latent_size), seed=seed)
         z = ops.convert_to_numpy(z)
         return draw(self.averaged_generator, z, labels, batch_size)

@@ -90,7 +90,9 @@ def distances(real, fake, subsets=100, subset_size=None, seed=0):
 
 
 def _extract(pictures, name, extractor, value_range, max_count):
-    if max_count is not None and max_count < 1:
+    from kanets.checks import is_positive  # late: kanets imports ylg
+
+    if max_count is not None and not is_positive(max_count):
         raise ValueError(
             f"max_count must be 1 or more. Received: max_count={max_count}"
         )

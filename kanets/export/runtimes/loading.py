@@ -51,6 +51,7 @@ def load(artifact, threads=1, *, signature=None):
     >>> classify = load("exported/birds")  # a folder with model.onnx in it
     >>> classify(images=np.zeros((1, 224, 224, 3), "float32"))["probabilities"]
     """
+    # The rule of `kanets.checks`, which cannot be imported here.
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ValueError(
             "`threads` must be a positive integer. "
