@@ -135,7 +135,9 @@ class Pictures:
             self._size = found.shape[1:3]
         expected = _call(self._model, self._pixels())
         if scores is not None:
-            expected = _softmax(expected) if self._from_logits else expected
+            if self._from_logits:
+                softmax = keras.ops.softmax(expected)
+                expected = keras.ops.convert_to_numpy(softmax)
             self.tally.scores(scores.astype("float32"), expected)
         found = _decide(scores, -1) if label_map is None else label_map
         self.tally.decisions(found, _decide(expected, -2))
@@ -202,8 +204,3 @@ def _call(model, inputs):
     """A Keras model's float32 outputs; `predict` would compile it first."""
     outputs = keras.ops.convert_to_numpy(model(inputs, training=False))
     return outputs.astype("float32")
-
-
-def _softmax(logits):
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
