@@ -10,7 +10,7 @@ from keras import ops
 from tests.backends import compiled, gradient, to_numpy
 from tests.layer_checks import random
 from tests.ylg.test_generator import settle
-from ylg import inversion, patterns
+from ylg import descent, inversion, patterns
 from ylg.gan import discriminator, generator, to_pixels
 from ylg.inversion import invert, resize_saliency, saliency, weighted_distance
 from ylg.layers import LocalSparseAttention2D, NonLocalAttention2D
@@ -366,9 +366,9 @@ def test_dense_attention_no_classes_and_bytes():
 
 def test_progress_bar(networks, target, capsys, monkeypatch):
     monkeypatch.setattr(
-        inversion, "_tensorflow_step", lambda *_: lambda: (z, z[:, 0])
+        descent, "_tensorflow_step", lambda *_: lambda: (z, z[:, 0])
     )
-    monkeypatch.setattr(inversion, "_jax_step", lambda *_: lambda: (z, z[:, 0]))
+    monkeypatch.setattr(descent, "_jax_step", lambda *_: lambda: (z, z[:, 0]))
     z = ops.ones((2, LATENT))
     keras.config.enable_interactive_logging()
     quick(target, *networks, 0)
@@ -382,7 +382,7 @@ def test_a_start_that_diverges_is_last(networks, target, monkeypatch):
     values = iter([[np.nan, 2.0], [1.0, np.inf]])
     for name in ("_tensorflow_step", "_jax_step"):
         monkeypatch.setattr(
-            inversion,
+            descent,
             name,
             lambda *_: lambda: (z, ops.convert_to_tensor(next(values))),
         )
