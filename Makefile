@@ -9,25 +9,29 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # What depends on no backend, and is tested once.
-NUMPY := tests/ylg/test_information_flow.py tests/ylg/test_patterns.py \
-	tests/ylg/test_superconcentrator.py tests/ylg/test_visualize.py
+NUMPY := tests/attention/test_patterns.py \
+	tests/attention/test_superconcentrator.py \
+	tests/ylg/test_information_flow.py tests/ylg/test_visualize.py
 
 # What does not depend on TensorFlow, and is tested on JAX, too.
-NEUTRAL := tests/test_ops.py tests/layers tests/nets tests/optimizers \
+NEUTRAL := tests/layers tests/nets tests/optimizers \
 	tests/zoo tests/evaluation tests/test_augment.py tests/test_losses.py \
 	tests/test_recipes.py tests/test_saved.py \
 	tests/test_segmentation_recipes.py \
 	tests/test_tensorflow_addons.py tests/test_visualize.py \
-	$(filter-out $(NUMPY), $(wildcard tests/ylg/test_*.py))
+	$(filter-out $(NUMPY), \
+	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
 
 # The ends of what setup.py allows; the default Python is what `test` is for.
 LOWEST_KERAS := 3.12.0
 PYTHONS := python3.11 python3.13
 
 # What calls Keras and the backend most closely: where versions differ.
-NEAR := tests/test_ops.py tests/test_losses.py tests/layers \
-	tests/nets/test_logits.py tests/nets/test_channels_last.py \
-	$(wildcard tests/ylg/test_*normalization.py)
+NEAR := tests/attention/test_grid_layers.py \
+	tests/attention/test_local_sparse.py tests/attention/test_operators.py \
+	tests/attention/test_spectral_normalization.py tests/test_losses.py \
+	tests/layers tests/nets/test_logits.py tests/nets/test_channels_last.py \
+	tests/ylg/test_conditional_batch_normalization.py
 
 # A file stays with one worker, as what it makes once is dear.
 WORKERS := -n 2 --dist loadfile

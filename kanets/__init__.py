@@ -1,6 +1,7 @@
 """kanets: a Keras 3 vision model zoo built on efficient attention."""
 
 from kanets import (
+    attention,
     data,
     export,
     layers,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "KANet",
     "KANetSegmenter",
+    "attention",
     "create_model",
     "data",
     "export",

@@ -1,5 +1,6 @@
 """ylg: two-dimensional local sparse attention, and GANs built on it."""
 
+import kanets.attention  # noqa: F401, before what stands on it
 from ylg import (
     gan,
     information_flow,

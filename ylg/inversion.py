@@ -19,8 +19,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kanets.attention.checks import check_positive
 from ylg.descent import descend, make_optimizer
-from ylg.gan.blocks import check_positive
 from ylg.gan.sampling import num_classes
 from ylg.saliency import (
     INTERPOLATIONS,  # noqa: F401
@@ -185,13 +185,19 @@ def _look(discriminator, target, heads):
 
 
 def _attention_layer(discriminator):
-    names = [layer.name for layer in discriminator.layers]
-    if "attention" not in names:
+    named = {layer.name: layer for layer in discriminator.layers}
+    if "attention" not in named:
         raise ValueError(
             'The discriminator must have a layer "attention", whose heads say '
-            f"what matters. Received: layers {names}"
+            f"what matters. Received: layers {list(named)}"
         )
-    return discriminator.get_layer("attention")
+    layer = named["attention"]
+    if not hasattr(layer, "attention_weights"):
+        raise ValueError(
+            'The discriminator\'s attention must be "ylg" or "dense", over '
+            f"patterns. Received: {layer!r}"
+        )
+    return layer
 
 
 def _check_numbers(starts, steps, learning_rate, pixel_weight):

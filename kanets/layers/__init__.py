@@ -1,7 +1,7 @@
 """Keras layers: attention over a grid, the modules of a KANet, resizing."""
 
+from kanets.attention import DenseAttention, KroneckerAttention
 from kanets.layers.batch_normalization import BatchNormalization
-from kanets.layers.grid_attention import DenseAttention, KroneckerAttention
 from kanets.layers.inverted_residual import (
     AttnModule,
     AttnSkipModule,

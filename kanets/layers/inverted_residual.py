@@ -9,51 +9,21 @@ by the maps of an attention operator ("attention").
 
 import keras
 
+from kanets import attention as attentions
+from kanets.attention.checks import check_positive
 from kanets.layers.batch_normalization import BatchNormalization
-from kanets.layers.grid_attention import DenseAttention, KroneckerAttention
-from ylg.layers import LocalSparseAttention2D
 
-ATTENTIONS = {
-    "kao_qkv": (KroneckerAttention, {"mode": "qkv"}),
-    "kao_kv": (KroneckerAttention, {"mode": "kv"}),
-    "dense": (DenseAttention, {"pool_size": 1}),
-    "dense_pool": (DenseAttention, {"pool_size": 2}),
-    # Without its own input and gate: the modules have theirs.
-    "ylg": (LocalSparseAttention2D, {"residual": False, "pool_size": 1}),
-}
+ATTENTIONS = attentions.MECHANISMS  # where it was, as `make_attention`
 
 
 def make_attention(attention, **arguments):
-    """An attention layer from its name, or from a callable that makes one.
-
-    Args:
-        attention: a key of `ATTENTIONS`, a callable that returns a new layer
-            (B, H, W, C) -> (B, H, W, C), or such a layer, returned as it is.
-        **arguments: for a name, arguments of the layer (`scale`, `num_heads`,
-            `name`, `dtype`, ...); a callable is called without any.
-
-    Returns:
-        A `keras.layers.Layer`.
-
-    Raises:
-        ValueError: an unknown name, or a callable that made no layer.
-    """
+    """`kanets.attention.make`, with arguments of a named layer beside it."""
     if isinstance(attention, str):
-        if attention not in ATTENTIONS:
-            raise ValueError(
-                f"attention must be one of {sorted(ATTENTIONS)} or a "
-                f"callable. Received: attention={attention!r}"
-            )
-        kind, fixed = ATTENTIONS[attention]
-        return kind(**fixed, **arguments)
-    is_layer = isinstance(attention, keras.layers.Layer)  # also a callable
-    layer = attention() if callable(attention) and not is_layer else attention
-    if not isinstance(layer, keras.layers.Layer):
-        raise ValueError(
-            "attention must be a name or a callable that makes a Keras "
-            f"layer. Received: attention={attention!r}"
-        )
-    return layer
+        attention = {"name": attention}
+    if isinstance(attention, dict):
+        own = {k: arguments.pop(k) for k in ("dtype", "name") if k in arguments}
+        return attentions.make({**arguments, **attention}, **own)
+    return attentions.make(attention)
 
 
 class _InvertedResidual(keras.layers.Layer):
@@ -63,16 +33,9 @@ class _InvertedResidual(keras.layers.Layer):
         self, filters, expansion=6, strides=1, dilation_rate=1, **kwargs
     ):
         super().__init__(**kwargs)
-        for name, value in (
-            ("filters", filters),
-            ("expansion", expansion),
-            ("dilation_rate", dilation_rate),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{name} must be a positive integer. "
-                    f"Received: {name}={value!r}"
-                )
+        check_positive(
+            filters=filters, expansion=expansion, dilation_rate=dilation_rate
+        )
         if strides not in (1, 2):
             raise ValueError(
                 f"strides must be 1 or 2. Received: strides={strides!r}"
@@ -263,11 +226,11 @@ class AttnModule(_InvertedResidual):
     Args:
         filters, strides, dilation_rate: as in `BaseModule`.
         expansion: r, 2 or more.
-        attention: "kao_qkv", "kao_kv", "dense", "dense_pool", "ylg" (local
-            sparse attention, for pictures of known size), a callable that
-            makes a layer (B, H, W, c) -> (B, H, W, c), such a layer, or
-            None, which leaves the path out: (r-1)·c maps reach the last 1x1.
-        attention_scale: scale of the logits of a named attention.
+        attention: one of `kanets.attention.names()` ("ylg" is for pictures of
+            known size), a dictionary of such a name and arguments, or what
+            else `kanets.attention.make` takes, for (B, H, W, c); None leaves
+            the path out: (r-1)·c maps reach the last 1x1.
+        attention_scale: scale of the logits, where `attention` does not say.
         attention_norm: whether the attention maps are batch-normalised.
         attention_activation: what follows, a name of `keras.activations` or
             None. In `AttnSkipModule` the input is added after it.
@@ -299,15 +262,11 @@ class AttnModule(_InvertedResidual):
         self.attention_activation = keras.activations.get(attention_activation)
         self.attention_scale = attention_scale
         self.attention_norm = attention_norm
-        self._attention_name = attention if isinstance(attention, str) else None
-        self.attention = self._make_attention(attention)
-
-    def _make_attention(self, attention):
-        if not isinstance(attention, str):
-            return None if attention is None else make_attention(attention)
-        return make_attention(
+        is_written = isinstance(attention, str | dict)
+        self._identifier = attention if is_written else None
+        self.attention = attentions.make(
             attention,
-            scale=self.attention_scale,
+            scale=attention_scale,
             dtype=self.dtype_policy,
             name="attention",
         )
@@ -355,7 +314,9 @@ class AttnModule(_InvertedResidual):
         return super().compute_output_spec(inputs, training=training)
 
     def get_config(self):
-        attention = self._attention_name
+        attention = self._identifier
+        if isinstance(attention, dict):
+            attention = dict(attention)
         if attention is None and self.attention is not None:
             attention = keras.saving.serialize_keras_object(self.attention)
         return {
@@ -370,8 +331,9 @@ class AttnModule(_InvertedResidual):
 
     @classmethod
     def from_config(cls, config):
-        if isinstance(config["attention"], dict):
-            layer = keras.saving.deserialize_keras_object(config["attention"])
+        attention = config["attention"]
+        if isinstance(attention, dict) and "class_name" in attention:
+            layer = keras.saving.deserialize_keras_object(attention)
             config = {**config, "attention": layer}
         return cls(**config)
 

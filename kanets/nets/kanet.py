@@ -97,13 +97,15 @@ def KANet(  # noqa: N802
         classes: number of classes.
         classifier_activation: of the top; None gives logits.
         name: the model's name.
-        attention: "kao_qkv", "kao_kv", "dense", "dense_pool" (keys and values
-            averaged over 2x2), "ylg" (local sparse attention of eight heads,
-            for a known input size), a callable that makes a layer
-            (B, H, W, C) -> (B, H, W, C), or None, which leaves the attention
-            path out (the yardstick).
-        attention_scale: scale of the logits, "rsqrt" (1/sqrt(C)), None (the
-            paper's) or a number.
+        attention: one of `kanets.attention.names()`, such as "kao_qkv",
+            "dense_pool" (keys and values averaged over 2x2) or "ylg" (local
+            sparse attention of eight heads, for a known input size); a
+            dictionary of a name and arguments, {"name": "kao_kv",
+            "num_heads": 4}; what else `kanets.attention.make` takes to make a
+            new layer for each module; or None, which leaves the attention path
+            out (the yardstick).
+        attention_scale: scale of the logits, where `attention` does not say:
+            "rsqrt" (1/sqrt(C)), None (the paper's) or a number.
         attention_norm: whether attention maps are batch-normalised; False is
             the paper's form.
         attention_activation: of attention maps; None is the paper's form.

@@ -14,9 +14,9 @@ from itertools import zip_longest
 
 import keras
 
+from kanets.attention import make
 from kanets.checks import positive_integer
 from kanets.layers import ResizeLike
-from kanets.layers.inverted_residual import make_attention
 from kanets.nets.kanet import (
     LEVELS,
     check_arguments,
@@ -72,9 +72,9 @@ def KANetSegmenter(  # noqa: N802
         classes: number of classes.
         output_stride: 8 or 16: how much smaller F5 is than the picture. 8 is
             finer and dearer. The weights do not depend on it.
-        attention: after the pyramid: "kao_qkv", "kao_kv", "dense",
-            "dense_pool", "ylg" (for a known input size), a callable that
-            makes a layer (B, H, W, C) -> (B, H, W, C), or None, which leaves
+        attention: after the pyramid: one of `kanets.attention.names()`
+            ("ylg" is for a known input size), a dictionary of such a name and
+            arguments, or what else `kanets.attention.make` takes; None leaves
             it out.
         backbone: a KANet, as a `keras.Model`, whose weights the body starts
             from: its `alpha` and attention must be those given here.
@@ -147,7 +147,7 @@ def KANetSegmenter(  # noqa: N802
     # Pyramid and attention
     x = _pyramid(x, aspp_channels, RATES[output_stride])
     if attention is not None:
-        maps = _make_attention(attention)(x)
+        maps = make(attention, scale="rsqrt", name="attention")(x)
         maps = keras.layers.DepthwiseConv2D(
             1,
             data_format="channels_last",
@@ -206,12 +206,6 @@ def _separable(x, channels, dilation_rate, name):
     return conv_norm_relu6(x, channels, 1, 1, name)
 
 
-def _make_attention(attention):
-    if isinstance(attention, str):
-        return make_attention(attention, scale="rsqrt", name="attention")
-    return make_attention(attention)
-
-
 def _copy_weights(backbone, body):
     if not isinstance(backbone, keras.Model):
         raise ValueError(
@@ -235,7 +229,10 @@ def _copy_weights(backbone, body):
 
 
 def _summary(layer):
-    """What must agree: kind, settings of the attention, weights' shapes."""
+    """What must agree: kind, settings of the attention, weights' shapes.
+
+    A layer of one's own is a dictionary, too, of another name in each module.
+    """
     if layer is None:
         return [None]
     config = layer.get_config()
@@ -243,6 +240,6 @@ def _summary(layer):
     settings = [config[key] for key in keys if key in config]
     return [
         type(layer).__name__,
-        *(value for value in settings if not isinstance(value, dict)),
+        *(s for s in settings if not isinstance(s, dict) or "name" in s),
         *(tuple(weight.shape) for weight in layer.weights),
     ]

@@ -75,12 +75,22 @@ def to_toml(recipe):
 
 def arguments(section):
     """The arguments of a net, from a section of a recipe."""
-    return {k: None if v == "none" else v for k, v in section.items()}
+    values = {k: None if v == "none" else v for k, v in section.items()}
+    return {
+        k: arguments(v) if isinstance(v, dict) else v for k, v in values.items()
+    }
 
 
 def _toml_line(name, value):
+    return f"{name} = {_toml_value(value)}"
+
+
+def _toml_value(value):
+    if isinstance(value, dict):
+        pairs = (f"{k} = {_toml_value(v)}" for k, v in value.items())
+        return f"{{{', '.join(pairs)}}}"
     # JSON's strings, numbers, booleans and lists are TOML's, too.
-    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    return json.dumps("none" if value is None else value, ensure_ascii=False)
 
 
 def _refuse_unknown(kind, values, where, others=()):

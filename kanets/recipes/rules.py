@@ -3,7 +3,7 @@
 import difflib
 import inspect
 
-from kanets import zoo
+from kanets import attention, zoo
 from kanets.nets import CLASSIFIERS, KANetSegmenter
 from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
 from kanets.zoo.creating import BUILDERS
@@ -89,6 +89,8 @@ def check_gan(recipe):
     """Raises a ValueError that names the first value out of its range."""
     optimize, measure = recipe.optimize, recipe.measure
     named = isinstance(recipe.gan, dict)
+    if named:
+        _check_attention(recipe.gan, block=True)
     _apply(
         ("gan", recipe.gan, named, "a section"),
         *(_fields("gan", recipe.gan, GAN_ARGUMENTS) if named else ()),
@@ -137,6 +139,7 @@ def _arguments(name, section, nets):
     """
     if not _is_net(section):
         return []
+    _check_attention(section)
     net = section["name"]
     entry = zoo.models_directory() / net / "entry.json"
     known = {"name"}
@@ -152,6 +155,15 @@ def _arguments(name, section, nets):
         return []
     ours = {"input_shape", "classes", "classifier_activation"}
     return _fields(name, section, known | set(parameters) - ours)
+
+
+def _check_attention(section, block=False):
+    """Raises what `kanets.attention` would, before any picture is read."""
+    from kanets.recipes.files import arguments  # which imports this
+
+    for name, value in arguments(section).items():
+        if name in ("attention", "backbone_attention"):
+            attention.check(value, block)
 
 
 def _fields(name, section, known):

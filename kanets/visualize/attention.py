@@ -1,24 +1,16 @@
 """Where a position of a feature map looks, as weights and over the photo.
 
-An attention output is a weighted sum of values at the cells of the grid. For
-dense attention the weights are those of the softmax. Kronecker attention has
-values at the means of rows and columns, and a mean and a linear map commute,
-so with the weights r (H) of the rows and c (W) of the columns
-
-    sum_i r[i] v(L̄_i) + sum_j c[j] v(H̄_j)
-        = sum_ij (r[i] / W + c[j] / H) v(X_ij),
-
-a map of weights that sums to 1. Letters as in `kanets.ops`.
+What counts how much, a layer says itself: `attention_maps` of
+`kanets.attention`. Any layer with such a method can be drawn.
 """
 
 from functools import partial
 
 import keras
 import numpy as np
-from keras import ops
 from PIL import ImageDraw
 
-from kanets.layers import DenseAttention, KroneckerAttention
+from kanets.attention.checks import check_position
 from kanets.visualize.sheets import LUMA, resized, save_sheet
 
 _MARK = (0, 255, 255)
@@ -42,7 +34,7 @@ def attention_weights(layer, inputs, position):
     mean of theirs, and the output is twice that.
 
     Args:
-        layer: `KroneckerAttention` or `DenseAttention`.
+        layer: one of `kanets.attention` or another with `attention_maps`.
         inputs: float tensor (B, H, W, C).
         position: (row, column) of a cell of the H x W grid.
 
@@ -55,29 +47,12 @@ def attention_weights(layer, inputs, position):
 
     Cost: one call of the layer.
     """
-    if not isinstance(layer, KroneckerAttention | DenseAttention):
+    if not hasattr(layer, "attention_maps"):
         raise ValueError(
-            "layer must be KroneckerAttention or DenseAttention. "
-            f"Received: layer={layer!r}"
+            "layer must be Kronecker, dense or other attention that has "
+            f"attention_maps. Received: layer={layer!r}"
         )
-    if len(inputs.shape) != 4:
-        raise ValueError(
-            "inputs must be (batch, height, width, channels). "
-            f"Received: inputs.shape={tuple(inputs.shape)}"
-        )
-    height, width = inputs.shape[1:3]
-    row, column = _check_position(position, (height, width))
-    _, scores = layer(inputs, return_attention_scores=True)
-    scores = ops.convert_to_numpy(scores)
-    if isinstance(layer, DenseAttention):
-        keys = scores[:, :, row * width + column]
-        return _unpooled(keys, height, width, layer.pool_size)
-    if layer.mode == "kv":
-        tokens = scores[:, :, row * width + column]
-    else:
-        tokens = (scores[:, :, row] + scores[:, :, height + column]) / 2
-    rows, columns = tokens[..., :height], tokens[..., height:]
-    return rows[..., None] / width + columns[..., None, :] / height
+    return layer.attention_maps(inputs, position)
 
 
 def attention_layers(model):
@@ -88,12 +63,12 @@ def attention_layers(model):
 
     Returns:
         A dict from the name of a layer, in the order of the model, to its
-        Kronecker or dense attention, or itself if it is one.
+        attention, or itself if it is one.
     """
     found = {}
     for layer in model.layers:
         attention = getattr(layer, "attention", layer)
-        if isinstance(attention, KroneckerAttention | DenseAttention):
+        if hasattr(attention, "attention_maps"):
             found[layer.name] = attention
     return found
 
@@ -177,11 +152,12 @@ def _maps(model, picture, names, position):
     names = list(found if names is None else names)
     if not names or set(names) - set(found):
         raise ValueError(
-            "layers must be Kronecker or dense attention of the model, or "
+            "layers must be attention of the model that can be mapped, or "
             f"modules with one: {list(found)}. Received: {names}"
         )
     size = _check_picture(picture, model.input_shape)
-    pixel = _check_position(_or_centre(position, size), size)
+    pixel = _or_centre(position, size)
+    check_position(pixel, size)
     probe = keras.Model(
         model.input, {name: model.get_layer(name).input for name in names}
     )
@@ -192,22 +168,6 @@ def _maps(model, picture, names, position):
         weights = attention_weights(found[name], inputs[name], cell)
         maps[name] = weights[0].mean(axis=0)
     return maps
-
-
-def _unpooled(weights, height, width, pool_size):
-    """Weights of pooled keys (..., keys), spread over the cells they hold."""
-    rows, row_counts = _windows(height, pool_size)
-    columns, column_counts = _windows(width, pool_size)
-    grid = weights.reshape(*weights.shape[:-1], rows[-1] + 1, columns[-1] + 1)
-    counts = row_counts[:, None] * column_counts
-    return grid[..., rows[:, None], columns] / counts
-
-
-def _windows(size, pool_size):
-    """For each cell of an axis its window, and how many cells that holds."""
-    before = -size % pool_size // 2  # padding, as of "same" pooling
-    windows = (np.arange(size) + before) // pool_size
-    return windows, np.bincount(windows)[windows]
 
 
 def _photo_panel(picture, position, width):
@@ -271,14 +231,3 @@ def _check_picture(picture, input_shape):
             f"Received: shape={shape}, model.input_shape={input_shape}"
         )
     return shape[:2]
-
-
-def _check_position(position, size):
-    if len(position) != 2 or not all(
-        0 <= p < side for p, side in zip(position, size, strict=True)
-    ):
-        raise ValueError(
-            f"position must be (row, column) within {tuple(size)}. "
-            f"Received: position={tuple(position)}"
-        )
-    return position

@@ -5,18 +5,18 @@ import itertools
 
 import keras
 
-import ylg
 from kanets import nets
 from kanets.checks import is_positive, positive_integer
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import read, read_architecture
 from kanets.zoo.saving import takes_pictures
 from kanets.zoo.sources import locate
+from ylg.gan.sagan import SAGAN
 
 BUILDERS = {
     **nets.CLASSIFIERS,
     "KANetSegmenter": nets.KANetSegmenter,
-    "SAGAN": ylg.SAGAN,
+    "SAGAN": SAGAN,
 }
 HEAD = "predictions"
 FINETUNING_MOMENTUM = 0.9

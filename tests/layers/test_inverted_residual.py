@@ -15,9 +15,9 @@ from kanets.layers import (
     KroneckerAttention,
 )
 from kanets.layers.inverted_residual import ATTENTIONS, make_attention
+from tests.attention.test_grid_layers import average_pool, formula, maps_of
 from tests.backends import needs_tensorflow, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
-from tests.layers.test_grid_attention import average_pool, formula, maps_of
 
 MODULES = [BaseModule, BaseSkipModule, AttnModule, AttnSkipModule]
 ATTENDING = MODULES[2:]
@@ -182,7 +182,7 @@ def test_named_attentions(kind, strides, attention):
     module = kind(4, expansion=3, strides=strides, attention=attention)
     filled(module, x)
     maps = None
-    if attention == "ylg":  # tested in tests/ylg, with its own reference
+    if attention == "ylg":  # tested in tests/attention, with its own reference
         maps = to_numpy(module.attention(x)).astype("float64")
         assert np.abs(maps - x).max() > 0.1  # neither input nor gate in it
     expected = reference(module, x, attention, maps=maps)
@@ -378,6 +378,9 @@ def test_bad_input_is_named(make, text):
         make()
 
 
+@pytest.mark.filterwarnings(
+    "ignore:A layer's argument implementation:DeprecationWarning"
+)
 @pytest.mark.parametrize(
     ("attention", "shape", "text"),
     [

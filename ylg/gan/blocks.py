@@ -2,11 +2,12 @@
 
 import keras
 
-from ylg.layers import LocalSparseAttention2D, NonLocalAttention2D
-from ylg.layers.initializers import fresh
-from ylg.layers.spectral_normalization import SpectralNormalization
-
-ATTENTIONS = ("ylg", "dense", None)
+from kanets import attention as attentions
+from kanets.attention.base import fresh
+from kanets.attention.checks import check_positive
+from kanets.attention.spectral_normalization import SpectralNormalization
+from kanets.attention.table import parameters, resolve
+from ylg.layers.gated_attention import GatedAttention
 
 
 class Normalized:
@@ -52,7 +53,19 @@ class Normalized:
         )
         return self._wrap(layer, name)(labels)
 
-    def attention(self, x, kind, num_heads):
+    def attention(self, x, identifier, num_heads):
+        """A mechanism's own block, or a gate around its layer."""
+        mechanism, given = resolve(identifier, block=True)
+        if mechanism is None:
+            layer = attentions.make(identifier, dtype=self.dtype)
+            return self._gated(layer)(x)
+        if mechanism.block is None:
+            if "num_heads" in parameters(mechanism.layer):
+                given = {"num_heads": num_heads, **given}
+            layer = mechanism.layer(
+                **{"dtype": self.dtype, **mechanism.arguments, **given}
+            )
+            return self._gated(layer)(x)
         arguments = {
             "num_heads": num_heads,
             "spectral_norm": True,
@@ -61,10 +74,12 @@ class Normalized:
             "dtype": self.dtype,
             "name": "attention",
         }
-        if kind == "dense":
-            return NonLocalAttention2D(**arguments)(x)
-        alignment = "tiled" if self.official else "spatial"
-        return LocalSparseAttention2D(alignment=alignment, **arguments)(x)
+        if self.official and "alignment" in parameters(mechanism.block):
+            arguments["alignment"] = "tiled"
+        return mechanism.block(**{**arguments, **given})(x)
+
+    def _gated(self, layer):
+        return GatedAttention(layer, dtype=self.dtype, name="attention")
 
     def _wrap(self, layer, name):
         return SpectralNormalization(
@@ -73,14 +88,6 @@ class Normalized:
             iterate_at_inference=self.official,
             name=name,
         )
-
-
-def check_positive(**integers):
-    """Raises ValueError where a named value is no integer of 1 or more."""
-    from kanets.checks import positive_integer  # late: kanets imports ylg
-
-    for name, value in integers.items():
-        positive_integer(name, value)
 
 
 def check_arguments(image_size, table, width, num_classes, attention):
@@ -93,11 +100,8 @@ def check_arguments(image_size, table, width, num_classes, attention):
     check_positive(width=width)
     if num_classes is not None:
         check_positive(num_classes=num_classes)
-    if attention not in ATTENTIONS:
-        raise ValueError(
-            f"attention must be one of {ATTENTIONS}. "
-            f"Received: attention={attention!r}"
-        )
+    if attention is not None:
+        resolve(attention, block=True)
 
 
 def attention_place(attention, attention_size, image_size, sizes):

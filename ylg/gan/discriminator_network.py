@@ -8,12 +8,8 @@ YLG's authors released.
 
 import keras
 
-from ylg.gan.blocks import (
-    Normalized,
-    attention_place,
-    check_arguments,
-    check_positive,
-)
+from kanets.attention.checks import check_positive
+from ylg.gan.blocks import Normalized, attention_place, check_arguments
 
 # Channels of each block's output, as multiples of `width`, and how many of
 # the blocks, from the first, halve the side of the picture. 128: SAGAN and
@@ -55,11 +51,15 @@ def discriminator(
         width: factor of the channels in `CHANNELS`; 64 in the papers.
         num_classes: number of classes, or None: then there is no second term
             in the logit.
-        attention: "ylg" (sparse), "dense" (SAGAN's, but for `num_heads`), or
-            None.
+        attention: "ylg" (sparse), "dense" (SAGAN's, but for `num_heads`),
+            another of `kanets.attention.names()`, a dictionary of a name and
+            arguments, or what else `kanets.attention.make` takes; None is
+            none. The maps of the first two are spectrally normalised; around
+            the others is SAGAN's gate alone.
         attention_size: side of the map that the layer "attention" gets; None
             is 32, and 16 for pictures of 32 pixels. A block's output size.
-        num_heads: of the attention; 8 is what the "ylg" patterns are for.
+        num_heads: of the attention, where it does not say itself; 8 is what
+            the "ylg" patterns are for.
         official: the constants of the released model, to load its weights:
             - convolutions, the dense map and the embedding divide by
               max(1, sigma). Ours divide by sigma: a bound that is not also

@@ -10,7 +10,7 @@ import types
 import keras
 from keras import ops
 
-from ylg.gan.blocks import check_positive
+from kanets.attention.checks import check_positive
 from ylg.gan.checks import check_labels, check_pixels
 from ylg.gan.discriminator_network import discriminator
 from ylg.gan.generator_network import generator
@@ -45,7 +45,8 @@ class SAGAN(keras.Model):
         width: factor of the channels; 64 in the papers.
         num_classes: number of classes, or None: then no labels are used.
         latent_size: length of z.
-        attention: "ylg" (YLG-SAGAN), "dense" (SAGAN), or None.
+        attention: "ylg" (YLG-SAGAN), "dense" (SAGAN), or another mechanism,
+            by its name or a dictionary; None is none. See `ylg.gan.generator`.
         attention_size, num_heads: as in `ylg.gan.generator`.
         seed: of the latents. Initial weights follow
             `keras.utils.set_random_seed`.

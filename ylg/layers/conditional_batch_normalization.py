@@ -9,6 +9,8 @@ themselves, not offsets from 1 and 0.
 import keras
 from keras import ops
 
+from kanets.attention.checks import check_positive
+
 
 @keras.saving.register_keras_serializable(package="ylg")
 class ConditionalBatchNormalization(keras.layers.Layer):
@@ -53,11 +55,7 @@ class ConditionalBatchNormalization(keras.layers.Layer):
 
     def __init__(self, num_classes, momentum=0.99, epsilon=1e-3, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(
-                "num_classes must be a positive integer. "
-                f"Received: num_classes={num_classes!r}"
-            )
+        check_positive(num_classes=num_classes)
         if not 0 <= momentum <= 1:
             raise ValueError(
                 "momentum must be between 0 and 1. "

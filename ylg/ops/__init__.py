@@ -1,5 +1,5 @@
 """Attention over a sparsity pattern."""
 
-from ylg.ops.attention import dense_weights, pattern_attention
+from kanets.attention.sparse import dense_weights, pattern_attention
 
 __all__ = ["dense_weights", "pattern_attention"]

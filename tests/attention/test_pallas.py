@@ -22,6 +22,10 @@ from ylg.layers import LocalSparseAttention2D
 from ylg.ops import pattern_attention
 from ylg.patterns import GroupPattern, NeighbourPattern, ylg_heads
 
+# A layer's own argument works as before, and says what to type instead.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:A layer's argument implementation:DeprecationWarning"
+)
 needs_jax = pytest.mark.skipif(BACKEND != "jax", reason="Pallas is JAX's")
 # Rectangular, tiny, finer queries, a sequence: (queries, keys).
 GRIDS = (
@@ -283,15 +287,15 @@ def test_an_eager_call_is_traced_once(monkeypatch):
     """Kernels are made for new shapes and options, and not for new numbers."""
     import jax
 
-    from ylg.ops import pallas
+    from kanets.attention.kernels import calls
 
-    make, made = pallas._pallas_call, []
+    make, made = calls.pallas_call, []
 
     def count(*arguments, **options):
         made.append(arguments)
         return make(*arguments, **options)
 
-    monkeypatch.setattr(pallas, "_pallas_call", count)
+    monkeypatch.setattr(calls, "pallas_call", count)
     floor = patterns.left_floor(17)
 
     def attend(x, scale):
@@ -328,9 +332,9 @@ def test_lowers_without_a_device(platform, dtype, monkeypatch):
     import jax
     from jax import export
 
-    from ylg.ops import pallas
+    from kanets.attention.kernels import calls
 
-    monkeypatch.setattr(pallas, "_platform", lambda: platform)
+    monkeypatch.setattr(calls, "platform", lambda: platform)
     heads = heads_of((16, 16), (8, 8))
     attend = functools.partial(
         pattern_attention, patterns=heads, implementation="pallas"

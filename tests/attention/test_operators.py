@@ -9,7 +9,7 @@ import pytest
 from kanets import ops
 from tests.backends import BACKEND, compiled, gradient, to_numpy
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 GRIDS = [(5, 7), (1, 11), (7, 1), (1, 1), (13,), (3, 5, 2)]
 OPERATORS = {"kv": ops.kao_kv, "qkv": ops.kao_qkv, "dense": ops.dense_attention}
 

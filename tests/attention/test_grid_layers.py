@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kanets.layers import DenseAttention, KroneckerAttention
+from tests.attention.test_operators import attend_by_loop, means_by_loop
 from tests.backends import BACKEND, gradient, needs_tensorflow, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
-from tests.test_ops import attend_by_loop, means_by_loop
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 NAMES = {"q": "query", "k": "key", "v": "value", "o": "output"}
@@ -367,6 +367,9 @@ def test_bad_input_is_named(make, text):
         make()
 
 
+@pytest.mark.filterwarnings(
+    "ignore:A layer's argument implementation:DeprecationWarning"
+)
 @pytest.mark.parametrize(
     ("make", "shape", "mask", "text"),
     [

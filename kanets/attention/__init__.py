@@ -1,0 +1,53 @@
+"""Attention: one file a mechanism, and one table of their names.
+
+Each file holds an operator (a pure function on `keras.ops`), the layer that
+owns its weights, and how the layer is drawn (`attention_maps`). All rest on
+`core`, all layers on `base`. Nothing else of the package is imported here.
+
+`names()` lists what can be asked for by name, `make` what a name, a dictionary
+or a callable stands for, and `implementation` chooses what computes it.
+"""
+
+from kanets.attention.core import attend, attention
+from kanets.attention.dense import DenseAttention, dense_attention
+from kanets.attention.implementations import implementation, why_no_kernel
+from kanets.attention.kronecker import (
+    KroneckerAttention,
+    axis_means,
+    kao_kv,
+    kao_qkv,
+    outer_sum,
+)
+from kanets.attention.local_sparse import (
+    LocalSparseAttention2D,
+    NonLocalAttention2D,
+)
+from kanets.attention.sparse import dense_weights, pattern_attention
+from kanets.attention.superconcentrator_attention import (
+    SuperconcentratorAttention,
+)
+from kanets.attention.table import MECHANISMS, Mechanism, check, make, names
+
+__all__ = [
+    "MECHANISMS",
+    "DenseAttention",
+    "KroneckerAttention",
+    "LocalSparseAttention2D",
+    "Mechanism",
+    "NonLocalAttention2D",
+    "SuperconcentratorAttention",
+    "attend",
+    "attention",
+    "axis_means",
+    "check",
+    "dense_attention",
+    "dense_weights",
+    "implementation",
+    "kao_kv",
+    "kao_qkv",
+    "make",
+    "names",
+    "outer_sum",
+    "pattern_attention",
+    "why_no_kernel",
+]

@@ -1,0 +1,291 @@
+"""What the layers of attention share: their arguments and how they are called.
+
+`AttentionLayer` has the contract of all of them, `GridAttention` the learned
+maps of those that work on any grid.
+"""
+
+import warnings
+
+import keras
+
+from kanets.attention.checks import (
+    check_divides,
+    check_position,
+    check_positive,
+    check_scale,
+)
+from kanets.attention.core import check_heads
+from kanets.attention.grid import check_mask_shape, grid_axes
+from kanets.attention.implementations import check
+
+MAP_NAMES = {"q": "query", "k": "key", "v": "value", "o": "output"}
+
+
+class AttentionLayer(keras.layers.Layer):
+    """Attention of the cells of a grid to each other.
+
+    A mechanism overrides `attend`, `check_inputs`, and `attention_maps` or,
+    where its scores are (B, N, queries, keys), `_token_counts` and `_maps_at`.
+
+    Args:
+        num_heads: N.
+        scale: factor of the logits; None is none, "rsqrt" is 1/sqrt(D), or a
+            number.
+        implementation: deprecated, see `kanets.attention.implementation`;
+            it is not saved.
+
+    Call arguments:
+        query: float tensor (B, *grid, C).
+        key, value, key_mask: for attention to something else, which none of
+            these layers has: None.
+        mask: optional bool tensor (B, *grid), True where valid.
+        training: as in Keras.
+        return_attention_scores: also return the weights, (B, N, queries,
+            keys) in float32.
+
+    Returns:
+        Tensor (B, *grid, C), and the weights on request.
+    """
+
+    implementations = ("auto", "xla")
+
+    def __init__(
+        self, num_heads=1, scale=None, implementation="auto", **kwargs
+    ):
+        super().__init__(**kwargs)
+        check_positive(num_heads=num_heads)
+        check_scale(scale)
+        check(implementation, self.implementations)
+        if implementation != "auto":
+            warnings.warn(
+                "A layer's argument implementation is deprecated, and is not "
+                "saved with it. Choose where it runs: with "
+                f"kanets.attention.implementation({implementation!r}).",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+        self.num_heads = num_heads
+        self.scale = scale
+        self.implementation = implementation
+
+    def call(
+        self,
+        query,
+        key=None,
+        value=None,
+        mask=None,
+        key_mask=None,
+        training=None,
+        return_attention_scores=False,
+    ):
+        mask = _self_attention_mask(key, value, mask, key_mask)
+        return self.attend(query, mask, training, return_attention_scores)
+
+    def compute_output_spec(
+        self,
+        query,
+        key=None,
+        value=None,
+        mask=None,
+        key_mask=None,
+        training=None,
+        return_attention_scores=False,
+    ):
+        # A symbolic call runs no operator, which would find the errors.
+        mask = _self_attention_mask(key, value, mask, key_mask)
+        self.check_inputs(query, mask)
+        output = keras.KerasTensor(query.shape, dtype=self.compute_dtype)
+        if not return_attention_scores:
+            return output
+        _, scores = self.compute_output_shape(query.shape, True)
+        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        return output, keras.KerasTensor(scores, dtype=wide)
+
+    def compute_output_shape(self, input_shape, return_attention_scores=False):
+        output = tuple(input_shape)
+        if not return_attention_scores:
+            return output
+        queries, keys = self._token_counts(output[1:-1])
+        return output, (output[0], self.num_heads, queries, keys)
+
+    def check_inputs(self, inputs, mask=None):
+        """Raises what a call would raise; the inputs may be symbolic."""
+
+    def attention_maps(self, inputs, position):
+        """How much each cell of a picture counts for the output at one cell.
+
+        Args:
+            inputs: float tensor (B, H, W, C).
+            position: (row, column) of a cell of the H x W grid.
+
+        Returns:
+            NumPy array (B, N, H, W), of sum 1 over each grid.
+
+        Raises:
+            ValueError: an input that is no picture, a position outside of
+                the grid.
+
+        Cost: one call of the layer.
+        """
+        grid = check_picture(inputs, position)
+        _, scores = self(inputs, return_attention_scores=True)
+        scores = keras.ops.convert_to_numpy(scores)
+        return self._maps_at(scores, position, grid)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "scale": self.scale,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        # Saved by earlier versions; what runs is chosen where it runs.
+        config = {k: v for k, v in config.items() if k != "implementation"}
+        return super().from_config(config)
+
+
+class GridAttention(AttentionLayer):
+    """Up to four linear maps around one operator, the method `operator`.
+
+    Args:
+        num_heads: N, a divisor of the channels.
+        projections: which of q, k, v, o are learned C -> C maps; the others
+            are identities.
+        use_bias: whether the maps have a bias.
+        kernel_initializer, kernel_regularizer: of the maps.
+        scale, implementation: as in `AttentionLayer`.
+    """
+
+    def __init__(
+        self,
+        num_heads=1,
+        projections="v",
+        scale=None,
+        use_bias=False,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(num_heads, scale, **kwargs)
+        if (
+            not isinstance(projections, str)
+            or set(projections) - set(MAP_NAMES)
+            or len(set(projections)) != len(projections)
+        ):
+            raise ValueError(
+                'projections must be letters of "qkvo", each once at most. '
+                f"Received: projections={projections!r}"
+            )
+        self.projections = projections
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.supports_masking = True
+        self._maps = {}
+
+    def build(self, input_shape):
+        if len(input_shape) < 3 or input_shape[-1] is None:
+            raise ValueError(
+                "The input must be (batch, *grid, channels) with known "
+                f"channels. Received: input_shape={tuple(input_shape)}"
+            )
+        channels = input_shape[-1]
+        check_divides(self.num_heads, channels)
+        for letter, name in MAP_NAMES.items():
+            if letter in self.projections:
+                linear = keras.layers.Dense(
+                    channels,
+                    use_bias=self.use_bias,
+                    kernel_initializer=fresh(self.kernel_initializer),
+                    kernel_regularizer=self.kernel_regularizer,
+                    dtype=self.dtype_policy,
+                    name=name,
+                )
+                linear.build((None, channels))
+                self._maps[name] = linear
+        if self._maps:
+            self.input_spec = keras.layers.InputSpec(
+                min_ndim=3, axes={-1: channels}
+            )
+        self.built = True
+
+    def attend(self, inputs, mask, training, return_attention_scores):
+        return self.operator(
+            inputs,
+            num_heads=self.num_heads,
+            scale=self.scale,
+            mask=mask,
+            return_attention_scores=return_attention_scores,
+            **self._maps,
+        )
+
+    def check_inputs(self, inputs, mask=None):
+        grid_axes(inputs)
+        check_heads(inputs.shape[-1], inputs.shape[-1], self.num_heads)
+        if mask is not None:
+            check_mask_shape(mask, inputs)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "projections": self.projections,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "kernel_regularizer": keras.regularizers.serialize(
+                self.kernel_regularizer
+            ),
+        }
+
+
+def fresh(initializer):
+    """A copy, so that two kernels of a shape do not start equal.
+
+    Args:
+        initializer: what `keras.initializers.get` returns: an
+            `Initializer`, or a function (shape, dtype) -> tensor, which has
+            no state and is returned as it is.
+    """
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    return initializer.clone()
+
+
+def check_picture(inputs, position):
+    """(H, W) of a picture (B, H, W, C) with a cell at `position`, or raises."""
+    if len(inputs.shape) != 4:
+        raise ValueError(
+            "inputs must be (batch, height, width, channels). "
+            f"Received: inputs.shape={tuple(inputs.shape)}"
+        )
+    grid = tuple(inputs.shape[1:3])
+    check_position(position, grid)
+    return grid
+
+
+def _self_attention_mask(key, value, mask, key_mask):
+    """The mask; refuses what a grid that attends to itself has no use for."""
+    dtype = getattr(key, "dtype", None)
+    if mask is None and dtype is not None:
+        if keras.backend.standardize_dtype(dtype) == "bool":
+            warnings.warn(
+                "A mask is given by its name now: mask=...",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            key, mask = None, key
+    for name, given in (
+        ("key", key),
+        ("value", value),
+        ("key_mask", key_mask),
+    ):
+        if given is not None:
+            raise ValueError(
+                "The cells of a grid attend to each other here: there is a "
+                f"query alone, and its mask. Received: {name}, "
+                f"{type(given).__name__}"
+            )
+    return mask

@@ -1,0 +1,97 @@
+"""What arguments of attention must be: one place for each rule."""
+
+import difflib
+from numbers import Real
+
+from kanets.checks import as_integer
+
+
+def check_positive(**integers):
+    """Raises a ValueError for a named value that is no integer above 0.
+
+    A truth value is no integer here: True would be one head.
+    """
+    _check_integers(1, "a positive integer", integers)
+
+
+def check_at_least(least, **integers):
+    """Raises a ValueError for a named value that is no integer >= `least`."""
+    _check_integers(least, f"an integer >= {least}", integers)
+
+
+def _check_integers(least, kind, integers):
+    for name, value in integers.items():
+        number = as_integer(value)
+        if number is None or number < least:
+            raise ValueError(
+                f"{name} must be {kind}. Received: {name}={value!r}"
+            )
+
+
+def check_scale(scale):
+    """Raises a ValueError unless `scale` is None, "rsqrt" or a number.
+
+    A truth value is no number here: False would be a factor of 0.
+    """
+    is_number = isinstance(scale, Real) and not isinstance(scale, bool)
+    is_word = isinstance(scale, str) and scale == "rsqrt"
+    if not (scale is None or is_word or is_number):
+        raise ValueError(
+            'scale must be None, "rsqrt" or a number. '
+            f"Received: scale={scale!r}"
+        )
+
+
+def logit_scale(scale, head_dim):
+    """The factor of the logits that `scale` stands for.
+
+    Args:
+        scale: None for no factor, "rsqrt" for 1/sqrt(D), or a number.
+        head_dim: D, the channels of a head's queries and keys.
+
+    Returns:
+        float.
+
+    Raises:
+        ValueError: `scale` is none of these; True and False are no numbers.
+    """
+    check_scale(scale)
+    if scale is None:
+        return 1.0
+    return head_dim**-0.5 if scale == "rsqrt" else float(scale)
+
+
+def check_divides(num_heads, channels):
+    """Raises a ValueError where heads do not divide the channels."""
+    if channels % num_heads:
+        raise ValueError(
+            "num_heads must divide the channels. Received: "
+            f"num_heads={num_heads}, channels={channels}"
+        )
+
+
+def check_position(position, size):
+    """Raises a ValueError for what is no (row, column) of a grid."""
+    if len(position) != 2 or not all(
+        0 <= p < side for p, side in zip(position, size, strict=True)
+    ):
+        raise ValueError(
+            f"position must be (row, column) within {tuple(size)}. "
+            f"Received: position={tuple(position)}"
+        )
+
+
+def nearest(name, known):
+    """What a misspelt name may mean, to go on a sentence with; or nothing."""
+    found = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f" (nearest: {found[0]!r})" if found else ""
+
+
+def check_choice(known, **values):
+    """Raises a ValueError for a named value that is none of the known."""
+    for name, value in values.items():
+        if value not in tuple(known):  # of any type
+            choices = " or ".join(f'"{choice}"' for choice in known)
+            raise ValueError(
+                f"{name} must be {choices}. Received: {name}={value!r}"
+            )

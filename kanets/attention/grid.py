@@ -1,0 +1,127 @@
+"""Grids as tokens: what operators on (B, *grid, C) share.
+
+Letters: B batch, H W grid, C channels, N heads, T tokens.
+"""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from kanets.attention.core import attention
+
+
+def mapped_attention(
+    queries, keys, maps, num_heads, scale, key_mask, attend=attention
+):
+    """o(Attn(q(queries), k(keys), v(keys))) of tokens.
+
+    Args:
+        queries: tensor (B, Q, C).
+        keys: tensor (B, K, C).
+        maps: q, k, v and o, callables linear in the last axis, or None.
+        num_heads, scale, key_mask: as in `core.attention`.
+        attend: what attends, as `core.attention`.
+
+    Returns:
+        As `core.attention`.
+    """
+    query, key, value, output = maps
+    result, weights = attend(
+        _apply(query, queries),
+        _apply(key, keys),
+        _apply(value, keys),
+        num_heads,
+        scale,
+        key_mask,
+    )
+    return _apply(output, result), weights
+
+
+def flatten(x):
+    """(B, *grid, C) -> (B, product of the grid, C)."""
+    return ops.reshape(x, (-1, cells(ops.shape(x)[1:-1]), x.shape[-1]))
+
+
+def unflatten(tokens, x, mask):
+    """Back to the grid of x; positions that are padding become zero."""
+    grid = ops.shape(x)[1:-1]
+    result = ops.reshape(tokens, (-1, *grid, tokens.shape[-1]))
+    return zero_padding(result, mask)
+
+
+def zero_padding(result, mask):
+    """Zeros where a mask (B, *grid) is not True."""
+    if mask is None:
+        return result
+    return result * ops.expand_dims(ops.cast(mask, result.dtype), -1)
+
+
+def cells(grid):
+    """How many cells a grid has; None if a size is open."""
+    grid = tuple(grid)
+    return None if None in grid else math.prod(grid)
+
+
+def spread(weights, grid, pool_size):
+    """Weights of pooled keys, spread evenly over the cells each one holds.
+
+    Args:
+        weights: NumPy array (..., keys).
+        grid: (H, W).
+        pool_size: side of the "same" pooling that made the keys.
+
+    Returns:
+        NumPy array (..., H, W), of the same sums.
+    """
+    rows, row_counts = _windows(grid[0], pool_size)
+    columns, column_counts = _windows(grid[1], pool_size)
+    pooled = (*weights.shape[:-1], rows[-1] + 1, columns[-1] + 1)
+    counts = row_counts[:, None] * column_counts
+    return weights.reshape(pooled)[..., rows[:, None], columns] / counts
+
+
+def grid_axes(x):
+    """The axes of (B, *grid, C) that are the grid's."""
+    if len(x.shape) < 3:
+        raise ValueError(
+            "x must be (batch, *grid, channels) with one grid axis or more. "
+            f"Received: x.shape={tuple(x.shape)}"
+        )
+    return list(range(1, len(x.shape) - 1))
+
+
+def check_mask(mask, x):
+    """The mask as bool; raises unless it is (B, *grid)."""
+    mask = ops.convert_to_tensor(mask)
+    check_mask_shape(mask, x)
+    return ops.cast(mask, "bool")
+
+
+def check_mask_shape(mask, x):
+    """Raises a ValueError unless the mask, maybe symbolic, is (B, *grid)."""
+    known = zip(mask.shape, x.shape[:-1], strict=False)
+    if len(mask.shape) != len(x.shape) - 1 or any(
+        None not in pair and pair[0] != pair[1] for pair in known
+    ):
+        raise ValueError(
+            "mask must be (batch, *grid), the shape of x without channels. "
+            f"Received: mask.shape={tuple(mask.shape)}, "
+            f"x.shape={tuple(x.shape)}"
+        )
+
+
+def _apply(linear_map, tokens):
+    """The map of tokens (B, T, C), as one product of two matrices."""
+    if linear_map is None:
+        return tokens
+    _, length, channels = ops.shape(tokens)
+    result = linear_map(ops.reshape(tokens, (-1, channels)))
+    return ops.reshape(result, (-1, length, result.shape[-1]))
+
+
+def _windows(size, pool_size):
+    """For each cell of an axis its window, and how many cells that holds."""
+    before = -size % pool_size // 2  # padding, as of "same" pooling
+    windows = (np.arange(size) + before) // pool_size
+    return windows, np.bincount(windows)[windows]

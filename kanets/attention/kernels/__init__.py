@@ -1,0 +1,1 @@
+"""Implementations of the operators: `xla`, `pallas` (JAX), `reference`."""

@@ -1,0 +1,375 @@
+"""Kronecker attention: attention over the averages of an image.
+
+Gao, Wang and Ji, "Kronecker Attention Networks", KDD 2020. An image X of
+H x W positions is summarised by two sets of means, H̄ (one token per column)
+and L̄ (one token per row); the operators attend over C̄ = [L̄, H̄], H + W
+tokens instead of H·W.
+
+    KAO_KV    Y    = Attn(Q=X,  K=C̄, V=C̄)
+    KAO_QKV   O    = Attn(Q=C̄, K=C̄, V=C̄),   Y[i, j] = O_L[i] + O_H[j]
+
+The operators are pure functions, and hold for any number of grid axes: a 1-D
+sequence (tokens are the sequence itself), a picture, a video (T + H + W
+tokens). Tokens are ordered axis by axis: rows, then columns.
+
+Letters: B batch, H W grid, C channels, N heads, D head size, T tokens.
+"""
+
+import keras
+from keras import ops
+
+from kanets.attention.base import GridAttention
+from kanets.attention.checks import check_choice, logit_scale
+from kanets.attention.core import (
+    attention,
+    check_heads,
+    merge_heads,
+    split_heads,
+)
+from kanets.attention.grid import (
+    cells,
+    check_mask,
+    flatten,
+    grid_axes,
+    mapped_attention,
+    unflatten,
+    zero_padding,
+)
+from kanets.attention.implementations import chosen, why_no_kernel
+
+IMPLEMENTATIONS = ("auto", "xla", "pallas")
+
+
+def axis_means(x, mask=None, implementation="auto"):
+    """Mean of a grid along all its axes but one, for each axis.
+
+    Args:
+        x: float tensor (B, *grid, C), at least one grid axis. In a picture
+            (B, H, W, C) the results are L̄ (B, H, C) and H̄ (B, W, C).
+        mask: optional bool tensor (B, *grid), True where x is valid. Only
+            valid positions are averaged; a slice with none gives zero.
+        implementation: "xla"; "pallas", a kernel that reads a picture once
+            for both of its axes (JAX alone, (B, H, W, C) without a mask); or
+            "auto", what `kanets.attention.implementation` has set.
+
+    Returns:
+        A list with one tensor (B, size of the axis, C) per grid axis, in the
+        dtype of `x`; sums run in float32.
+
+    Raises:
+        ValueError: `x` has no grid axis, `mask` is not (B, *grid), or the
+            implementation is unknown or not for this input or backend.
+
+    Cost: one read of x per axis, O(H·W·C).
+    """
+    axes = grid_axes(x)
+    if _chosen(implementation, x, mask) == "pallas":
+        from kanets.attention.kernels import pallas  # which imports JAX
+
+        return pallas.axis_means(ops.convert_to_tensor(x))
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    # Half precision overflows or stalls in long sums.
+    wide = dtype if dtype == "float64" else "float32"
+    x = ops.cast(x, wide)
+    if mask is None:
+        means = [
+            ops.mean(x, axis=[a for a in axes if a != kept]) for kept in axes
+        ]
+        return [ops.cast(m, dtype) for m in means]
+    mask = check_mask(mask, x)
+    weights = ops.expand_dims(ops.cast(mask, wide), -1)
+    x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
+    means = []
+    for kept in axes:
+        others = [a for a in axes if a != kept]
+        total = ops.sum(x, axis=others)
+        count = ops.sum(weights, axis=others)
+        means.append(ops.cast(total / ops.maximum(count, 1.0), dtype))
+    return means
+
+
+def outer_sum(parts):
+    """Sum of one vector per axis at every cell: Y[i, j] = O_L[i] + O_H[j].
+
+    Args:
+        parts: a list of tensors (B, size, C), one per grid axis.
+
+    Returns:
+        Tensor (B, *sizes, C).
+
+    Raises:
+        ValueError: `parts` is empty, or one of them is not of rank 3.
+    """
+    if not parts:
+        raise ValueError("outer_sum needs one part or more. Received: parts=[]")
+    total = None
+    for axis, part in enumerate(parts):
+        if len(part.shape) != 3:
+            raise ValueError(
+                "Each part of an outer sum must be (batch, size, channels). "
+                f"Received: parts[{axis}].shape={tuple(part.shape)}"
+            )
+        others = [1 + a for a in range(len(parts)) if a != axis]
+        part = ops.expand_dims(part, others) if others else part
+        total = part if total is None else total + part
+    return total
+
+
+def kao_kv(
+    x,
+    num_heads=1,
+    scale=None,
+    mask=None,
+    query=None,
+    key=None,
+    value=None,
+    output=None,
+    return_attention_scores=False,
+    implementation="auto",
+):
+    """Kronecker attention with averaged keys and values.
+
+    Y = o(Attn(q(X), k(C̄), v(C̄))): every position attends to the H + W means
+    of rows and columns. q, k, v and o are linear maps, identities unless
+    given. A mean and a linear map commute, so the maps of keys and values
+    work on H + W tokens, not on H·W positions.
+
+    Args:
+        x: float tensor (B, *grid, C).
+        num_heads: N, a divisor of C.
+        scale: factor of the logits; None is none (the paper's form), "rsqrt"
+            is 1/sqrt(D).
+        mask: optional bool tensor (B, *grid), True where x is valid. Padding
+            enters no mean, a fully padded row or column is not attended to,
+            and the output at padded positions is zero.
+        query, key, value, output: optional callables, linear in the last
+            axis, (tokens, C) -> (tokens, C'), of all pictures at once.
+        return_attention_scores: also return the weights.
+        implementation: "xla"; "pallas", kernels that read X once for its
+            means and keep the scores on the chip, if they are not asked for
+            (JAX alone, (B, H, W, C) without a mask); or "auto", what
+            `kanets.attention.implementation` has set.
+
+    Returns:
+        Tensor (B, *grid, C'), dtype of `x`; with `return_attention_scores`
+        a pair of it and the weights (B, N, H·W, H + W) in float32.
+
+    Raises:
+        ValueError: bad rank, mask, `num_heads` or `scale` (see
+            `core.attention`), or an implementation that is unknown or not
+            for this input or backend.
+
+    Cost: O(H·W·(H+W)·C) time, O(N·H·W·(H+W)) memory; with "pallas" memory
+    O(H·W·C).
+
+    Example:
+
+    >>> kao_kv(keras.random.normal((2, 12, 20, 8)), num_heads=2).shape
+    (2, 12, 20, 8)
+
+    References: Kronecker Attention Networks (KDD 2020), section 3.4.
+    """
+    tokens, key_mask, attend = _summary(
+        x, mask, implementation, return_attention_scores
+    )
+    result, weights = mapped_attention(
+        flatten(x),
+        tokens,
+        (query, key, value, output),
+        num_heads,
+        scale,
+        key_mask,
+        attend,
+    )
+    result = unflatten(result, x, mask)
+    return (result, weights) if return_attention_scores else result
+
+
+def kao_qkv(
+    x,
+    num_heads=1,
+    scale=None,
+    mask=None,
+    query=None,
+    key=None,
+    value=None,
+    output=None,
+    return_attention_scores=False,
+    implementation="auto",
+):
+    """Kronecker attention with averaged queries, keys and values.
+
+    O = o(Attn(q(C̄), k(C̄), v(C̄))) and Y[i, j] = O_L[i] + O_H[j]: the H + W
+    means attend to each other, and a position adds what its row and its
+    column found. All four linear maps work on H + W tokens; as `output` is
+    applied before the outer sum, a bias in it enters once per grid axis.
+
+    Args:
+        x, num_heads, scale, mask, query, key, value, output,
+            return_attention_scores, implementation: as in `kao_kv`.
+
+    Returns:
+        Tensor (B, *grid, C'), dtype of `x`; with `return_attention_scores`
+        a pair of it and the weights (B, N, H + W, H + W) in float32.
+
+    Raises:
+        ValueError: as in `kao_kv`.
+
+    Cost: O((H+W)²·C + H·W·C) time, O(N·(H+W)²) memory beside the output.
+
+    Example:
+
+    >>> kao_qkv(keras.random.normal((2, 12, 20, 8)), num_heads=2).shape
+    (2, 12, 20, 8)
+
+    References: Kronecker Attention Networks (KDD 2020), section 3.4.
+    """
+    tokens, key_mask, attend = _summary(
+        x, mask, implementation, return_attention_scores
+    )
+    result, weights = mapped_attention(
+        tokens,
+        tokens,
+        (query, key, value, output),
+        num_heads,
+        scale,
+        key_mask,
+        attend,
+    )
+    result = outer_sum(_split_tokens(result, ops.shape(x)[1:-1]))
+    result = zero_padding(result, mask)
+    return (result, weights) if return_attention_scores else result
+
+
+_OPERATORS = {"kv": kao_kv, "qkv": kao_qkv}
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class KroneckerAttention(GridAttention):
+    """Attention over the means of a grid's rows and columns.
+
+    With C̄ the H + W means of rows and columns of X:
+
+        "kv"   Y = o(Attn(q(X), k(C̄), v(C̄)))
+        "qkv"  O = o(Attn(q(C̄), k(C̄), v(C̄))),  Y[i, j] = O_L[i] + O_H[j]
+
+    The same for sequences (B, T, C) and video (B, T, H, W, C).
+
+    Args:
+        mode: "kv" or "qkv".
+        num_heads: N, a divisor of the channels.
+        projections: which of q, k, v, o are learned C -> C maps: "" is the
+            bare operator, "v" the paper's choice in compact modules, "qkvo"
+            the full layer. The others are identities.
+        scale: factor of the logits: None is none, as in the paper; "rsqrt"
+            is 1/sqrt(C/N); or a number.
+        use_bias: whether the maps have a bias. In "qkv" mode the bias of
+            `o` enters once per grid axis, as that map is applied before the
+            outer sum, where it is cheap.
+        kernel_initializer, kernel_regularizer: of the maps.
+
+    Call arguments:
+        inputs: float tensor (B, *grid, C); sizes of the grid may be None.
+        mask: optional bool tensor (B, *grid), True where valid.
+        return_attention_scores: also return the weights.
+
+    Returns:
+        Tensor (B, *grid, C), and on request the weights in float32:
+        (B, N, H·W, H + W) for "kv", (B, N, H + W, H + W) for "qkv".
+        Softmax and means run in float32 in every precision.
+
+    Raises:
+        ValueError: unknown `mode`, `implementation`, `projections` or
+            `scale`; channels that are unknown or not divided by `num_heads`;
+            "pallas" with another backend than JAX, a mask or no picture.
+
+    Cost: time O(H·W·(H+W)·C) for "kv", O((H+W)²·C) and one pass over X for
+    "qkv", against O((H·W)²·C) for dense attention.
+
+    Example:
+
+    >>> layer = KroneckerAttention(mode="qkv", num_heads=4)
+    >>> layer(keras.random.normal((2, 12, 20, 16))).shape
+    (2, 12, 20, 16)
+
+    References: Gao, Wang and Ji, "Kronecker Attention Networks", KDD 2020,
+    section 3.
+    """
+
+    implementations = IMPLEMENTATIONS
+
+    def __init__(self, mode="qkv", **kwargs):
+        super().__init__(**kwargs)
+        check_choice(_OPERATORS, mode=mode)
+        self.mode = mode
+
+    def operator(self, inputs, **arguments):
+        return _OPERATORS[self.mode](
+            inputs, implementation=self.implementation, **arguments
+        )
+
+    def check_inputs(self, inputs, mask=None):
+        super().check_inputs(inputs, mask)
+        _chosen(self.implementation, inputs, mask)
+
+    def _token_counts(self, grid):
+        tokens = None if None in grid else sum(grid)
+        return (cells(grid), tokens) if self.mode == "kv" else (tokens,) * 2
+
+    def _maps_at(self, scores, cell, grid):
+        # With the weights r (H) of the rows and c (W) of the columns, as a
+        # mean and a linear map commute, sum_i r[i] v(L̄_i) + sum_j c[j] v(H̄_j)
+        # = sum_ij (r[i] / W + c[j] / H) v(X_ij).
+        (row, column), (height, width) = cell, grid
+        if self.mode == "kv":
+            tokens = scores[:, :, row * width + column]
+        else:
+            tokens = (scores[:, :, row] + scores[:, :, height + column]) / 2
+        rows, columns = tokens[..., :height], tokens[..., height:]
+        return rows[..., None] / width + columns[..., None, :] / height
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}
+
+
+def _chosen(implementation, x, mask):
+    reason = why_no_kernel(x, mask, rank=4)
+    return chosen(implementation, IMPLEMENTATIONS, reason)
+
+
+def _summary(x, mask, implementation, return_attention_scores):
+    """C̄ (B, T, C), under a mask which tokens saw something, what attends."""
+    how = _chosen(implementation, x, mask)
+    tokens = ops.concatenate(axis_means(x, mask, how), axis=1)
+    # Kernels have no scores to give.
+    fused = how == "pallas" and not return_attention_scores
+    attend = _fused_attention if fused else attention
+    if mask is None:
+        return tokens, None, attend
+    axes = grid_axes(x)
+    mask = ops.cast(mask, "bool")
+    seen = []
+    for kept in axes:
+        others = [a for a in axes if a != kept]
+        seen.append(ops.any(mask, axis=others) if others else mask)
+    return tokens, ops.concatenate(seen, axis=1), attend
+
+
+def _fused_attention(query, key, value, num_heads, scale, key_mask):
+    """`attention` by a kernel: there is no mask, and there are no weights."""
+    from kanets.attention.kernels import pallas
+
+    head_dim = check_heads(query.shape[-1], value.shape[-1], num_heads)
+    heads = (split_heads(t, num_heads) for t in (query, key, value))
+    if num_heads == 1:
+        heads = (t[:, None] for t in heads)
+    output = pallas.shared_attention(*heads, logit_scale(scale, head_dim))
+    return merge_heads(output), None
+
+
+def _split_tokens(tokens, sizes):
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(tokens[:, start : start + size])
+        start = start + size
+    return parts
