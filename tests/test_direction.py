@@ -48,7 +48,7 @@ def imported(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and not node.level:
             whole = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [n if is_module(n) else node.module for n in whole]
         else:
