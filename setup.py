@@ -23,7 +23,8 @@ setup(
     ],
     package_dir={"kanets.models": "models"},
     package_data={
-        "kanets": ["sample/*"],
+        "kanets": ["*.pyi", "sample/*"],
+        "ylg": ["*.pyi"],
         "kanets.models": ["*.md", "*/*", "*/*/*"],
     },
     install_requires=[
@@ -32,6 +33,8 @@ setup(
         "tensorflow-datasets>=4.9.9",
         "numpy>=1.26",
         "pillow>=10.4",
+        "lazy_loader>=0.4",
+        "wrapt>=1.16",
     ],
     extras_require={
         "hub": ["huggingface_hub>=0.34"],

@@ -1,34 +1,15 @@
-"""ylg: two-dimensional local sparse attention, and GANs built on it."""
+"""ylg: two-dimensional local sparse attention, and GANs built on it.
 
-import kanets.attention  # noqa: F401, before what stands on it
-from ylg import (
-    gan,
-    information_flow,
-    inversion,
-    layers,
-    metrics,
-    official,
-    ops,
-    patterns,
-    superconcentrator,
-    visualize,
-)
-from ylg.gan import SAGAN
-from ylg.inversion import invert
-from ylg.lookahead import Lookahead
+Nothing loads before it is used; `__init__.pyi` lists what there is.
+"""
 
-__all__ = [
-    "SAGAN",
-    "Lookahead",
-    "gan",
-    "information_flow",
-    "inversion",
-    "invert",
-    "layers",
-    "metrics",
-    "official",
-    "ops",
-    "patterns",
-    "superconcentrator",
-    "visualize",
-]
+import lazy_loader
+import wrapt
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+@wrapt.when_imported("keras")
+def _register(_):
+    """Lets Keras find our classes in saved files, whoever imported first."""
+    import ylg.registered  # noqa: F401

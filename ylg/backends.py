@@ -1,7 +1,5 @@
 """What must be written for each backend of Keras, and is not for all."""
 
-import keras
-
 
 def for_backend(what, **choices):
     """What was written for the backend that Keras runs on.
@@ -13,6 +11,8 @@ def for_backend(what, **choices):
     Raises:
         ValueError: nothing was written for this backend.
     """
+    import keras  # not at the top, see `ylg.registered`
+
     backend = keras.backend.backend()
     if backend not in choices:
         raise ValueError(

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from ylg.backends import for_backend
-from ylg.lookahead import Lookahead
+from ylg.gan.lookahead import Lookahead
 
 
 def descend(losses, start, networks, optimizer, steps, verbose):

@@ -20,6 +20,7 @@ import numpy as np
 
 from kanets.attention.digraph import Digraph, union_edges
 from kanets.attention.pattern_kinds import Pattern
+from kanets.checks import as_integer, is_positive
 
 MOST_PAIRS = 20_000  # that are looked at one and all
 
@@ -77,8 +78,6 @@ class InformationFlowGraph:
     def reach(self, steps=None):
         """bool [outputs, inputs]: what the first steps (or all) connect."""
         steps = self.num_steps if steps is None else steps
-        from kanets.checks import as_integer  # late: kanets imports ylg
-
         if as_integer(steps) not in range(1, self.num_steps + 1):
             raise ValueError(
                 f"steps must be in 1..{self.num_steps}. Received: {steps=}"
@@ -173,8 +172,6 @@ def is_superconcentrator(graph, samples=None, seed=0):
     >>> is_superconcentrator(InformationFlowGraph(steps)).counterexample
     ((0, 1), (1, 2), 1)
     """
-    from kanets.checks import is_positive  # late: kanets imports ylg
-
     graph = getattr(graph, "digraph", graph)
     n = len(graph.inputs)
     total = math.comb(2 * n, n) - 1  # the sum of comb(n, k)² over k >= 1

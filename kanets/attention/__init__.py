@@ -8,6 +8,8 @@ owns its weights, and how the layer is drawn (`attention_maps`). All rest on
 or a callable stands for, and `implementation` chooses what computes it.
 """
 
+import keras  # noqa: F401, before ours: see `kanets.registered`
+
 from kanets.attention.core import attend, attention
 from kanets.attention.dense import DenseAttention, dense_attention
 from kanets.attention.implementations import implementation, why_no_kernel

@@ -1,6 +1,9 @@
 """Keras layers: attention over a grid, the modules of a KANet, resizing."""
 
-from kanets.attention import DenseAttention, KroneckerAttention
+import keras  # noqa: F401, before ours: see `kanets.registered`
+
+from kanets.attention.dense import DenseAttention
+from kanets.attention.kronecker import KroneckerAttention
 from kanets.layers.batch_normalization import BatchNormalization
 from kanets.layers.inverted_residual import (
     AttnModule,

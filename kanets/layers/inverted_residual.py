@@ -9,11 +9,11 @@ by the maps of an attention operator ("attention").
 
 import keras
 
-from kanets import attention as attentions
+from kanets.attention import table
 from kanets.attention.checks import check_positive
 from kanets.layers.batch_normalization import BatchNormalization
 
-ATTENTIONS = attentions.MECHANISMS  # where it was, as `make_attention`
+ATTENTIONS = table.MECHANISMS  # where it was, as `make_attention`
 
 
 def make_attention(attention, **arguments):
@@ -22,8 +22,8 @@ def make_attention(attention, **arguments):
         attention = {"name": attention}
     if isinstance(attention, dict):
         own = {k: arguments.pop(k) for k in ("dtype", "name") if k in arguments}
-        return attentions.make({**arguments, **attention}, **own)
-    return attentions.make(attention)
+        return table.make({**arguments, **attention}, **own)
+    return table.make(attention)
 
 
 class _InvertedResidual(keras.layers.Layer):
@@ -264,7 +264,7 @@ class AttnModule(_InvertedResidual):
         self.attention_norm = attention_norm
         is_written = isinstance(attention, str | dict)
         self._identifier = attention if is_written else None
-        self.attention = attentions.make(
+        self.attention = table.make(
             attention,
             scale=attention_scale,
             dtype=self.dtype_policy,

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 import keras
 
-from kanets.attention import make
+from kanets.attention.table import make
 from kanets.checks import positive_integer
 from kanets.layers import ResizeLike
 from kanets.nets.kanet import (

@@ -1,11 +1,13 @@
 """Optimizers that Keras does not have."""
 
+import keras  # noqa: F401, before ours: see `kanets.registered`
+
 from kanets.optimizers.layerwise import (
     LayerwiseAdamW,
     LayerwiseSGD,
     layer_decay_factors,
 )
-from ylg.lookahead import Lookahead
+from ylg.gan.lookahead import Lookahead
 
 __all__ = [
     "LayerwiseAdamW",

@@ -2,6 +2,8 @@
 
 import sys
 
+import keras  # noqa: F401, before ours: see `ylg.registered`
+
 from ylg.gan import discriminator_network, generator_network
 from ylg.gan.callbacks import Evaluation, SampleGrid, picture_grid, to_pixels
 from ylg.gan.discriminator_network import discriminator

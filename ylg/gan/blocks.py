@@ -2,11 +2,10 @@
 
 import keras
 
-from kanets import attention as attentions
 from kanets.attention.base import fresh
 from kanets.attention.checks import check_positive
 from kanets.attention.spectral_normalization import SpectralNormalization
-from kanets.attention.table import parameters, resolve
+from kanets.attention.table import make, parameters, resolve
 from ylg.layers.gated_attention import GatedAttention
 
 
@@ -57,7 +56,7 @@ class Normalized:
         """A mechanism's own block, or a gate around its layer."""
         mechanism, given = resolve(identifier, block=True)
         if mechanism is None:
-            layer = attentions.make(identifier, dtype=self.dtype)
+            layer = make(identifier, dtype=self.dtype)
             return self._gated(layer)(x)
         if mechanism.block is None:
             if "num_heads" in parameters(mechanism.layer):

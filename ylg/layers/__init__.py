@@ -1,5 +1,7 @@
 """Keras layers of sparse attention and of the GANs built on it."""
 
+import keras  # noqa: F401, before ours: see `ylg.registered`
+
 from kanets.attention.local_sparse import (
     LocalSparseAttention2D,
     NonLocalAttention2D,

@@ -9,6 +9,8 @@ Pictures pass through Keras; the statistics are NumPy in float64.
 Letters: B batch, H W grid, F features, K classes, n m numbers of samples.
 """
 
+import keras  # noqa: F401, before ours: see `ylg.registered`
+
 from ylg.metrics.evaluation import evaluate
 from ylg.metrics.extractors import (
     FeatureExtractor,

@@ -5,6 +5,7 @@ Letters: H W grid, F features, n m numbers of pictures.
 
 import numpy as np
 
+from kanets.checks import is_positive
 from ylg.metrics.coverage import precision_recall
 from ylg.metrics.frechet import GaussianStatistics, frechet_distance
 from ylg.metrics.kernel import kernel_distance
@@ -90,8 +91,6 @@ def distances(real, fake, subsets=100, subset_size=None, seed=0):
 
 
 def _extract(pictures, name, extractor, value_range, max_count):
-    from kanets.checks import is_positive  # late: kanets imports ylg
-
     if max_count is not None and not is_positive(max_count):
         raise ValueError(
             f"max_count must be 1 or more. Received: max_count={max_count}"

@@ -1,0 +1,66 @@
+# What `kanets` holds, for editors and for `lazy_loader`.
+
+from . import (
+    attention,
+    augment,
+    checkpoints,
+    data,
+    evaluation,
+    export,
+    files,
+    layers,
+    losses,
+    nets,
+    ops,
+    optimizers,
+    recipes,
+    visualize,
+    zoo,
+)
+from .export import (
+    export_litert,
+    export_onnx,
+    export_openvino,
+    export_savedmodel,
+    load_savedmodel,
+)
+from .nets import KANet, KANetSegmenter
+from .zoo import (
+    create_model,
+    feature_model,
+    list_models,
+    load_model,
+    save_model,
+)
+
+__version__: str
+
+__all__ = [
+    "KANet",
+    "KANetSegmenter",
+    "attention",
+    "augment",
+    "checkpoints",
+    "create_model",
+    "data",
+    "evaluation",
+    "export",
+    "export_litert",
+    "export_onnx",
+    "export_openvino",
+    "export_savedmodel",
+    "feature_model",
+    "files",
+    "layers",
+    "list_models",
+    "load_model",
+    "load_savedmodel",
+    "losses",
+    "nets",
+    "ops",
+    "optimizers",
+    "recipes",
+    "save_model",
+    "visualize",
+    "zoo",
+]

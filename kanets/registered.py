@@ -1,0 +1,16 @@
+"""The classes of ours that Keras finds in saved files: imported, registered.
+
+Imported right after Keras, be it amid the import of any module of ours. So
+what is imported here takes names only from modules whose package imports Keras
+before them, or which need no Keras; `tests/test_lazy.py` tries all beginnings.
+"""
+# ruff: noqa: F401
+
+import kanets.attention.dense
+import kanets.attention.kronecker
+import kanets.layers.batch_normalization
+import kanets.layers.inverted_residual
+import kanets.layers.resize_like
+import kanets.losses
+import kanets.optimizers.layerwise
+import ylg.registered
