@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 # What depends on no backend, and is tested once.
 NUMPY := tests/attention/test_patterns.py \
 	tests/attention/test_superconcentrator.py \
-	tests/ylg/test_information_flow.py tests/ylg/test_visualize.py
+	tests/ylg/test_information_flow.py tests/ylg/test_sampling.py \
+	tests/ylg/test_visualize.py
 
 # What does not depend on TensorFlow, and is tested on JAX, too.
 NEUTRAL := tests/layers tests/nets tests/optimizers \

@@ -35,6 +35,7 @@ setup(
         "pillow>=10.4",
         "lazy_loader>=0.4",
         "wrapt>=1.16",
+        "typer>=0.19",
     ],
     extras_require={
         "hub": ["huggingface_hub>=0.34"],

@@ -19,7 +19,7 @@ import numpy as np
 import ylg
 from kanets import zoo
 from kanets.data.pictures import fit_picture, read_picture
-from kanets.gan_commands import load_network
+from kanets.zoo.gans import load_network
 
 HERE = Path(__file__).parent
 CLASSES = ("airplane", "automobile", "horse", "ship", "truck")

@@ -24,6 +24,7 @@ from kanets.recipes.fields import (
     SegmentationRecipe,
 )
 from kanets.recipes.files import from_dict, read, to_toml
+from kanets.recipes.finetune import finetune_recipe
 from kanets.recipes.gan import train_gan
 from kanets.recipes.rules import NETS
 from kanets.recipes.segmenter import train_segmenter
@@ -41,6 +42,7 @@ __all__ = [
     "SegmentationAugment",
     "SegmentationData",
     "SegmentationRecipe",
+    "finetune_recipe",
     "from_dict",
     "read",
     "to_toml",

@@ -9,7 +9,7 @@ from ylg.gan.callbacks import Evaluation, SampleGrid, picture_grid, to_pixels
 from ylg.gan.discriminator_network import discriminator
 from ylg.gan.generator_network import generator
 from ylg.gan.sagan import SAGAN
-from ylg.gan.sampling import draw, latents, num_classes
+from ylg.gan.sampling import draw, latents, num_classes, spherical
 
 # `ylg.gan.generator` and `ylg.gan.discriminator` are functions; what were
 # modules of these names can still be imported from.
@@ -26,5 +26,6 @@ __all__ = [
     "latents",
     "num_classes",
     "picture_grid",
+    "spherical",
     "to_pixels",
 ]

@@ -54,3 +54,35 @@ def draw(generator, z, labels=None, batch_size=64):
         check_labels(labels, classes)
         inputs = [inputs, np.asarray(labels, "int32")]
     return generator.predict(inputs, batch_size=batch_size, verbose=0)
+
+
+def spherical(start, end, steps):
+    """Points of the great circle's arc between vectors.
+
+        w = angle between a and b
+        p(t) = a sin((1 - t) w) / sin(w) + b sin(t w) / sin(w)
+
+    Between latents of a normal distribution, whose lengths are nearly equal,
+    a straight line would pass through lengths that never occur.
+
+    Args:
+        start, end: float (..., size).
+        steps: points, both ends among them.
+
+    Returns:
+        float32 array (..., steps, size). Parallel vectors have a straight
+        line between them.
+
+    References: Shoemake, "Animating Rotation with Quaternion Curves", 1985.
+    """
+    start, end = (np.asarray(x, "float64")[..., None, :] for x in (start, end))
+    lengths = np.linalg.norm(start, axis=-1) * np.linalg.norm(end, axis=-1)
+    cosine = np.sum(start * end, axis=-1) / np.where(lengths > 0, lengths, 1)
+    angle = np.arccos(np.clip(cosine, -1, 1))[..., None]
+    t = np.linspace(0, 1, steps)[:, None]
+    sine = np.sin(angle)
+    straight = sine < 1e-6
+    divisor = np.where(straight, 1, sine)
+    first = np.where(straight, 1 - t, np.sin((1 - t) * angle) / divisor)
+    last = np.where(straight, t, np.sin(t * angle) / divisor)
+    return (first * start + last * end).astype("float32")

@@ -1,17 +1,19 @@
 """The GANs' commands: what they write, read, and refuse."""
 
-import argparse
 import csv
+import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import ylg.official
-from kanets import gan_commands, zoo
-from kanets.gan_commands import load_network, read_labels, spherical
+from kanets import cli, zoo
+from kanets.cli.invert import find_discriminator, one_label
+from kanets.zoo.gans import load_network, read_labels
 from tests.ylg.test_inversion import LATENT, small_networks
-from ylg.gan import picture_grid, to_pixels
+from ylg.gan import picture_grid, spherical, to_pixels
 
 NAMES = ("cat", "dog", "2", "red fox")
 
@@ -39,21 +41,7 @@ def plain():
 
 
 def kanets(*arguments):
-    """Parses and runs a command as `kanets` does."""
-    commands = argparse.ArgumentParser().add_subparsers(required=True)
-    parser = {}
-
-    def command(name, run, summary, example):
-        assert example.startswith(f"{name} ") and summary.endswith(".")
-        sub = parser[name] = commands.add_parser(name, help=summary)
-        sub.set_defaults(run=run)
-        return sub
-
-    gan_commands.add_commands(command)
-    assert list(parser) == ["generate", "interpolate", "invert"]
-    name, *rest = map(str, arguments)
-    options = parser[name].parse_args(rest)
-    return options.run(options)
+    assert cli.main([str(argument) for argument in arguments]) == 0
 
 
 def read(path):
@@ -80,8 +68,10 @@ def test_generate(run, networks, tmp_path, capsys):
     expected = draw(networks[0], latents(6), [0, 1, 2, 3, 0, 1])
     assert close(read(path), picture_grid(expected, 4))
     assert "6 pictures, 46 x 14 pixels" in capsys.readouterr().out
-    options = ["--count", 3, "--labels", "red fox, 0", "--seed", 7]
+    options = ["--count", 3, "--labels", "red fox, 0", "--seed", 7, "--json"]
     kanets("generate", run / "generator", "--to", path, *options)
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"picture": str(path), "count": 3, "size": [34, 6]}
     expected = draw(networks[0], latents(3, 7), [3, 0, 3])
     assert close(read(path), picture_grid(expected, 3))
 
@@ -132,11 +122,8 @@ def test_invert(run, networks, tmp_path, capsys):
 
 def test_where_the_discriminator_is(run, tmp_path):
     def load(*arguments):
-        options = argparse.Namespace(
-            model=str(arguments[0]),
-            discriminator=str(arguments[1]) if arguments[1:] else None,
-        )
-        return gan_commands._load_discriminator(options).name
+        source = find_discriminator(*map(str, arguments))
+        return load_network(source, "discriminator").name
 
     alone = tmp_path / "alone"
     alone.symlink_to(run / "generator")
@@ -195,11 +182,11 @@ def test_a_number_is_a_name_first(networks):
 
 def test_label_of_an_inversion(run, plain):
     model = load_network(run, "generator")
-    assert gan_commands._one_label("dog", model) == 1
-    assert gan_commands._one_label(None, plain) is None
+    assert one_label("dog", model) == 1
+    assert one_label(None, plain) is None
     for text in (None, "cat,dog"):
         with pytest.raises(ValueError, match=f"give --label.*fox.*{text}"):
-            gan_commands._one_label(text, model)
+            one_label(text, model)
 
 
 def test_without_classes(plain, tmp_path):
@@ -209,25 +196,6 @@ def test_without_classes(plain, tmp_path):
     way = ("--rows", 1, "--steps", 2)
     kanets("interpolate", tmp_path, "--to", tmp_path / "b.png", *way)
     assert read(tmp_path / "b.png").shape == (6, 22, 3)
-
-
-def test_spherical():
-    way = spherical([[2.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [1.0, 1.0]], 3)
-    assert way.dtype == np.float32
-    half = np.sqrt(2)
-    np.testing.assert_allclose(
-        way[0], [[2, 0], [half, half], [0, 2]], atol=1e-6
-    )
-    np.testing.assert_allclose(way[1, [0, 2]], [[0, 0], [1, 1]], atol=1e-6)
-    straight = spherical([1.0, 1.0], [3.0, 3.0], 3)
-    np.testing.assert_allclose(straight, [[1, 1], [2, 2], [3, 3]])
-    ends = latents(2)
-    way = spherical(ends[0], ends[0] + 1e-9, 5)
-    np.testing.assert_allclose(way, np.tile(ends[0], (5, 1)), rtol=1e-6)
-    a, b = np.random.default_rng(3).normal(size=(2, 128))
-    a, b = 11 * a / np.linalg.norm(a), 11 * b / np.linalg.norm(b)
-    lengths = np.linalg.norm(spherical(a, b, 9), axis=1)
-    np.testing.assert_allclose(lengths, 11, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -244,8 +212,8 @@ def test_spherical():
         (("invert", "no.png"), "cannot be read.*'no.png'"),
     ],
 )
-def test_errors(arguments, message):
-    name, *rest = arguments
+def test_errors(arguments, message, capsys):
+    name, *rest = map(str, arguments)
     to = () if "--to" in rest else ("--to", "samples.png")
-    with pytest.raises(ValueError, match=message):
-        kanets(name, "nothing", *rest, *to)
+    assert cli.main([name, "nothing", *rest, *to]) == 1
+    assert re.search(f"kanets: error: .*{message}", capsys.readouterr().err)

@@ -1,0 +1,64 @@
+"""`kanets evaluate`."""
+
+from typing import Annotated
+
+from typer import Option
+
+from kanets.cli.options import Data, IgnoreLabel, ModelOrExport, OnError
+from kanets.cli.running import command
+
+
+@command("evaluate runs/mine --data photos/val")
+def evaluate(
+    model: ModelOrExport,
+    *,
+    data: Data,
+    batch_size: Annotated[int | None, Option(help="Pictures per step.")] = None,
+    ignore_label: IgnoreLabel = None,
+    extractor: Annotated[
+        str | None,
+        Option(
+            help="Of a generator: the classifier whose features are compared, "
+            "or inception_v3 (default kanet_qkv_cifar10)."
+        ),
+    ] = None,
+    on_error: OnError = "stop",
+):
+    """Measure a model or its export.
+
+    Accuracy of a classifier, mean IoU of a segmenter, Frechet distance of a
+    generator.
+    """
+    from kanets import evaluation
+
+    given = {
+        "batch_size": batch_size,
+        "ignore_label": ignore_label,
+        "extractor": extractor,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    result = evaluation.evaluate(model, data, on_error=on_error, **given)
+    yield result, _text(result)
+
+
+def _text(result):
+    if "accuracy" in result:
+        return (
+            f"accuracy {result['accuracy']:.4f} "
+            f"({result['correct']} of {result['pictures']} pictures)"
+        )
+    if "mean_iou" in result:
+        lines = [f"  {name}: {iou:.4f}" for name, iou in result["iou"].items()]
+        lines.append(
+            f"mean IoU {result['mean_iou']:.4f}, "
+            f"pixel accuracy {result['pixel_accuracy']:.4f} "
+            f"({result['pictures']} pictures)"
+        )
+        return "\n".join(lines)
+    return (
+        f"Frechet distance {result['frechet_distance']:.2f}, "
+        f"kernel distance {result['kernel_distance']:.5f}, "
+        f"precision {result['precision']:.3f}, "
+        f"recall {result['recall']:.3f} "
+        f"({result['pictures']} pictures, {result['extractor']})"
+    )

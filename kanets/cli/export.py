@@ -1,0 +1,118 @@
+"""`kanets export`."""
+
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from kanets.cli.options import number_or_any
+from kanets.cli.running import command
+from kanets.files import read_text
+
+# What `export` writes, and the options that fit.
+FORMATS = {
+    "savedmodel": ("precision", "version"),
+    "litert": ("batch_size", "precision", "representative"),
+    "onnx": (),
+    "openvino": ("precision",),
+}
+ANY_FORMAT = ("from_logits", "image_size", "labels")
+
+
+@command("export runs/mine --format savedmodel --to savedmodels/mine")
+def export(
+    model: Annotated[
+        str, Argument(help="Zoo name, run (a GAN's, too), model folder.")
+    ],
+    *,
+    format: Annotated[
+        Literal["savedmodel", "litert", "onnx", "openvino"],
+        Option(help="For TensorFlow Serving, or another runtime."),
+    ] = "savedmodel",
+    to: Annotated[
+        str,
+        Option(help="The folder of versions; of other formats, the folder."),
+    ],
+    version: Annotated[
+        int | None, Option(help="Of a SavedModel; default: the next.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        Option(
+            help="Of a SavedModel: float32, float16, bfloat16; of LiteRT: "
+            "float32, float16, int8; of OpenVINO: float32, float16."
+        ),
+    ] = None,
+    representative: Annotated[
+        str | None,
+        Option(help="For int8: a folder of pictures, of which 200 are taken."),
+    ] = None,
+    batch_size: Annotated[
+        str | None,
+        Option(
+            metavar="SIZE",
+            callback=number_or_any,
+            help="Of LiteRT: a number (default 1), or any.",
+        ),
+    ] = None,
+    image_size: Annotated[
+        tuple[str, str] | None,
+        Option(
+            metavar="HEIGHT WIDTH",
+            callback=number_or_any,
+            help="Default: the model's; any any leaves it open, not in a "
+            "SavedModel.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        Option(help="A file of class names, one a line; default: the model's."),
+    ] = None,
+    from_logits: Annotated[
+        bool | None,
+        Option(
+            "--from-logits/--no-from-logits",
+            help="Whether the outputs need a softmax; default: as the last "
+            "activation says.",
+        ),
+    ] = None,
+):
+    """Write a model in the form its consumer wants."""
+    import kanets
+    from kanets import export
+    from kanets.evaluation import files
+
+    options = {
+        "version": version,
+        "precision": precision,
+        "representative": representative,
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "labels": labels,
+        "from_logits": from_logits,
+    }
+    given = {
+        name: value for name, value in options.items() if value is not None
+    }
+    for name, value in given.items():
+        if name not in (*ANY_FORMAT, *FORMATS[format]):
+            raise ValueError(
+                f"--{name.replace('_', '-')} does not fit --format {format}. "
+                f"Received: {value}"
+            )
+    if "batch_size" in given:
+        given["batch_size"] = _open(batch_size)
+    if "image_size" in given:
+        given["image_size"] = [_open(side) for side in image_size]
+    model = kanets.load_model(model)
+    if "representative" in given:
+        given["representative"] = files.representative(
+            model, representative, given.get("image_size")
+        )
+    if "labels" in given:
+        given["class_names"] = read_text(given.pop("labels")).splitlines()
+    artifact = getattr(export, f"export_{format}")(model, to, **given)
+    yield {"artifact": artifact}, artifact
+
+
+def _open(size):
+    return None if size == "any" else size

@@ -1,0 +1,85 @@
+"""`kanets finetune`."""
+
+from typing import Annotated
+
+from typer import Option
+
+from kanets.cli.options import (
+    Data,
+    IgnoreLabel,
+    ImageSize,
+    JitCompile,
+    Model,
+    OnError,
+    RunFolder,
+    Seed,
+)
+from kanets.cli.running import command
+from kanets.cli.train import GOES_ON, trained
+
+
+@command(
+    "finetune kanet_qkv_cifar10 --data photos --to runs/mine",
+    when_stopped=GOES_ON,
+)
+def finetune(
+    model: Model,
+    *,
+    data: Data,
+    to: RunFolder,
+    epochs: Annotated[int, Option(help="In all.")] = 10,
+    frozen_epochs: Annotated[
+        int, Option(help="First ones, of the head alone.")
+    ] = 2,
+    new_head: Annotated[
+        bool | None,
+        Option(
+            "--new-head/--no-new-head",
+            help="Start the last layer anew; default: unless the classes are, "
+            "by name, the model's.",
+        ),
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        Option(
+            help="Learning-rate factor per layer below the head; default 0.9, "
+            "of a segmenter 1."
+        ),
+    ] = None,
+    learning_rate: Annotated[float, Option(help="The peak.")] = 1e-3,
+    batch_size: Annotated[
+        int | None, Option(help="Default 32, of a segmenter 8.")
+    ] = None,
+    seed: Seed = 0,
+    precision: Annotated[
+        str | None,
+        Option(
+            help="float32 (default: the model's), mixed_bfloat16, "
+            "mixed_float16."
+        ),
+    ] = None,
+    jit_compile: JitCompile = None,
+    image_size: ImageSize = None,
+    ignore_label: IgnoreLabel = None,
+    on_error: OnError = "stop",
+):
+    """Train a pretrained model further, on pictures of your own."""
+    from kanets import recipes
+
+    recipe = recipes.finetune_recipe(
+        model,
+        data,
+        epochs=epochs,
+        frozen_epochs=frozen_epochs,
+        new_head=new_head,
+        layer_decay=layer_decay,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        precision=precision,
+        jit_compile=jit_compile,
+        image_size=image_size,
+        ignore_label=ignore_label,
+        on_error=on_error,
+    )
+    yield trained(recipes.train(recipe, to), to)

@@ -1,0 +1,55 @@
+"""Arguments and options that several commands have."""
+
+from typing import Annotated, Literal
+
+from typer import Argument, BadParameter, Option
+
+Model = Annotated[str, Argument(help="Zoo name, run or model folder.")]
+ModelOrExport = Annotated[
+    str, Argument(help="Zoo name, run, model folder, or what export wrote.")
+]
+_DATA = "Class folders, TFDS name; of a segmenter images/ and labels/."
+Data = Annotated[str, Option(help=_DATA, show_default=False)]
+OnError = Annotated[
+    Literal["stop", "skip"], Option(help="At unreadable pictures.")
+]
+IgnoreLabel = Annotated[
+    int | None,
+    Option(help="Of a segmenter: pixels that do not count."),
+]
+JitCompile = Annotated[
+    bool | None,
+    Option(
+        "--jit-compile/--no-jit-compile",
+        help="By XLA: slow to the first step, then faster on a GPU.",
+    ),
+]
+ImageSize = Annotated[
+    tuple[int, int] | None,
+    Option(metavar="HEIGHT WIDTH", help="Default: the model's."),
+]
+Gan = Annotated[
+    str,
+    Argument(
+        help="Zoo name, GAN run, generator's folder, or official checkpoint."
+    ),
+]
+PictureFile = Annotated[str, Option(help="The picture file to write.")]
+RunFolder = Annotated[str, Option(help="The run's folder.")]
+Seed = Annotated[int, Option(help="Of all that is random.")]
+
+
+def number_or_any(value):
+    """Whole numbers, but for "any" where it is written; None stays None.
+
+    Raises:
+        typer.BadParameter: a text is neither.
+    """
+    if value is None or value == "any":
+        return value
+    if isinstance(value, tuple | list):
+        return tuple(map(number_or_any, value))
+    try:
+        return int(value)
+    except ValueError as error:
+        raise BadParameter(f"{value!r} is no number, nor any") from error

@@ -1,0 +1,63 @@
+"""`kanets train`, and what a training reports."""
+
+import dataclasses
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kanets.cli.options import Data, JitCompile, RunFolder
+from kanets.cli.running import command
+
+GOES_ON = " Training continues with the same command."
+
+
+@command(
+    "train training/kanet_qkv_cifar10.toml --data cifar10 --to runs/kanet",
+    when_stopped=GOES_ON,
+    of_recipe=True,
+)
+def train(
+    recipe: Annotated[str, Argument(help="A TOML file, as in training/.")],
+    *,
+    data: Data = None,
+    to: RunFolder,
+    epochs: Annotated[int, Option(help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int, Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int, Option(help="Instead of the recipe's.")] = None,
+    jit_compile: JitCompile = None,
+):
+    """Train by a recipe; again on the same folder, resume."""
+    from kanets import recipes
+
+    changes = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "jit_compile": jit_compile,
+    }
+    recipe = recipes.read(recipe)
+    if data is not None:
+        changes["data"] = dataclasses.replace(recipe.data, source=data)
+    recipe = dataclasses.replace(
+        recipe, **{k: v for k, v in changes.items() if v is not None}
+    )
+    yield trained(recipes.train(recipe, to), to)
+
+
+def trained(result, folder):
+    """What `recipes.train` returned, as a report."""
+    value = {"run": folder, **result}
+    if "generator_loss" in result:
+        distance = result.get("frechet_distance")
+        found = "" if distance is None else f"Frechet distance {distance:.2f}; "
+        return value, (
+            f"{folder}: {result['epochs']} epochs; {found}log.csv, samples/, "
+            "generator/, discriminator/"
+        )
+    name = "mean_iou" if "mean_iou" in result else "accuracy"
+    part = "validation" if f"val_{name}" in result else "training"
+    figure = result.get(f"val_{name}", result[name])
+    return value, (
+        f"{folder}: epoch {result['epoch']} of {result['epochs']} kept, "
+        f"{part} {name.replace('_', ' ')} {figure:.4f}; log.csv, best/"
+    )

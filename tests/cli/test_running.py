@@ -1,0 +1,149 @@
+"""What all commands have in common: help, misuse, stops, pipes, JSON."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import kanets
+from kanets import cli, recipes
+from kanets.cli.messages import with_flags
+from kanets.cli.running import to_json
+
+COMMANDS = (
+    "train finetune evaluate predict export verify models-config generate "
+    "interpolate invert list demo"
+).split()
+
+
+def call(capsys, *arguments):
+    code = cli.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def page(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--help"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) < 80 or "example: " in line for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_an_example(name, capsys):
+    lines = page(capsys, name)
+    assert f"example: kanets {name} " in lines[-1]
+    assert len(lines) < 40
+    reports = any(line.startswith("  --json ") for line in lines)
+    assert reports == (name != "demo")
+
+
+def test_the_page_of_all_commands_fits(capsys):
+    lines = page(capsys)
+    start = lines.index("Commands:") + 1
+    assert [line.split()[0] for line in lines[start:-2]] == COMMANDS
+    assert all(line.endswith(".") for line in lines[start:-2])
+    assert len(lines) <= 26
+
+
+def test_misuse_is_exit_code_2(capsys):
+    for arguments in (
+        [],
+        ["fly"],
+        ["train"],
+        ["export", "x", "--to", "y", "--format", "foo"],
+        ["export", "x", "--to", "y", "--batch-size", "one"],
+        ["export", "x", "--to", "y", "--image-size", "any", "one"],
+        ["finetune", "x", "--data", "y", "--to", "z", "--image-size", "3"],
+        ["evaluate", "x", "--data", "y", "--on-error", "weep"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 2, arguments
+    capsys.readouterr()
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "read", stop)
+    code, _, err = call(capsys, "train", "any.toml", "--to", "x")
+    assert code == 130 and "continues with the same command" in err
+    monkeypatch.setattr(kanets.zoo, "list_models", stop)
+    code, _, err = call(capsys, "list")
+    assert code == 130 and err == "kanets: stopped.\n"
+
+
+def test_debug_shows_the_traceback(capsys):
+    train = ["train", "none.toml", "--to", "x"]
+    for arguments in ([*train, "--debug"], ["--debug", *train]):
+        code, _, err = call(capsys, *arguments)
+        assert code == 1 and "Traceback" in err
+    code, _, err = call(capsys, *train)
+    assert code == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_reader_that_leaves_ends_it_quietly(more, monkeypatch, capsys):
+    """As `kanets list | true`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert cli.main(["list", *more]) == 141
+        monkeypatch.undo()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise BrokenPipeError("the runtime ended")
+
+    monkeypatch.setattr(kanets.zoo, "list_models", fail)
+    code, _, err = call(capsys, "list")
+    assert code == 1 and err == "kanets: error: the runtime ended\n"
+
+
+def test_errors_name_the_flags():
+    flags = {"top_k": "--top-k", "to": "--to", "data": "--data"}
+    for python, command in (
+        (
+            "`top_k` must. Received: top_k=0",
+            "`--top-k` must. Received: --top-k 0",
+        ),
+        ("Received: to=None", "Received: no --to"),
+        ("source='a b'", "--data 'a b'"),
+        ("source='a'", "--data a"),
+        ("`epochs` runs/to=1 epochs=1", "`epochs` runs/to=1 epochs=1"),
+    ):
+        assert with_flags(python, flags) == command
+
+
+def test_what_train_is_not_given_stands_in_the_recipe(monkeypatch, capsys):
+    def fail(_):
+        raise ValueError("Received: epochs=3, seed=0")
+
+    monkeypatch.setattr(recipes, "read", fail)
+    code, _, err = call(capsys, "train", "a.toml", "--to", "x", "--seed", "0")
+    assert code == 1
+    assert err == "kanets: error: Received: epochs=3, --seed 0\n"
+
+
+def test_json_has_no_nan_and_knows_numpy(tmp_path):
+    value = {
+        "loss": float("nan"),
+        "sizes": (np.int64(3), np.float32(0.5), np.array([1, np.inf])),
+        "folder": tmp_path,
+        1: True,
+    }
+    assert json.loads(to_json(value)) == {
+        "loss": None,
+        "sizes": [3, 0.5, [1, None]],
+        "folder": str(tmp_path),
+        "1": True,
+    }
