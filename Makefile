@@ -15,9 +15,9 @@ NUMPY := tests/attention/test_patterns.py \
 	tests/ylg/test_visualize.py
 
 # What does not depend on TensorFlow, and is tested on JAX, too.
-NEUTRAL := tests/layers tests/nets tests/optimizers \
-	tests/zoo tests/evaluation tests/test_augment.py tests/test_losses.py \
-	tests/test_recipes.py tests/test_saved.py \
+NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
+	tests/evaluation tests/test_augment.py tests/test_compat.py \
+	tests/test_losses.py tests/test_recipes.py tests/test_saved.py \
 	tests/test_segmentation_recipes.py \
 	tests/test_tensorflow_addons.py tests/test_visualize.py \
 	$(filter-out $(NUMPY), \
@@ -30,8 +30,9 @@ PYTHONS := python3.11 python3.13
 # What calls Keras and the backend most closely: where versions differ.
 NEAR := tests/attention/test_grid_layers.py \
 	tests/attention/test_local_sparse.py tests/attention/test_operators.py \
-	tests/attention/test_spectral_normalization.py tests/test_losses.py \
-	tests/layers tests/nets/test_logits.py tests/nets/test_channels_last.py \
+	tests/attention/test_spectral_normalization.py tests/test_compat.py \
+	tests/test_losses.py tests/layers tests/nets/test_logits.py \
+	tests/nets/test_channels_last.py \
 	tests/ylg/test_conditional_batch_normalization.py
 
 # A file stays with one worker, as what it makes once is dear.

@@ -112,6 +112,7 @@ def build(net, side):
     import keras
 
     import kanets
+    from kanets import compat
 
     keras.utils.set_random_seed(0)
     shape, settings = (side, side, 3), NETS[net]
@@ -123,7 +124,7 @@ def build(net, side):
         make = getattr(keras.applications, net)
         model = make(weights=None, input_shape=shape, **settings)
     random = np.random.default_rng(0)
-    for layer in model._flatten_layers():
+    for layer in compat.all_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             size = layer.moving_mean.shape
             layer.beta.assign(random.normal(0, 0.1, size))

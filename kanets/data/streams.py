@@ -12,6 +12,8 @@ import functools
 
 import keras
 
+from kanets import compat
+
 
 def each_pass(step, seed, size, source=None):
     """A dataset that is made anew for every pass through it.
@@ -88,20 +90,10 @@ class _Counter:
 
 @functools.cache
 def _stream_class():
-    import tensorflow as tf
-
-    class Stream(tf.data.Dataset):
+    class Stream(compat.dataset_view()):
         def __init__(self, dataset, counters):
-            self._dataset = dataset
             self._counters = counters
-            super().__init__(dataset._variant_tensor)
-
-        def _inputs(self):
-            return [self._dataset]
-
-        @property
-        def element_spec(self):
-            return self._dataset.element_spec
+            super().__init__(dataset)
 
         @property
         def epoch(self):

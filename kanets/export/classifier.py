@@ -1,5 +1,7 @@
 """What an exported classifier computes: probabilities, and names for them."""
 
+from kanets import compat
+
 # A softmax undoes a log-softmax, so that counts as logits.
 _LOGITS = ("linear", "log_softmax", "logsoftmax")
 _PROBABILITIES = ("softmax", "sigmoid")
@@ -83,7 +85,7 @@ def outputs_logits(model):
     outputs = getattr(model, "outputs", None)
     name = None
     while outputs:
-        layer = outputs[0]._keras_history.operation
+        layer = compat.producer(outputs[0])
         outputs = getattr(layer, "outputs", None)  # a model as a layer
         if outputs:
             continue

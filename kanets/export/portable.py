@@ -23,6 +23,7 @@ import warnings
 import keras
 import numpy as np
 
+from kanets import compat
 from kanets.data.arrays import check_floats
 from kanets.export import bundle, classifier, generator, runtimes, segmenter
 from kanets.export.precision import check_precision, in_precision
@@ -227,7 +228,7 @@ def _graph(model, directory, class_names, image_size, from_logits):
     directory = pathlib.Path(directory)
     if directory.exists():
         raise bundle.exists(directory)
-    if any(_is_mixed(layer) for layer in model._flatten_layers()):
+    if any(_is_mixed(layer) for layer in compat.all_layers(model)):
         model = in_precision(model, "float32")
     if generator.is_generator(model):
         bundle.check_options(

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from kanets import compat
 from kanets.zoo.saving import check_finite
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -51,7 +52,7 @@ def in_precision(model, precision):
         ) from e
     with np.errstate(over="ignore"):  # an error, below
         copy.set_weights(plain.get_weights())
-    for layer in copy._flatten_layers():
+    for layer in compat.all_layers(copy):
         if hasattr(layer, "finalize_state"):  # what it derives from weights
             layer.finalize_state()
     check_finite(copy, f"{model.name} in {precision}")

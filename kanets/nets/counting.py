@@ -9,6 +9,8 @@ import math
 
 import keras
 
+from kanets import compat
+
 
 def multiply_adds(model, input_shape=None):
     """Multiply-adds of a forward pass for one picture.
@@ -74,7 +76,7 @@ def _count(graph):
             total += _PRODUCTS[operation.type](operation)
             continue
         called = sum(
-            _count(graph._get_function(name).graph)
+            _count(compat.function_graph(graph, name))
             for name in _functions(operation)
         )
         if called and not operation.type.endswith("PartitionedCall"):

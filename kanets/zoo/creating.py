@@ -5,7 +5,7 @@ import itertools
 
 import keras
 
-from kanets import nets
+from kanets import compat, nets
 from kanets.checks import is_positive, positive_integer
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import read, read_architecture
@@ -119,7 +119,7 @@ def create_model(
 
 def set_norm_momentum(model, momentum):
     """Sets it in all batch normalisations of a model, nested ones, too."""
-    for layer in model._flatten_layers():
+    for layer in compat.all_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
 

@@ -191,7 +191,9 @@ def _unit(images, value_range):
 
 
 def _from_logits(model):
-    last = model.outputs[0]._keras_history.operation
+    from kanets import compat  # not at the top: kanets imports ylg
+
+    last = compat.producer(model.outputs[0])
     activation = getattr(last, "activation", None)
     if isinstance(last, keras.layers.Softmax):
         return False

@@ -1,0 +1,67 @@
+"""Private hooks of Keras and TensorFlow, each with its reason, in one place.
+
+What a new version may take away is found here, and missed by one test file.
+The frameworks offer nothing public for any of it. This module imports nothing
+else of ours; TensorFlow is imported by the functions.
+"""
+
+import functools
+
+
+def all_layers(model):
+    """All layers of a Keras model, those inside of others, too.
+
+    `model.layers` are the outermost alone, and a layer does not tell which
+    layers it is made of.
+
+    Returns:
+        A list, with the model itself.
+    """
+    return list(model._flatten_layers())
+
+
+def producer(tensor):
+    """The layer or operation that made a symbolic tensor of Keras.
+
+    `model.layers[-1]` need not be what makes the output: layers are listed
+    depth by depth, and a model may have several ends.
+    """
+    return tensor._keras_history.operation
+
+
+def function_graph(graph, name):
+    """The `tf.Graph` of a function that an operation of a graph calls.
+
+    Operations name the functions that they call. Only the graph knows them,
+    and what is public of it gives their protocol buffers, without shapes.
+    """
+    return graph._get_function(name).graph
+
+
+@functools.cache
+def dataset_view():
+    """A class of `tf.data.Dataset`s that show another dataset unchanged.
+
+    A class derived from it can have attributes of its own, as `tf.data`'s
+    methods cannot give: they return classes that are not public, of which
+    nothing can be derived. TensorFlow has no public constructor for a dataset
+    that is there already.
+
+    Returns:
+        The class, which takes that dataset.
+    """
+    import tensorflow as tf
+
+    class View(tf.data.Dataset):
+        def __init__(self, dataset):
+            self._dataset = dataset
+            super().__init__(dataset._variant_tensor)
+
+        def _inputs(self):
+            return [self._dataset]
+
+        @property
+        def element_spec(self):
+            return self._dataset.element_spec
+
+    return View
