@@ -8,17 +8,13 @@ from kanets.nets.kanet import KANet, feature_maps
 from kanets.nets.kanet_segmenter import KANetSegmenter
 from kanets.nets.logits import logits_model
 from kanets.nets.mobilenets import MobileNetV2, MobileNetV3Small
+from kanets.nets.registry import builders
 
 # `kanets.nets.multiply_adds` is a function; what was a module of that name can
 # still be imported from.
 sys.modules[f"{__name__}.multiply_adds"] = counting
 
-# The classifiers that a recipe or an entry of the zoo can name.
-CLASSIFIERS = {
-    "KANet": KANet,
-    "MobileNetV2": MobileNetV2,
-    "MobileNetV3Small": MobileNetV3Small,
-}
+CLASSIFIERS = builders("classification")  # those of the table, by name
 
 __all__ = [
     "CLASSIFIERS",

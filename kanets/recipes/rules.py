@@ -4,12 +4,12 @@ import difflib
 import inspect
 
 from kanets import attention, zoo
-from kanets.nets import CLASSIFIERS, KANetSegmenter
+from kanets.nets import registry
 from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
-from kanets.zoo.creating import BUILDERS
 
-NETS = dict(CLASSIFIERS)  # a recipe's own, which may be added to
-_SEGMENTERS = {"KANetSegmenter": KANetSegmenter}
+# A recipe's own classifiers, which may be added to.
+NETS = registry.builders("classification")
+SEGMENTERS = registry.builders("segmentation")
 OPTIMIZERS = {"sgd": LayerwiseSGD, "adamw": LayerwiseAdamW}
 GAN_ARGUMENTS = {
     "width",
@@ -47,12 +47,12 @@ def check_classifier(recipe):
 def check_segmenter(recipe):
     """Raises a ValueError that names the first value out of its range."""
     named = _is_net(recipe.segmenter)
-    fresh = named and recipe.segmenter["name"] in _SEGMENTERS
+    fresh = named and recipe.segmenter["name"] in SEGMENTERS
     crop, scale = recipe.augment.crop_size, recipe.augment.scale
     ignored = recipe.data.ignore_label
     _apply(
         ("segmenter", recipe.segmenter, named, _NET_RULE),
-        *_arguments("segmenter", recipe.segmenter, _SEGMENTERS),
+        *_arguments("segmenter", recipe.segmenter, SEGMENTERS),
         *_run(recipe),
         *_supervised(recipe),
         (
@@ -146,7 +146,7 @@ def _arguments(name, section, nets):
     if net in nets:
         builder = nets[net]
     elif zoo.is_entry(net) and entry.exists():
-        builder = BUILDERS[zoo.Entry.from_json(entry).net]
+        builder = registry.NETS[zoo.Entry.from_json(entry).net].builder
         known = {"name", "pretrained"}  # of `kanets.create_model`
     else:
         return []  # a path or an address: what is there shows when it is read

@@ -5,10 +5,10 @@ import keras
 from kanets import data, zoo
 from kanets.augment import SegmentationAugmentation
 from kanets.losses import SegmentationCrossentropy, median_frequency_weights
-from kanets.nets import KANetSegmenter
 from kanets.recipes import supervised
 from kanets.recipes.files import arguments
 from kanets.recipes.pretrained import pretrained
+from kanets.recipes.rules import SEGMENTERS
 
 
 def train_segmenter(recipe, directory, verbose=1):
@@ -52,13 +52,13 @@ def _build(recipe, train_set, say=print):
         size = recipe.data.image_size or size
     shape = (*size, 3)
     names = train_set.class_names
-    if name != "KANetSegmenter":
+    if name not in SEGMENTERS:
         return pretrained(recipe, name, names, shape, say, **options)
     backbone = options.pop("backbone", None)
     if backbone is not None:
         backbone = zoo.load_model(backbone)
-    return KANetSegmenter(
-        shape, classes=len(names), backbone=backbone, **options
+    return SEGMENTERS[name](
+        input_shape=shape, classes=len(names), backbone=backbone, **options
     )
 
 

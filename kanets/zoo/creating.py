@@ -7,17 +7,12 @@ import keras
 
 from kanets import compat, nets
 from kanets.checks import is_positive, positive_integer
+from kanets.nets.registry import NETS
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import read, read_architecture
 from kanets.zoo.saving import takes_pictures
 from kanets.zoo.sources import locate
-from ylg.gan.sagan import SAGAN
 
-BUILDERS = {
-    **nets.CLASSIFIERS,
-    "KANetSegmenter": nets.KANetSegmenter,
-    "SAGAN": SAGAN,
-}
 HEAD = "predictions"
 FINETUNING_MOMENTUM = 0.9
 
@@ -193,12 +188,12 @@ def _check_takes_pictures(model, num_classes, input_shape):
 
 def _build(architecture, num_classes, input_shape, overrides):
     """An architecture, with other arguments, by its builder."""
-    if architecture.net not in BUILDERS:
+    if architecture.net not in NETS:
         raise ValueError(
-            f"net must be one of {list(BUILDERS)}. Received: "
+            f"net must be one of {list(NETS)}. Received: "
             f"net={architecture.net!r} of {architecture.name!r}"
         )
-    builder = BUILDERS[architecture.net]
+    builder = NETS[architecture.net].builder
     known = [p for p in inspect.signature(builder).parameters if p not in _SET]
     unknown = [name for name in overrides if name not in known]
     if unknown:

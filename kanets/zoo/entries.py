@@ -8,6 +8,8 @@ from pathlib import Path
 
 import keras
 
+from kanets.nets.registry import NETS
+
 TASKS = ("classification", "segmentation", "generation")
 
 _PACKAGED = Path(__file__).parents[1] / "models"
@@ -21,8 +23,7 @@ class Architecture:
     Attributes:
         name: what `create_model` takes.
         task: one of `TASKS`.
-        net: what builds it: "KANet", "KANetSegmenter", "MobileNetV2" or
-            "MobileNetV3Small" of `kanets.nets`, or "SAGAN" of `ylg`.
+        net: what builds it, a name of `kanets.nets.registry.NETS`.
         arguments: what the builder was called with, as JSON has it, but for
             `input_shape` and the number of classes.
         input_shape: (H, W, C) of the pictures it was trained on; a generator
@@ -141,31 +142,10 @@ class Entry(Architecture):
 
 
 # What `create_model(name, pretrained=False)` builds besides the entries.
-ARCHITECTURES = (
-    Architecture(
-        name="kanet_kv",
-        task="classification",
-        net="KANet",
-        arguments={"attention": "kao_kv"},
-        input_shape=(224, 224, 3),
-        num_classes=1000,
-    ),
-    Architecture(
-        name="kanet_qkv",
-        task="classification",
-        net="KANet",
-        arguments={"attention": "kao_qkv"},
-        input_shape=(224, 224, 3),
-        num_classes=1000,
-    ),
-    Architecture(
-        name="kanet_segmenter_qkv",
-        task="segmentation",
-        net="KANetSegmenter",
-        arguments={"attention": "kao_qkv", "backbone_attention": "kao_qkv"},
-        input_shape=(512, 512, 3),
-        num_classes=21,
-    ),
+ARCHITECTURES = tuple(
+    Architecture(name=name, task=net.task, net=net.name, **fields)
+    for net in NETS.values()
+    for name, fields in net.architectures.items()
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 import kanets
 from kanets import zoo
 from kanets.nets.multiply_adds import multiply_adds
-from kanets.zoo.creating import BUILDERS
+from kanets.nets.registry import NETS
 from tests.backends import counts_once, needs_tensorflow, to_numpy
 from tests.zoo.common import make_entry
 
@@ -153,7 +153,7 @@ def test_every_entry_is_whole(name):
     folder = zoo.models_directory() / name
     model = kanets.create_model(name)
     assert entry.name == folder.name
-    assert entry.net in BUILDERS
+    assert entry.net in NETS
     assert model.count_params() == entry.parameters
     if entry.task == "generation":
         assert model.output_shape[1:] == entry.input_shape

@@ -1,0 +1,97 @@
+"""The one table of nets: what a recipe, an entry or a card can name.
+
+A net says where it stands and is imported when it is built, so that the table
+is there before any of them. A new net is one more of its items.
+"""
+
+import dataclasses
+import pkgutil
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A net by name.
+
+    Attributes:
+        name: what recipes and entries call it.
+        place: "module:attribute" of what builds it.
+        task: name of its task, of `kanets.tasks.TASKS`.
+        description: what a card calls it, with its article and paper.
+        architectures: what the zoo builds of it with fresh weights: by name,
+            the other fields of a `kanets.zoo.Architecture`.
+    """
+
+    name: str
+    place: str
+    task: str
+    description: str
+    architectures: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def builder(self):
+        """The function or class that builds it."""
+        return pkgutil.resolve_name(self.place)
+
+
+def builders(task):
+    """The builders of a task's nets, by name."""
+    return {n.name: n.builder for n in NETS.values() if n.task == task}
+
+
+NETS = {
+    net.name: net
+    for net in (
+        Net(
+            name="KANet",
+            place="kanets.nets.kanet:KANet",
+            task="classification",
+            description='a KANet (Gao, Wang and Ji, "Kronecker Attention '
+            'Networks", KDD 2020)',
+            architectures={
+                f"kanet_{mode}": {
+                    "arguments": {"attention": f"kao_{mode}"},
+                    "input_shape": (224, 224, 3),
+                    "num_classes": 1000,
+                }
+                for mode in ("kv", "qkv")
+            },
+        ),
+        Net(
+            name="MobileNetV2",
+            place="kanets.nets.mobilenets:MobileNetV2",
+            task="classification",
+            description="a MobileNetV2 (Sandler et al., CVPR 2018)",
+        ),
+        Net(
+            name="MobileNetV3Small",
+            place="kanets.nets.mobilenets:MobileNetV3Small",
+            task="classification",
+            description="a MobileNetV3-Small (Howard et al., ICCV 2019)",
+        ),
+        Net(
+            name="KANetSegmenter",
+            place="kanets.nets.kanet_segmenter:KANetSegmenter",
+            task="segmentation",
+            description="a KANet with a dilated body, a pyramid, a Kronecker "
+            "attention module and a bilinear decoder "
+            "(`kanets.KANetSegmenter`)",
+            architectures={
+                "kanet_segmenter_qkv": {
+                    "arguments": {
+                        "attention": "kao_qkv",
+                        "backbone_attention": "kao_qkv",
+                    },
+                    "input_shape": (512, 512, 3),
+                    "num_classes": 21,
+                },
+            },
+        ),
+        Net(
+            name="SAGAN",
+            place="ylg:SAGAN",
+            task="generation",
+            description="the generator of a SAGAN (Zhang et al., ICML 2019), "
+            "with its discriminator,",
+        ),
+    )
+}

@@ -1,0 +1,47 @@
+"""The table of nets, and what else knows their names."""
+
+import inspect
+
+import pytest
+
+import kanets
+from kanets import nets, recipes, zoo
+from kanets.nets import registry
+
+names = pytest.mark.parametrize("name", registry.NETS)
+
+
+@names
+def test_a_net_is_found(name):
+    net = registry.NETS[name]
+    assert net.name == name and net.task in zoo.TASKS
+    known = inspect.signature(net.builder).parameters
+    for architecture, fields in net.architectures.items():
+        assert set(fields["arguments"]) <= set(known)
+        [found] = [a for a in zoo.ARCHITECTURES if a.name == architecture]
+        assert (found.net, found.task) == (name, net.task)
+
+
+def test_public_names_are_those_of_the_table():
+    assert registry.NETS["KANet"].builder is kanets.KANet
+    assert registry.builders("segmentation") == {
+        "KANetSegmenter": kanets.KANetSegmenter
+    }
+    assert nets.CLASSIFIERS == {
+        "KANet": kanets.KANet,
+        "MobileNetV2": nets.MobileNetV2,
+        "MobileNetV3Small": nets.MobileNetV3Small,
+    }
+    assert [a.name for a in zoo.ARCHITECTURES] == [
+        "kanet_kv",
+        "kanet_qkv",
+        "kanet_segmenter_qkv",
+    ]
+
+
+def test_what_a_recipe_may_name_is_its_own(monkeypatch):
+    assert recipes.NETS == nets.CLASSIFIERS
+    monkeypatch.setitem(recipes.NETS, "tiny", lambda **arguments: None)
+    assert "tiny" not in {*nets.CLASSIFIERS, *registry.NETS}
+    recipe = recipes.from_dict({"model": {"name": "tiny"}})
+    assert recipe.model == {"name": "tiny"}
