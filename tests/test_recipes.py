@@ -533,14 +533,14 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
 def test_batch_norm_follows_a_small_set(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     seen = []
-    task = recipes.classifier.TASK
+    task = recipes.classifier.PARTS
 
     def build(*arguments):
         seen.append(task.build(*arguments))
         return seen[-1]
 
     monkeypatch.setattr(
-        recipes.classifier, "TASK", dataclasses.replace(task, build=build)
+        recipes.classifier, "PARTS", dataclasses.replace(task, build=build)
     )
     plan = recipe(photos, model={"name": str(tmp_path / "base")}, epochs=1)
     recipes.train(plan, tmp_path / "tuned", verbose=0)
@@ -612,8 +612,8 @@ def test_which_head_and_why(photos, base, tmp_path, names, new_head, text):
         model={"name": str(tmp_path / "model")},
         finetune={"new_head": new_head},
     )
-    train_set, _ = recipes.classifier.TASK.load(plan)
-    model = recipes.classifier.TASK.build(plan, train_set, said.append)
+    train_set, _ = recipes.classifier.PARTS.load(plan)
+    model = recipes.classifier.PARTS.build(plan, train_set, said.append)
     assert text in said[0]
     kept = np.array_equal(kernel(model), kernel(trained))
     assert kept == (new_head is False)
@@ -662,7 +662,7 @@ def test_the_training_step_is_traced_once(tmp_path, photos, base, monkeypatch):
 
 
 def test_a_net_that_is_surely_wrong_learns(tmp_path, photos):
-    plain = recipes.classifier.TASK
+    plain = recipes.classifier.PARTS
 
     def build(*arguments):
         model = plain.build(*arguments)
@@ -762,7 +762,7 @@ def test_jax_wants_pictures_in_memory(photos, monkeypatch):
 
     monkeypatch.setattr(recipes.classifier, "load", lambda _: (Dataset(), None))
     with pytest.raises(ValueError, match="fit in memory.*1,000,000,000"):
-        recipes.classifier.TASK.load(recipe(photos))
+        recipes.classifier.PARTS.load(recipe(photos))
 
 
 def test_another_recipe_does_not_overwrite_a_run(tmp_path, photos):

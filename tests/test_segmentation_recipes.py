@@ -101,7 +101,7 @@ def test_a_net_that_is_surely_wrong_learns(tmp_path, streets, base):
         return model
 
     plan = recipe(streets, base, epochs=1, precision="float32")
-    task = dataclasses.replace(recipes.segmenter.TASK, build=build)
+    task = dataclasses.replace(recipes.segmenter.PARTS, build=build)
     recipes.supervised.train(task, plan, tmp_path / "run", verbose=0)
     model = zoo.load_model(tmp_path / "run")
     assert isinstance(model.layers[-1], keras.layers.Softmax)
@@ -112,13 +112,13 @@ def test_a_net_that_is_surely_wrong_learns(tmp_path, streets, base):
 def test_balanced_weighs_by_median_frequency(streets, base):
     plan = recipe(streets, base, balanced=True)
     train_set, _ = recipes.segmenter._load(plan)
-    loss = recipes.segmenter.TASK.loss(plan, train_set)
+    loss = recipes.segmenter.PARTS.loss(plan, train_set)
     # Of the pictures as they are, not of this epoch's crops.
     plain, _ = data.load_segmentation(streets, **DATA)
     assert loss.class_weight == median_frequency_weights(plain)
     assert loss.class_weight != [1.0, 1.0]
     plain = dataclasses.replace(plan, balanced=False)
-    assert recipes.segmenter.TASK.loss(plain, train_set).class_weight is None
+    assert recipes.segmenter.PARTS.loss(plain, train_set).class_weight is None
 
 
 def test_a_new_net_takes_the_weights_of_a_backbone(tmp_path, streets, base):

@@ -29,7 +29,7 @@ def evaluate(
     Accuracy of a classifier, mean IoU of a segmenter, Frechet distance of a
     generator.
     """
-    from kanets import evaluation
+    from kanets import evaluation, tasks
 
     given = {
         "batch_size": batch_size,
@@ -38,27 +38,4 @@ def evaluate(
     }
     given = {name: value for name, value in given.items() if value is not None}
     result = evaluation.evaluate(model, data, on_error=on_error, **given)
-    yield result, _text(result)
-
-
-def _text(result):
-    if "accuracy" in result:
-        return (
-            f"accuracy {result['accuracy']:.4f} "
-            f"({result['correct']} of {result['pictures']} pictures)"
-        )
-    if "mean_iou" in result:
-        lines = [f"  {name}: {iou:.4f}" for name, iou in result["iou"].items()]
-        lines.append(
-            f"mean IoU {result['mean_iou']:.4f}, "
-            f"pixel accuracy {result['pixel_accuracy']:.4f} "
-            f"({result['pictures']} pictures)"
-        )
-        return "\n".join(lines)
-    return (
-        f"Frechet distance {result['frechet_distance']:.2f}, "
-        f"kernel distance {result['kernel_distance']:.5f}, "
-        f"precision {result['precision']:.3f}, "
-        f"recall {result['recall']:.3f} "
-        f"({result['pictures']} pictures, {result['extractor']})"
-    )
+    yield result, tasks.of_result(result).summary(result)

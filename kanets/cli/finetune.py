@@ -82,4 +82,4 @@ def finetune(
         ignore_label=ignore_label,
         on_error=on_error,
     )
-    yield trained(recipes.train(recipe, to), to)
+    yield trained(recipe, to)

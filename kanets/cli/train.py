@@ -41,23 +41,13 @@ def train(
     recipe = dataclasses.replace(
         recipe, **{k: v for k, v in changes.items() if v is not None}
     )
-    yield trained(recipes.train(recipe, to), to)
+    yield trained(recipe, to)
 
 
-def trained(result, folder):
-    """What `recipes.train` returned, as a report."""
-    value = {"run": folder, **result}
-    if "generator_loss" in result:
-        distance = result.get("frechet_distance")
-        found = "" if distance is None else f"Frechet distance {distance:.2f}; "
-        return value, (
-            f"{folder}: {result['epochs']} epochs; {found}log.csv, samples/, "
-            "generator/, discriminator/"
-        )
-    name = "mean_iou" if "mean_iou" in result else "accuracy"
-    part = "validation" if f"val_{name}" in result else "training"
-    figure = result.get(f"val_{name}", result[name])
-    return value, (
-        f"{folder}: epoch {result['epoch']} of {result['epochs']} kept, "
-        f"{part} {name.replace('_', ' ')} {figure:.4f}; log.csv, best/"
-    )
+def trained(recipe, folder):
+    """Runs a recipe in a folder; what it gave, as a report."""
+    from kanets import recipes, tasks
+
+    result = recipes.train(recipe, folder)
+    text = tasks.of_recipe(recipe).run_summary(result)
+    return {"run": folder, **result}, f"{folder}: {text}"

@@ -7,20 +7,12 @@ model of any format, which is run by its own runtime.
 import inspect
 from pathlib import Path
 
-from kanets import zoo
-from kanets.evaluation import classification, generation, segmentation
+from kanets import tasks, zoo
 from kanets.evaluation.artifacts import Artifact, is_artifact, is_savedmodel
 from kanets.evaluation.files import check_takes_pictures
-from kanets.export import is_generator, is_segmenter
 from kanets.export.bundle import positive_int
 
 __all__ = ["evaluate", "is_savedmodel", "iter_predict", "predict"]
-
-_EVALUATE = {
-    "classification": classification.evaluate,
-    "segmentation": segmentation.evaluate,
-    "generation": generation.evaluate,
-}
 
 
 def evaluate(source, data, **options):
@@ -46,7 +38,7 @@ def evaluate(source, data, **options):
         kanets.data.BadPicturesError: pictures that cannot be read.
     """
     model, task = _open(source)
-    known = list(inspect.signature(_EVALUATE[task]).parameters)[2:]
+    known = list(inspect.signature(task.evaluate).parameters)[2:]
     unknown = sorted(set(options) - set(known))
     if unknown:
         known, unknown = (
@@ -54,16 +46,16 @@ def evaluate(source, data, **options):
             for names in (known, unknown)
         )
         raise ValueError(
-            f"The options of {task} are {known}. "
+            f"The options of {task.name} are {known}. "
             f"Received: {unknown} for {str(source)!r}"
         )
-    if task != "generation" and not getattr(model, "class_names", None):
+    if task.takes_pictures and not getattr(model, "class_names", None):
         raise ValueError(
             "Class names must say which label is which class, in labels.txt "
             "beside the weights: kanets.save_model(model, folder, class_names) "
             f"writes it. Received: {str(source)!r} without"
         )
-    return _EVALUATE[task](model, data, **options)
+    return task.evaluate(model, data, **options)
 
 
 def predict(source, paths, *, top_k=5, to=None):
@@ -109,38 +101,40 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None):
     """
     top_k = positive_int("top_k", top_k)
     model, task = _open(source)
-    if task == "generation":
+    if not task.takes_pictures:
         raise ValueError(
-            "A generator says nothing of pictures: give a classifier or a "
-            f"segmenter. Received: {str(source)!r}, a generator"
+            f"A {task.model} says nothing of pictures: give a classifier or a "
+            f"segmenter. Received: {str(source)!r}, a {task.model}"
         )
-    if task == "segmentation":
+    options = {"top_k": top_k, "on_bad": on_bad}
+    if task.writes:
         if to is None:
             raise ValueError(
-                "`to` must be given, the folder for the label maps of a "
-                f"segmenter. Received: to=None for {str(source)!r}"
+                f"`to` must be given, the folder for the {task.writes} of a "
+                f"{task.model}. Received: to=None for {str(source)!r}"
             )
-        return segmentation.iter_predict(model, paths, to, top_k, on_bad)
-    if to is not None:
+        options["to"] = to
+    elif to is not None:
         raise ValueError(
-            "`to` is for the label maps of a segmenter, and a classifier "
-            f"writes none. Received: to={str(to)!r} for {str(source)!r}"
+            "`to` is for the label maps of a segmenter, and a "
+            f"{task.model} writes none. "
+            f"Received: to={str(to)!r} for {str(source)!r}"
         )
-    return classification.iter_predict(model, paths, top_k, on_bad)
+    return task.iter_predict(model, paths, **options)
 
 
 def _open(source):
-    """The Keras model or the `Artifact`, and its task."""
+    """The Keras model or the `Artifact`, and its `kanets.tasks.Task`."""
     if not zoo.is_entry(str(source)):
         if is_artifact(source):
             artifact = Artifact(source)
             return artifact, artifact.task
         _check_one(source)
     model = zoo.load_model(source)
-    if is_generator(model):
-        return model, "generation"
-    check_takes_pictures(model, source)
-    return model, "segmentation" if is_segmenter(model) else "classification"
+    task = tasks.of_model(model)
+    if task.name == "classification":  # also what is of no task
+        check_takes_pictures(model, source)
+    return model, task
 
 
 def _check_one(source):

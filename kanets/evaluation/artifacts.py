@@ -12,6 +12,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from kanets import tasks
 from kanets.export import find_savedmodel, runtimes
 from kanets.files import read_text
 
@@ -45,7 +46,7 @@ class Artifact:
 
     Attributes:
         name: the path, str.
-        task: "classification", "segmentation" or "generation".
+        task: its `kanets.tasks.Task`.
         takes_files: bool, whether it is given the bytes of JPEG and PNG
             files, as SavedModels are, in place of pixels.
         class_names: tuple of str, from its labels.txt, or None.
@@ -80,29 +81,23 @@ class Artifact:
     @functools.cached_property
     def image_size(self):
         """Height and width it is for, or None where that is open."""
-        if self.task == "generation":
-            return self._shape_of("images")[:2]
-        if self.task == "segmentation" and self.takes_files:
-            return self._shape_of("label_map")
-        if self.takes_files:
+        if "images" in self.run.inputs:
+            return self.run.inputs["images"][0][1:3]
+        if self.task.sized_by is None:
             return None, None
-        return self.run.inputs["images"][0][1:3]
+        return self._shape_of(self.task.sized_by)[:2]
 
     def _task(self):
-        inputs, outputs = set(self.run.inputs), set(self.run.outputs)
-        if "z" in inputs and "images" in outputs:
-            return "generation"
-        if inputs in ({"image_bytes"}, {"images"}):
-            if "label_map" in outputs:
-                return "segmentation"
-            if "probabilities" in outputs:
-                return "classification"
-        raise ValueError(
-            "An exported model must take image_bytes or images and return "
-            "probabilities or label_map, or take z and return images, as "
-            f"`kanets export` writes it. Received: {self.name!r} with "
-            f"{', '.join(sorted(inputs))} to {', '.join(sorted(outputs))}"
-        )
+        inputs, outputs = sorted(self.run.inputs), sorted(self.run.outputs)
+        task = tasks.of_export(inputs, outputs)
+        if task is None:
+            known = "; or ".join(t.contract for t in tasks.TASKS.values())
+            raise ValueError(
+                f"An exported model must {known}, as `kanets export` writes "
+                f"it. Received: {self.name!r} with {', '.join(inputs)} to "
+                f"{', '.join(outputs)}"
+            )
+        return task
 
     def _shape_of(self, output):
         """The shape of a row of an output: of a blank one, as it is run."""

@@ -9,10 +9,10 @@ import pathlib
 import keras
 import numpy as np
 
+from kanets import tasks
 from kanets.data.pictures import fit_picture
 from kanets.evaluation import files as reading
 from kanets.export.classifier import outputs_logits
-from kanets.export.segmenter import is_segmenter
 from ylg import gan
 
 _SEED = 0  # of the latents
@@ -90,7 +90,7 @@ class Pictures:
         self.count = len(self._files)
         self.tally = Tally()
         self._model = model
-        self._segments = is_segmenter(model)
+        self._task = tasks.of_model(model)
         self._image_size = image_size
         self._from_logits = from_logits
 
@@ -98,8 +98,7 @@ class Pictures:
         """Also settles what is fed, files or pixels, and their size."""
         kinds = [{"image_bytes"}, {"images"}]
         _check_inputs(about, kinds, artifact, self._model)
-        outputs = ["probabilities"] + ["label_map"] * self._segments
-        _check_outputs(about, outputs, artifact)
+        _check_outputs(about, self._task.outputs, artifact)
         if "probabilities" in about["outputs"] and self._from_logits is None:
             self._from_logits = outputs_logits(self._model)
         self._takes_files = "image_bytes" in about["inputs"]
@@ -111,7 +110,7 @@ class Pictures:
         reading.jpeg_or_png(self._files, "stop")
         if self._size is None and self._image_size is not None:
             self._size = tuple(self._image_size)
-        if self._size is None and not self._segments:  # no map tells the size
+        if self._size is None and self._task.sized_by is None:
             raise ValueError(
                 "`image_size` must be given, the size of the export, where "
                 "the model leaves it open. Received: image_size=None, "

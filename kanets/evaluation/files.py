@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kanets import data
+from kanets import data, tasks
 from kanets.data import folders
 from kanets.data.graph_pictures import JPEG, PNG
 from kanets.data.pictures import SUFFIXES, PictureError, read_picture
 from kanets.data.threads import map_in_threads
-from kanets.export import is_segmenter
-from kanets.zoo.saving import takes_pictures
 
 
 def servable(paths, on_error):
@@ -140,11 +138,11 @@ def sample(model, paths, count):
         count: positive int.
     """
     check_takes_pictures(model, model.name)
-    if is_segmenter(model):
-        paths = [
-            Path(path) / "images" if Path(path, "images").is_dir() else path
-            for path in paths
-        ]
+    inside = [Path(path, tasks.of_model(model).pictures) for path in paths]
+    paths = [
+        there if there.is_dir() else path
+        for there, path in zip(inside, paths, strict=True)
+    ]
     files = picture_files(paths)
     if not files:
         raise ValueError("There must be a picture. Received: no paths")
@@ -205,7 +203,7 @@ def class_names_of(model):
 
 def check_takes_pictures(model, source):
     """Raises a ValueError unless a Keras model takes pictures alone."""
-    if not takes_pictures(model):
+    if not tasks.takes_pictures(model):
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
         raise ValueError(
             "The model must take pictures, as a classifier or a segmenter. "

@@ -104,13 +104,13 @@ def figures(counts, names):
     }
 
 
-def iter_predict(model, paths, directory, top_k=5, on_bad=None):
+def iter_predict(model, paths, to, top_k=5, on_bad=None):
     """Writes what a segmenter sees in picture files, one by one.
 
     Args:
         model: a Keras model or an `Artifact`.
         paths: picture files, or folders of them.
-        directory: gets `<stem>_labels.png`, the label map, and
+        to: the folder that gets `<stem>_labels.png`, the label map, and
             `<stem>_overlay.png`, the picture tinted by class.
         top_k: classes per picture.
         on_bad: as in `evaluation.iter_predict`.
@@ -146,7 +146,7 @@ def iter_predict(model, paths, directory, top_k=5, on_bad=None):
             given = picture[None].astype("float32")
             given = given if content is None else [content]
             [found] = _label_maps(model, given)
-            visualize.save_segmentation(picture, found, directory, path.stem)
+            visualize.save_segmentation(picture, found, to, path.stem)
             counts = np.bincount(found.ravel(), minlength=len(names))
             order = np.argsort(-counts, kind="stable")[:top_k]
             yield (

@@ -5,13 +5,12 @@ program, where neither Keras nor this package can be imported. Picture files,
 batch by batch, go to it and to the Keras model.
 """
 
-from kanets import zoo
+from kanets import tasks, zoo
 from kanets.evaluation.comparisons import Latents, Pictures
 from kanets.evaluation.files import is_keras
 from kanets.evaluation.process import Process
 from kanets.export import runtimes
 from kanets.export.bundle import positive_int
-from kanets.export.generator import is_generator
 
 _BATCH = 16  # rows at a time, here and there
 
@@ -109,10 +108,11 @@ def verify(
 
 
 def _comparison(model, pictures, count, image_size, from_logits):
-    if is_generator(model):
+    task = tasks.of_model(model)
+    if not task.takes_pictures:
         if pictures is not None:
             raise ValueError(
-                "A generator takes no pictures. "
+                f"A {task.model} takes no pictures. "
                 f"Received: pictures={pictures!r}, model={model.name!r}"
             )
         return Latents(model, count)

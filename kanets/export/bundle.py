@@ -5,6 +5,7 @@ pictures reads them by the rules of `kanets.data.pictures`.
 """
 
 import contextlib
+import inspect
 import pathlib
 
 import keras
@@ -65,15 +66,22 @@ def new_version(directory, version):
     return directory / str(version)
 
 
-def check_options(kind, known=(), **options):
+def check_options(kind, function, **options):
     """Returns the options that were given, those not None.
+
+    Args:
+        kind: str, what such a model is called.
+        function: what they are for; its arguments with defaults are those
+            it knows.
+        **options: to be checked.
 
     Raises:
         ValueError: one does not fit this kind of model.
     """
+    known = inspect.signature(function).parameters
     given = {key: value for key, value in options.items() if value is not None}
     for name, value in given.items():
-        if name not in known:
+        if name not in known or known[name].default is inspect.Parameter.empty:
             raise ValueError(
                 f"A {kind} takes no `{name}`. Received: {name}={value!r}"
             )
@@ -112,6 +120,12 @@ def resolve_image_size(model, image_size):
                 f"`image_size` must be the model's input size. {received}"
             )
     return image_size
+
+
+def check_class_names_of(body, model, class_names):
+    """`check_class_names` of what a `tf.function` of one input returns."""
+    classes = body.get_concrete_function().output_shapes[-1]
+    return check_class_names(model, class_names, classes)
 
 
 def check_class_names(model, class_names, num_classes):

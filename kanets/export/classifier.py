@@ -1,11 +1,40 @@
 """What an exported classifier computes: probabilities, and names for them."""
 
 from kanets import compat
+from kanets.export import bundle
+from kanets.export.graph import Graph, open_or_resolved
 
 # A softmax undoes a log-softmax, so that counts as logits.
 _LOGITS = ("linear", "log_softmax", "logsoftmax")
 _PROBABILITIES = ("softmax", "sigmoid")
 _TRANSPARENT = ("cast", "dropout", "flatten", "identity", "reshape")
+
+
+def add_endpoints(
+    archive, model, class_names, image_size=None, top_k=5, from_logits=None
+):
+    """Its part of `kanets.export.export_savedmodel`."""
+    top_k = bundle.positive_int("top_k", top_k)
+    image_size = bundle.resolve_image_size(model, image_size)
+    body = make_body(model, image_size, from_logits)
+    class_names = bundle.check_class_names_of(body, model, class_names)
+    answer = make_answer(body, class_names, top_k)
+    requests = bundle.add_picture_endpoints(archive, answer, image_size)
+    return class_names, requests
+
+
+def make_graph(model, class_names, image_size=None, from_logits=None):
+    """What the formats of `kanets.export.portable` hold: a `Graph`."""
+    image_size = open_or_resolved(model, image_size)
+    body = make_body(model, image_size, from_logits)
+    class_names = bundle.check_class_names_of(body, model, class_names)
+    inputs = tuple(body.input_signature)
+    return Graph(
+        class_names,
+        image_size,
+        lambda images: {"probabilities": body(images)},
+        inputs,
+    )
 
 
 def make_body(model, image_size, from_logits=None, jit_compile=None):

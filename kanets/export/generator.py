@@ -1,18 +1,40 @@
 """What an exported generator computes: pictures from vectors."""
 
+from kanets import tasks
 from kanets.export import bundle
+from kanets.export.graph import Graph
 from ylg.gan.sampling import num_classes
 
 
 def is_generator(model):
     """Whether a model makes pictures out of vectors."""
-    inputs = getattr(model, "inputs", None) or []
-    outputs = getattr(model, "outputs", None) or []
-    ranks = [len(tensor.shape) for tensor in inputs]
-    return (
-        ranks in ([2], [2, 1])
-        and len(outputs) == 1
-        and len(outputs[0].shape) == 4
+    return tasks.of_model(model).name == "generation"
+
+
+def add_endpoints(archive, model, class_names):
+    """Its part of `kanets.export.export_savedmodel`."""
+    import tensorflow as tf
+
+    body = make_body(model)
+    inputs = body.input_signature
+    answer = make_answer(body, tuple(model.output_shape[1:3]))
+    archive.add_endpoint("serving_default", answer, list(inputs))
+    request = {
+        spec.name: tf.make_tensor_proto(0, spec.dtype, (1, *spec.shape[1:]))
+        for spec in inputs
+    }
+    class_names = check_class_names(model, class_names)
+    return class_names, [("serving_default", request)]
+
+
+def make_graph(model, class_names):
+    """What the formats of `kanets.export.portable` hold: a `Graph`."""
+    body = make_body(model)
+    return Graph(
+        check_class_names(model, class_names),
+        tuple(model.output_shape[1:3]),
+        lambda *inputs: {"images": body(*inputs)},
+        tuple(body.input_signature),
     )
 
 

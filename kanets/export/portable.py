@@ -14,7 +14,6 @@ are classes, `labels.txt`. It appears complete or not at all.
 """  # noqa: E501
 
 import contextlib
-import dataclasses
 import importlib
 import pathlib
 import tempfile
@@ -23,9 +22,9 @@ import warnings
 import keras
 import numpy as np
 
-from kanets import compat
+from kanets import compat, tasks
 from kanets.data.arrays import check_floats
-from kanets.export import bundle, classifier, generator, runtimes, segmenter
+from kanets.export import bundle, runtimes
 from kanets.export.precision import check_precision, in_precision
 
 LITERT_PRECISIONS = ("float32", "float16", "int8")
@@ -82,8 +81,10 @@ def export_litert(
     check_precision(precision, LITERT_PRECISIONS)
     if batch_size is not None:
         batch_size = bundle.positive_int("batch_size", batch_size)
-    graph = _graph(model, directory, class_names, image_size, from_logits)
-    if precision == "int8" and generator.is_generator(model):
+    directory, graph = _graph(
+        model, directory, class_names, image_size, from_logits
+    )
+    if precision == "int8" and not tasks.of_model(model).takes_pictures:
         raise ValueError(
             "A generator's pictures need finer steps than precision='int8'; "
             f"take 'float16'. Received: model={model.name!r}"
@@ -118,11 +119,11 @@ def export_litert(
                 f"batch_size={batch_size}, image_size={graph.image_size}: "
                 f"{reason}"
             ) from error
-    with bundle.whole(graph.directory) as partial:
+    with bundle.whole(directory) as partial:
         partial.mkdir()
         (partial / "model.tflite").write_bytes(converted)
         bundle.write_labels(partial, graph.class_names)
-    return graph.directory
+    return directory
 
 
 def export_onnx(
@@ -145,8 +146,10 @@ def export_onnx(
         RuntimeError, FileExistsError, ValueError: as in `export_litert`.
     """
     convert = _import("tf2onnx.convert", "onnx")
-    graph = _graph(model, directory, class_names, image_size, from_logits)
-    with bundle.whole(graph.directory) as partial, warnings.catch_warnings():
+    directory, graph = _graph(
+        model, directory, class_names, image_size, from_logits
+    )
+    with bundle.whole(directory) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         partial.mkdir()
         convert.from_function(
@@ -156,7 +159,7 @@ def export_onnx(
             output_path=str(partial / "model.onnx"),
         )
         bundle.write_labels(partial, graph.class_names)
-    return graph.directory
+    return directory
 
 
 def export_openvino(
@@ -188,8 +191,10 @@ def export_openvino(
     runtimes.silence_openvino()
     openvino = _import("openvino", "openvino")
     check_precision(precision, OPENVINO_PRECISIONS)
-    graph = _graph(model, directory, class_names, image_size, from_logits)
-    with _saved(graph) as saved_model, bundle.whole(graph.directory) as partial:
+    directory, graph = _graph(
+        model, directory, class_names, image_size, from_logits
+    )
+    with _saved(graph) as saved_model, bundle.whole(directory) as partial:
         partial.mkdir()
         openvino.save_model(
             openvino.convert_model(saved_model),
@@ -197,81 +202,29 @@ def export_openvino(
             compress_to_fp16=precision == "float16",
         )
         bundle.write_labels(partial, graph.class_names)
-    return graph.directory
-
-
-@dataclasses.dataclass(frozen=True)
-class _Graph:
-    """What is to be written, checked."""
-
-    directory: pathlib.Path
-    class_names: list
-    image_size: tuple
-    answer: object  # a function from the inputs to a dict of tensors
-    inputs: tuple  # of tf.TensorSpec, the batch open
-
-    def function(self, batch_size=None):
-        import tensorflow as tf
-
-        return tf.function(
-            self.answer,
-            input_signature=[
-                tf.TensorSpec((batch_size, *s.shape[1:]), s.dtype, s.name)
-                for s in self.inputs
-            ],
-            autograph=False,
-        )
+    return directory
 
 
 def _graph(model, directory, class_names, image_size, from_logits):
+    """The path to write to, and what is to be written, checked."""
     bundle.check_model(model)
     directory = pathlib.Path(directory)
     if directory.exists():
         raise bundle.exists(directory)
     if any(_is_mixed(layer) for layer in compat.all_layers(model)):
         model = in_precision(model, "float32")
-    if generator.is_generator(model):
-        bundle.check_options(
-            "generator", image_size=image_size, from_logits=from_logits
-        )
-        body = generator.make_body(model)
-        class_names = generator.check_class_names(model, class_names)
-
-        def answer(*inputs):
-            return {"images": body(*inputs)}
-
-        image_size = tuple(model.output_shape[1:3])
-    else:
-        image_size = _open_or_resolved(model, image_size)
-        if segmenter.is_segmenter(model):
-            body = segmenter.make_body(model, image_size)
-            answer = segmenter.make_portable(model, body, from_logits)
-        else:
-            body = classifier.make_body(model, image_size, from_logits)
-
-            def answer(images):
-                return {"probabilities": body(images)}
-
-        classes = body.get_concrete_function().output_shapes[-1]
-        class_names = bundle.check_class_names(model, class_names, classes)
-    return _Graph(
-        directory,
-        class_names,
-        image_size,
-        answer,
-        tuple(body.input_signature),
+    task = tasks.of_model(model)
+    options = bundle.check_options(
+        task.model,
+        task.make_graph,
+        image_size=image_size,
+        from_logits=from_logits,
     )
+    return directory, task.make_graph(model, class_names, **options)
 
 
 def _is_mixed(layer):
     return bool(layer.weights) and layer.compute_dtype != layer.variable_dtype
-
-
-def _open_or_resolved(model, image_size):
-    own_size = tuple(getattr(model, "input_shape", ())[1:3])
-    if own_size == (None, None) and image_size in (own_size, list(own_size)):
-        return own_size
-    return bundle.resolve_image_size(model, image_size)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ Pictures are read by the rules of `kanets.data.pictures`, as in training.
 import keras
 import numpy as np
 
-from kanets.export import bundle, classifier, generator, segmenter
+from kanets import tasks
+from kanets.export import bundle
 from kanets.export.precision import in_precision
 
 
@@ -77,10 +78,10 @@ def export_savedmodel(
     """
     bundle.check_model(model)
     version_folder = bundle.new_version(directory, version)
-    kind, add_endpoints, known = _kind(model)
+    task = tasks.of_model(model)
     options = bundle.check_options(
-        kind,
-        known,
+        task.model,
+        task.add_endpoints,
         image_size=image_size,
         top_k=top_k,
         from_logits=from_logits,
@@ -88,7 +89,7 @@ def export_savedmodel(
     # The endpoints bring their variables along. `archive.track(model)` would
     # store each a second time (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
-    class_names, requests = add_endpoints(
+    class_names, requests = task.add_endpoints(
         archive, in_precision(model, precision), class_names, **options
     )
     bundle.write(archive, version_folder, class_names, requests)
@@ -155,54 +156,3 @@ def load_segmenter_savedmodel(path):
     """
     serve = bundle.load_signature(path, "label_map")
     return lambda files: serve(files)["label_map"].numpy()
-
-
-def _kind(model):
-    """What it is called, what adds its endpoints, and which options fit."""
-    if generator.is_generator(model):
-        return "generator", _add_generator, ()
-    if segmenter.is_segmenter(model):
-        return "segmenter", _add_segmenter, ("image_size",)
-    known = ("image_size", "top_k", "from_logits")
-    return "classifier", _add_classifier, known
-
-
-def _add_classifier(
-    archive, model, class_names, image_size=None, top_k=5, from_logits=None
-):
-    top_k = bundle.positive_int("top_k", top_k)
-    image_size = bundle.resolve_image_size(model, image_size)
-    body = classifier.make_body(model, image_size, from_logits)
-    class_names = bundle.check_class_names(model, class_names, _classes(body))
-    answer = classifier.make_answer(body, class_names, top_k)
-    requests = bundle.add_picture_endpoints(archive, answer, image_size)
-    return class_names, requests
-
-
-def _add_segmenter(archive, model, class_names, image_size=None):
-    image_size = bundle.resolve_image_size(model, image_size)
-    body = segmenter.make_body(model, image_size)
-    class_names = bundle.check_class_names(model, class_names, _classes(body))
-    answer = segmenter.make_answer(body, image_size)
-    requests = bundle.add_picture_endpoints(archive, answer, image_size)
-    return class_names, requests
-
-
-def _add_generator(archive, model, class_names):
-    import tensorflow as tf
-
-    body = generator.make_body(model)
-    inputs = body.input_signature
-    image_size = tuple(model.output_shape[1:3])
-    answer = generator.make_answer(body, image_size)
-    archive.add_endpoint("serving_default", answer, list(inputs))
-    request = {
-        spec.name: tf.make_tensor_proto(0, spec.dtype, (1, *spec.shape[1:]))
-        for spec in inputs
-    }
-    class_names = generator.check_class_names(model, class_names)
-    return class_names, [("serving_default", request)]
-
-
-def _classes(body):
-    return body.get_concrete_function().output_shapes[-1]

@@ -1,16 +1,36 @@
 """What an exported segmenter computes: scores of each pixel, and label maps."""
 
+from kanets import tasks
+from kanets.export import bundle
 from kanets.export.classifier import outputs_logits
+from kanets.export.graph import Graph, open_or_resolved
 
 _PNG_CLASSES = 256  # a grey level for each
 
 
 def is_segmenter(model):
     """Whether a model makes a map of classes out of a picture."""
-    inputs = getattr(model, "inputs", None) or []
-    outputs = getattr(model, "outputs", None) or []
-    ranks = [len(tensor.shape) for tensor in (*inputs, *outputs)]
-    return len(inputs) == len(outputs) == 1 and ranks == [4, 4]
+    return tasks.of_model(model).name == "segmentation"
+
+
+def add_endpoints(archive, model, class_names, image_size=None):
+    """Its part of `kanets.export.export_savedmodel`."""
+    image_size = bundle.resolve_image_size(model, image_size)
+    body = make_body(model, image_size)
+    class_names = bundle.check_class_names_of(body, model, class_names)
+    answer = make_answer(body, image_size)
+    requests = bundle.add_picture_endpoints(archive, answer, image_size)
+    return class_names, requests
+
+
+def make_graph(model, class_names, image_size=None, from_logits=None):
+    """What the formats of `kanets.export.portable` hold: a `Graph`."""
+    image_size = open_or_resolved(model, image_size)
+    body = make_body(model, image_size)
+    answer = make_portable(model, body, from_logits)
+    class_names = bundle.check_class_names_of(body, model, class_names)
+    inputs = tuple(body.input_signature)
+    return Graph(class_names, image_size, answer, inputs)
 
 
 def make_body(model, image_size):

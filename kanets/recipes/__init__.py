@@ -8,8 +8,9 @@ where it was stopped.
 
 from pathlib import Path
 
+from kanets import tasks
 from kanets.files import locked
-from kanets.recipes.classifier import train_classifier
+from kanets.recipes import classifier, gan, segmenter, supervised  # noqa: F401
 from kanets.recipes.fields import (
     Augment,
     Data,
@@ -25,9 +26,7 @@ from kanets.recipes.fields import (
 )
 from kanets.recipes.files import from_dict, read, to_toml
 from kanets.recipes.finetune import finetune_recipe
-from kanets.recipes.gan import train_gan
 from kanets.recipes.rules import NETS
-from kanets.recipes.segmenter import train_segmenter
 
 __all__ = [
     "NETS",
@@ -49,15 +48,9 @@ __all__ = [
     "train",
 ]
 
-_TRAIN = {
-    Recipe: train_classifier,
-    SegmentationRecipe: train_segmenter,
-    GANRecipe: train_gan,
-}
-
 
 def train(recipe, directory, verbose=1):
-    """Runs a recipe in a folder, by the function for its kind.
+    """Runs a recipe in a folder, as its task does.
 
     Args:
         recipe: a `Recipe`, `SegmentationRecipe` or `GANRecipe`.
@@ -73,4 +66,4 @@ def train(recipe, directory, verbose=1):
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
-        return _TRAIN[type(recipe)](recipe, directory, verbose)
+        return tasks.of_recipe(recipe).train(recipe, directory, verbose)

@@ -15,7 +15,7 @@ from kanets.recipes.rules import NETS
 
 def train_classifier(recipe, directory, verbose=1):
     """Runs a `Recipe`; see `kanets.recipes.supervised.train`."""
-    return supervised.train(TASK, recipe, directory, verbose)
+    return supervised.train(PARTS, recipe, directory, verbose)
 
 
 def _load(recipe):
@@ -55,10 +55,9 @@ def _loss(recipe, train_set, from_logits=False):
     )
 
 
-TASK = supervised.Task(
+PARTS = supervised.Parts(
     load=_load,
     build=_build,
     loss=_loss,
     metrics=lambda train_set: [keras.metrics.CategoricalAccuracy("accuracy")],
-    figure="accuracy",
 )

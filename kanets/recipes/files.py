@@ -5,19 +5,17 @@ import json
 import tomllib
 from pathlib import Path
 
-from kanets.recipes.fields import GANRecipe, Recipe, SegmentationRecipe
+from kanets import tasks
 from kanets.recipes.rules import nearest
-
-# The section that only this kind of recipe has.
-KINDS = {"model": Recipe, "segmenter": SegmentationRecipe, "gan": GANRecipe}
 
 
 def from_dict(fields):
     """A recipe from nested dicts, as TOML gives them.
 
     Args:
-        fields: with a key "gan" they are those of a `GANRecipe`, with
-            "segmenter" of a `SegmentationRecipe`, otherwise of a `Recipe`.
+        fields: the key of a section that only one task's recipes have, as
+            "gan" or "segmenter", says which recipe it is; otherwise it is a
+            `Recipe`.
 
     Raises:
         ValueError: an unknown field or section, an argument that the net does
@@ -25,9 +23,9 @@ def from_dict(fields):
             range.
     """
     fields = dict(fields)
-    required = next((name for name in KINDS if name in fields), "model")
-    kind = KINDS[required]
-    _refuse_unknown(kind, fields, "a recipe", KINDS)
+    task = tasks.of_recipe(fields)
+    kind = task.recipe
+    _refuse_unknown(kind, fields, "a recipe", _sections())
     for field in dataclasses.fields(kind):
         name, section = field.name, type(field.default)
         if name in fields and dataclasses.is_dataclass(section):
@@ -41,7 +39,7 @@ def from_dict(fields):
             for key, value in values.items():
                 values[key] = tuple(value) if type(value) is list else value
             fields[name] = dataclasses.replace(field.default, **values)
-    return kind(**{required: None, **fields})
+    return kind(**{task.section: None, **fields})
 
 
 def read(path):
@@ -67,7 +65,7 @@ def to_toml(recipe):
     lines = [_toml_line(k, v) for k, v in fields.items() if k not in sections]
     for name, values in sections.items():
         lines.append(f"\n[{name}]")
-        if name in KINDS:  # TOML has no null
+        if name in _sections():  # TOML has no null
             values = {k: "none" if v is None else v for k, v in values.items()}
         lines += [_toml_line(k, v) for k, v in values.items() if v is not None]
     return "\n".join(lines) + "\n"
@@ -79,6 +77,10 @@ def arguments(section):
     return {
         k: arguments(v) if isinstance(v, dict) else v for k, v in values.items()
     }
+
+
+def _sections():
+    return [task.section for task in tasks.TASKS.values()]
 
 
 def _toml_line(name, value):

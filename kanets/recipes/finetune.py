@@ -1,8 +1,7 @@
 """The recipe of a fine-tune, from a model and what differs from the usual."""
 
-from kanets import zoo
+from kanets import tasks, zoo
 from kanets.evaluation.files import check_takes_pictures
-from kanets.export.segmenter import is_segmenter
 from kanets.recipes.files import from_dict
 
 
@@ -56,7 +55,7 @@ def finetune_recipe(
     """
     net = zoo.load_model(model)
     check_takes_pictures(net, model)
-    segments = is_segmenter(net)
+    segments = tasks.of_model(net) is tasks.TASKS["segmentation"]
     if ignore_label is not None and not segments:
         raise ValueError(
             "`ignore_label` is for a segmenter. Received: "

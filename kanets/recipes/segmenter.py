@@ -13,7 +13,7 @@ from kanets.recipes.rules import SEGMENTERS
 
 def train_segmenter(recipe, directory, verbose=1):
     """Runs a `SegmentationRecipe`; see `kanets.recipes.supervised.train`."""
-    return supervised.train(TASK, recipe, directory, verbose)
+    return supervised.train(PARTS, recipe, directory, verbose)
 
 
 def _load(recipe):
@@ -80,10 +80,9 @@ def _metrics(train_set):
     ]
 
 
-TASK = supervised.Task(
+PARTS = supervised.Parts(
     load=_load,
     build=_build,
     loss=_loss,
     metrics=_metrics,
-    figure="mean_iou",
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from kanets import checkpoints
+from kanets import checkpoints, tasks
 from kanets.nets import logits_model
 from kanets.optimizers import layer_decay_factors
 from kanets.recipes.folder import (
@@ -22,7 +22,7 @@ from kanets.recipes.rules import OPTIMIZERS
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Parts:
     """What differs from one kind of model to another.
 
     Attributes:
@@ -30,19 +30,17 @@ class Task:
         build: recipe, training set, function that prints -> model whose last
             trained layer is called `predictions`.
         loss: recipe, training set, whether the outputs are logits -> loss.
-        metrics: training set -> list of metrics.
-        figure: the metric whose greatest value on the validation set marks
-            the best epoch.
+        metrics: training set -> list of metrics; the greatest value of the
+            one that is the task's figure marks the best epoch.
     """
 
     load: Callable
     build: Callable
     loss: Callable
     metrics: Callable
-    figure: str
 
 
-def train(task, recipe, directory, verbose=1):
+def train(parts, recipe, directory, verbose=1):
     """Runs a recipe with `compile()` and `fit()` in a run's folder.
 
     The folder holds `recipe.toml`, `log.csv` (a row an epoch), `best/` (the
@@ -52,7 +50,7 @@ def train(task, recipe, directory, verbose=1):
     from its last whole epoch when `train` is called again.
 
     Args:
-        task: a `Task`.
+        parts: the `Parts`.
         recipe: a recipe of that kind.
         directory: the run's folder, new or of the same recipe.
         verbose: as in `fit()`; 0 prints nothing.
@@ -88,8 +86,8 @@ def train(task, recipe, directory, verbose=1):
         )
     with precision(recipe.precision):
         keras.utils.set_random_seed(recipe.seed)
-        train_set, validation_set = task.load(recipe)
-        model = task.build(recipe, train_set, say)
+        train_set, validation_set = parts.load(recipe)
+        model = parts.build(recipe, train_set, say)
         say(
             f"{model.name}: {model.count_params():,} parameters; "
             f"{train_set.num_pictures:,} pictures of "
@@ -107,7 +105,7 @@ def train(task, recipe, directory, verbose=1):
             # `fit()` does what remains, such as to put the average in place.
             if done <= phase.last_epoch:
                 _fit(
-                    task,
+                    parts,
                     model,
                     logits,
                     recipe,
@@ -119,7 +117,7 @@ def train(task, recipe, directory, verbose=1):
                     verbose,
                 )
     rows, _ = checkpoints.read_progress(directory)
-    monitor = _monitor(task, recipe, validation_set)
+    monitor = _monitor(recipe, validation_set)
     best = max(rows, key=lambda row: row[monitor])
     result = {
         **best,
@@ -146,7 +144,7 @@ def _phases(recipe):
 
 
 def _fit(
-    task,
+    parts,
     served,
     logits,
     recipe,
@@ -165,8 +163,8 @@ def _fit(
     epochs = phase.last_epoch - phase.first_epoch
     model.compile(
         optimizer=_optimizer(recipe, model, steps, epochs),
-        loss=task.loss(recipe, train_set, logits is not None),
-        metrics=task.metrics(train_set),
+        loss=parts.loss(recipe, train_set, logits is not None),
+        metrics=parts.metrics(train_set),
         jit_compile=recipe.jit_compile,
     )
     # TensorFlow traces a step that makes variables a second time.
@@ -184,7 +182,7 @@ def _fit(
     kept = checkpoints.Checkpoints(
         directory,
         train_set.class_names,
-        _monitor(task, recipe, validation_set),
+        _monitor(recipe, validation_set),
         average,
         train_set,
         served,
@@ -230,11 +228,11 @@ def _optimizer(recipe, model, steps, epochs):
     return optimizer
 
 
-def _monitor(task, recipe, validation_set):
+def _monitor(recipe, validation_set):
     """The column of the log whose greatest value marks the kept epoch."""
     by_figure = (
         recipe.keep == "best"
         and validation_set is not None
         and not validation_set.is_test
     )
-    return f"val_{task.figure}" if by_figure else "epoch"
+    return tasks.of_recipe(recipe).column if by_figure else "epoch"

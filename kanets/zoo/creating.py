@@ -5,12 +5,11 @@ import itertools
 
 import keras
 
-from kanets import compat, nets
+from kanets import compat, nets, tasks
 from kanets.checks import is_positive, positive_integer
 from kanets.nets.registry import NETS
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import read, read_architecture
-from kanets.zoo.saving import takes_pictures
 from kanets.zoo.sources import locate
 
 HEAD = "predictions"
@@ -165,7 +164,7 @@ def feature_model(source, levels=None, input_shape=None):
 
 
 def _check_takes_pictures(model, num_classes, input_shape):
-    if not takes_pictures(model):
+    if not tasks.takes_pictures(model):
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
         raise ValueError(
             "num_classes and input_shape are for models of pictures alone, "
@@ -203,10 +202,9 @@ def _build(architecture, num_classes, input_shape, overrides):
         )
     arguments = {**architecture.arguments, **overrides}
     classes = architecture.num_classes if num_classes is None else num_classes
-    if architecture.net == "SAGAN":
-        return builder(num_classes=classes, **arguments).averaged_generator
     shape = architecture.input_shape if input_shape is None else input_shape
-    return builder(input_shape=tuple(shape), classes=classes, **arguments)
+    task = tasks.TASKS[architecture.task]
+    return task.build(builder, shape, classes, arguments)
 
 
 def _policy(dtype):

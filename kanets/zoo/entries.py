@@ -8,9 +8,10 @@ from pathlib import Path
 
 import keras
 
+from kanets import tasks
 from kanets.nets.registry import NETS
 
-TASKS = ("classification", "segmentation", "generation")
+TASKS = tuple(tasks.TASKS)
 
 _PACKAGED = Path(__file__).parents[1] / "models"
 _CHECKOUT = Path(__file__).parents[2] / "models"
@@ -85,7 +86,7 @@ class Entry(Architecture):
     @property
     def figure(self):
         """`value` as it is written."""
-        return f"{self.value:.{2 if self.task == 'generation' else 4}f}"
+        return f"{self.value:.{tasks.TASKS[self.task].decimals}f}"
 
     @property
     def size(self):
@@ -123,9 +124,9 @@ class Entry(Architecture):
                 f"{newer(values.get('versions', {}))}{where} with unknown "
                 f"fields {unknown} and without {missing}"
             )
-        if values["task"] not in TASKS:
+        if values["task"] not in tasks.TASKS:
             raise ValueError(
-                f"task must be one of {TASKS}. "
+                f"task must be one of {tuple(tasks.TASKS)}. "
                 f"{newer(values['versions'])}{where} with "
                 f"task={values['task']!r}"
             )
@@ -169,9 +170,9 @@ def list_models(pattern="*", task=None, pretrained=True):
     Raises:
         ValueError: an unknown task; an `entry.json` that cannot be read.
     """
-    if task is not None and task not in TASKS:
+    if task is not None and task not in tasks.TASKS:
         raise ValueError(
-            f"task must be one of {TASKS}. Received: task={task!r}"
+            f"task must be one of {tuple(tasks.TASKS)}. Received: task={task!r}"
         )
     paths = models_directory().glob("*/entry.json")
     models = [Entry.from_json(path) for path in paths]

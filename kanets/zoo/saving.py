@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kanets import files
+from kanets.tasks import takes_pictures
 
 
 def save_model(model, directory, class_names=None):
@@ -79,11 +80,6 @@ def check_finite(model, where):
             f"that diverged are not. Received: {str(where)!r} with NaN or "
             f"infinity in {name!r}"
         )
-
-
-def takes_pictures(model):
-    """Whether a model takes a batch of pictures and nothing else."""
-    return len(model.inputs) == 1 and len(model.inputs[0].shape) == 4
 
 
 def check_class_names(model, class_names, where):

@@ -1,0 +1,56 @@
+"""Classification: the class of a picture."""
+
+from kanets.tasks.base import PICTURES, Task, lazy
+
+
+class Classification(Task):
+    """Pixels (B, H, W, 3) to probabilities (B, classes)."""
+
+    name = "classification"
+    model = "classifier"
+    section = "model"
+    figure = "accuracy"
+    metric = "top-1 accuracy"
+    pipeline = "image-classification"
+    title = "Classifiers"
+    usage = """import kanets
+
+model = kanets.create_model(
+    "{name}", num_classes=2, input_shape=(96, 96, 3)
+)  # ready for compile() and fit()
+"""
+    contract = "take image_bytes or images and return probabilities"
+    outputs = ("probabilities",)
+
+    recipe = lazy("kanets.recipes.fields:Recipe")
+    train = lazy("kanets.recipes.classifier:train_classifier")
+    evaluate = lazy("kanets.evaluation.classification:evaluate")
+    iter_predict = lazy("kanets.evaluation.classification:iter_predict")
+    add_endpoints = lazy("kanets.export.classifier:add_endpoints")
+    make_graph = lazy("kanets.export.classifier:make_graph")
+
+    def recognizes(self, inputs, outputs):
+        return (inputs, outputs) == ([4], [2])
+
+    def answers(self, inputs, outputs):
+        of_pictures = inputs in PICTURES and "label_map" not in outputs
+        return of_pictures and "probabilities" in outputs
+
+    def summary(self, measured):
+        return (
+            f"accuracy {measured['accuracy']:.4f} "
+            f"({measured['correct']} of {measured['pictures']} pictures)"
+        )
+
+    def details(self, measured):
+        correct, total = measured["correct"], measured["pictures"]
+        return {"correct": f"{correct:,} of {total:,}"}
+
+    def draw(self, folder, model, source, **options):
+        from kanets import data, visualize
+
+        found = data.load_test(source, class_names=model.class_names, **options)
+        chosen = [i * found.num_pictures // 3 for i in range(3)]
+        images = found.pictures.take(chosen).astype("uint8")
+        visualize.attention_sheet(model, images, folder / "attention.png")
+        return ("attention.png",)

@@ -1,0 +1,94 @@
+"""Generation: pictures out of random vectors."""
+
+from kanets.tasks.base import Task, lazy
+
+
+class Generation(Task):
+    """Vectors (B, latent size), maybe with labels, to pictures in [-1, 1]."""
+
+    name = "generation"
+    model = "generator"
+    takes_pictures = False
+    section = "gan"
+    figure = column = "frechet_distance"
+    kept = {"generator": ".", "discriminator": "discriminator"}
+    trains_on = "train"
+    metric = "Frechet distance"
+    decimals = 2
+    pipeline = "unconditional-image-generation"
+    title = "Generators"
+    usage = """import kanets
+import ylg
+
+generator = kanets.create_model("{name}")
+discriminator = kanets.load_model("{name}/discriminator")
+z = ylg.gan.latents(generator.inputs[0].shape[-1], count=10)
+pictures = ylg.gan.draw(generator, z)  # (10, H, W, 3) in [-1, 1]
+"""
+    contract = "take z and return images"
+    outputs = ("images",)
+    sized_by = "images"
+
+    recipe = lazy("kanets.recipes.fields:GANRecipe")
+    train = lazy("kanets.recipes.gan:train_gan")
+    evaluate = lazy("kanets.evaluation.generation:evaluate")
+    add_endpoints = lazy("kanets.export.generator:add_endpoints")
+    make_graph = lazy("kanets.export.generator:make_graph")
+
+    def recognizes(self, inputs, outputs):
+        return inputs in ([2], [2, 1]) and outputs == [4]
+
+    def answers(self, inputs, outputs):
+        return "z" in inputs and "images" in outputs
+
+    def build(self, builder, input_shape, num_classes, arguments):
+        gan = builder(num_classes=num_classes, **arguments)
+        return gan.averaged_generator
+
+    def summary(self, measured):
+        return (
+            f"Frechet distance {measured['frechet_distance']:.2f}, "
+            f"kernel distance {measured['kernel_distance']:.5f}, "
+            f"precision {measured['precision']:.3f}, "
+            f"recall {measured['recall']:.3f} "
+            f"({measured['pictures']} pictures, {measured['extractor']})"
+        )
+
+    def run_summary(self, result):
+        distance = result.get("frechet_distance")
+        found = "" if distance is None else f"Frechet distance {distance:.2f}; "
+        return (
+            f"{result['epochs']} epochs; {found}log.csv, samples/, "
+            "generator/, discriminator/"
+        )
+
+    def entry_fields(self, arguments, model, size=None):
+        from ylg.gan import num_classes
+
+        arguments = dict(arguments)
+        arguments.pop("conditional", None)  # the number of classes says it
+        shape = tuple(model.output_shape[1:])
+        return {
+            "net": "SAGAN",
+            "arguments": {**arguments, "image_size": shape[0]},
+            "input_shape": shape,
+            "num_classes": num_classes(model),
+        }
+
+    def details(self, measured):
+        return {
+            "kernel distance": f"{measured['kernel_distance']:.5f}",
+            "precision": f"{measured['precision']:.3f}",
+            "recall": f"{measured['recall']:.3f}",
+        }
+
+    def draw(self, folder, model, source, **options):
+        import keras
+
+        from ylg import gan
+
+        rows, columns = 6, 10
+        z = gan.latents(model.inputs[0].shape[-1], rows * columns)
+        grid = gan.picture_grid(gan.draw(model, z), columns)
+        keras.utils.save_img(folder / "samples.png", grid, scale=False)
+        return ("samples.png",)
