@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kanets import cards, cli, zoo
+from kanets import cli, zoo
 from tests.backends import BACKEND
+from training import cards
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = zoo.list_models()

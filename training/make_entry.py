@@ -7,7 +7,8 @@ The first copies the model of a run into `models/<name>/` and its log to
 `training/<name>.csv`, measures the copy by `kanets evaluate`'s function, draws
 the pictures of the card, and writes `entry.json`; both then write the cards
 and `models/README.md` from the entries. What is measured is a function of the
-model's kind and of the data set alone, so it is written down here.
+model's task and of the data set alone: the task is asked for the one, the other
+is written down here.
 """  # noqa: E501
 
 import argparse
@@ -17,13 +18,12 @@ import platform
 import shutil
 from pathlib import Path
 
+import cards
 import keras
-import numpy as np
 
 import kanets
-from kanets import cards, data, evaluation, recipes, visualize, zoo
+from kanets import evaluation, recipes, tasks, visualize, zoo
 from kanets.recipes.files import arguments
-from ylg import gan
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
@@ -40,42 +40,31 @@ LICENCES = {
     "non-commercial",
     "CamVid": "weights and data: research",
 }
-# By the section that only the recipe of this kind has.
-TASKS = {
-    "model": "classification",
-    "segmenter": "segmentation",
-    "gan": "generation",
-}
-CAMVID_SIZE = (360, 480)  # of all its pictures
+SIZES = {"CamVid": (360, 480)}  # where all pictures have one
 
 
 def make_entry(name, run, source, machine, notes):
     recipe = recipes.read(run / "recipe.toml")
-    kind = next(kind for kind in TASKS if hasattr(recipe, kind))
-    task = TASKS[kind]
+    task = tasks.of_recipe(recipe)
     check_recipe(recipe, TRAINING / f"{name}.toml")
-    settings = arguments(getattr(recipe, kind))
-    backbone = settings.pop("backbone", None)
+    settings = arguments(getattr(recipe, task.section))
+    backbone = settings.get("backbone")
     # Under another name until all of it is there.
     folder = MODELS / f".{name}"
-    copy_model(run, folder, kind)
+    copy_model(run, folder, task)
     model = zoo.load_model(folder)
     data_set, part, options = DATA_SETS[source.name]
     measured = evaluation.evaluate(folder, source, **options)
-    num_classes = len(model.class_names)
-    if kind == "gan":
-        settings["image_size"] = model.output_shape[1]
-        settings.pop("conditional", None)
-        num_classes = gan.num_classes(model)
-    figure, *others = figures(task, measured)
+    size = recipe.data.image_size or SIZES.get(data_set)
+    net = task.entry_fields(settings, model, size)
     flags = "".join(f" --{k.replace('_', '-')} {v}" for k, v in options.items())
     place = f"{measured['pictures']:,} {part} pictures"
-    if task == "generation":
+    if "extractor" in measured:
         place = f"{place}, {measured['extractor']}"
     files = [
         path
-        for part in (folder, folder / "discriminator")
-        for path in sorted(part.glob("*"))
+        for part in task.kept.values()
+        for path in sorted((folder / part).glob("*"))
         if path.name in ("config.json", "labels.txt", "model.weights.h5")
     ]
     licence = LICENCES[data_set]
@@ -83,18 +72,17 @@ def make_entry(name, run, source, machine, notes):
         [body] = [e for e in zoo.list_models() if e.name == backbone]
         notes = f"{notes}; the body starts from `{backbone}`".lstrip("; ")
         licence = f"{licence}; of the body it starts from: {body.licence}"
-    shape = picture_shape(model, recipe, kind)
     backend = keras.backend.backend()
+    curve = "curve.png"
+    visualize.plot_curves({name: run / "log.csv"}, folder / curve, task.column)
+    drawn = task.draw(folder, model, source / part, **options)
     entry = zoo.Entry(
         name=name,
-        task=task,
-        net=settings.pop("name", "SAGAN"),
-        arguments=settings,
-        input_shape=shape,
-        num_classes=num_classes,
+        task=task.name,
+        **net,
         parameters=model.count_params(),
         multiply_adds=kanets.nets.multiply_adds(
-            model, None if kind == "gan" else shape
+            model, net["input_shape"] if task.takes_pictures else None
         ),
         weights_bytes=sum(
             file.stat().st_size for file in files if file.suffix == ".h5"
@@ -104,13 +92,13 @@ def make_entry(name, run, source, machine, notes):
             for file in files
         },
         data=data_set,
-        metric=f"{cards.METRICS[task]}, {place}",
-        value=figure,
+        metric=f"{task.metric}, {place}",
+        value=round(measured[task.figure], task.decimals),
         evaluate_command=f"kanets evaluate {name} --data {source.name}/{part}"
         + flags,
         recipe=f"{name}.toml",
         train_command=f"kanets train training/{name}.toml --data "
-        f"{source.name}{'/train' if kind == 'gan' else ''} --to runs/{name}",
+        f"{Path(source.name, task.trains_on)} --to runs/{name}",
         seed=recipe.seed,
         versions={
             "kanets": kanets.__version__,
@@ -120,8 +108,8 @@ def make_entry(name, run, source, machine, notes):
         },
         machine=machine,
         licence=licence,
-        metrics=dict(others),
-        pictures=draw(folder, name, run, model, task, source / part, options),
+        metrics=task.details(measured),
+        pictures=(*drawn, curve),
         notes=notes,
     )
     entry.to_json(folder / "entry.json")
@@ -142,81 +130,11 @@ def check_recipe(ran, path):
         )
 
 
-def copy_model(run, folder, kind):
-    """The model folder of a run, without what was there before."""
+def copy_model(run, folder, task):
+    """The model folders of a run, without what was there before."""
     shutil.rmtree(folder, ignore_errors=True)
-    best = run / ("generator" if kind == "gan" else "best")
-    shutil.copytree(best, folder)
-    if kind == "gan":
-        shutil.copytree(run / "discriminator", folder / "discriminator")
-
-
-def figures(task, measured):
-    """The figure of the entry, and pairs of further ones."""
-    if task == "classification":
-        total = measured["pictures"]
-        correct = f"{measured['correct']:,} of {total:,}"
-        return [round(measured["accuracy"], 4), ("correct", correct)]
-    if task == "segmentation":
-        return [
-            round(measured["mean_iou"], 4),
-            ("pixel accuracy", f"{measured['pixel_accuracy']:.4f}"),
-            *((f"IoU, {k}", f"{v:.4f}") for k, v in measured["iou"].items()),
-        ]
-    return [
-        round(measured["frechet_distance"], 2),
-        ("kernel distance", f"{measured['kernel_distance']:.5f}"),
-        ("precision", f"{measured['precision']:.3f}"),
-        ("recall", f"{measured['recall']:.3f}"),
-    ]
-
-
-def picture_shape(model, recipe, kind):
-    if kind == "gan":
-        return tuple(model.output_shape[1:])
-    if kind == "model":
-        return tuple(model.input_shape[1:])
-    size = recipe.data.image_size
-    return (*(CAMVID_SIZE if size is None else size), 3)
-
-
-def draw(folder, name, run, model, task, source, options):
-    """Draws the pictures of the card; returns their names."""
-    column = {
-        "classification": "val_accuracy",
-        "segmentation": "val_mean_iou",
-        "generation": "frechet_distance",
-    }[task]
-    visualize.plot_curves({name: run / "log.csv"}, folder / "curve.png", column)
-    if task == "generation":
-        rows, columns = 6, 10
-        z = gan.latents(model.inputs[0].shape[-1], rows * columns)
-        grid = gan.picture_grid(gan.draw(model, z), columns)
-        keras.utils.save_img(folder / "samples.png", grid, scale=False)
-        return ("samples.png", "curve.png")
-    if task == "classification":
-        pictures = data.load_test(source, class_names=model.class_names)
-        chosen = [i * pictures.num_pictures // 3 for i in range(3)]
-        images = pictures.pictures.take(chosen).astype("uint8")
-        visualize.attention_sheet(model, images, folder / "attention.png")
-        return ("attention.png", "curve.png")
-    pictures = data.load_segmentation_test(
-        source, class_names=model.class_names, **options
-    )
-    chosen = [i * pictures.num_pictures // 4 for i in range(4)]
-    images = pictures.pictures.take(chosen)
-    found = np.asarray(model.predict(images, verbose=0)).argmax(-1)
-    visualize.overlay_sheet(
-        images.astype("uint8"),
-        pictures.labels[chosen],
-        found,
-        model.class_names,
-        folder / "overlays.png",
-        **options,
-    )
-    images = images.astype("uint8")
-    visualize.attention_sheet(model, images[:2], folder / "attention.png")
-    return ("overlays.png", "attention.png", "curve.png")
+    for part, place in task.kept.items():
+        shutil.copytree(run / part, folder / place, dirs_exist_ok=True)
 
 
 def write_cards():

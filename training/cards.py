@@ -2,8 +2,11 @@
 
 A card is the `README.md` of a model's folder: what the Hugging Face Hub shows,
 and what somebody reads who chooses. Nothing in it is typed: it is a function
-of the entry.
+of the entry, its task and its net.
 """
+
+from kanets.nets.registry import NETS
+from kanets.tasks import TASKS
 
 # What the cards say of a data set, by the name that an entry gives it.
 DATA = {
@@ -25,48 +28,6 @@ DATA = {
         "classes; re-encoded as JPEG of quality 86. Research."
     ),
 }
-_TASKS = {
-    "classification": ("image-classification", "Classifiers"),
-    "segmentation": ("image-segmentation", "Segmenters"),
-    "generation": ("unconditional-image-generation", "Generators"),
-}
-METRICS = {
-    "classification": "top-1 accuracy",
-    "segmentation": "mean IoU",
-    "generation": "Frechet distance",
-}
-_NETS = {
-    "KANet": 'a KANet (Gao, Wang and Ji, "Kronecker Attention Networks", KDD '
-    "2020)",
-    "MobileNetV2": "a MobileNetV2 (Sandler et al., CVPR 2018)",
-    "MobileNetV3Small": "a MobileNetV3-Small (Howard et al., ICCV 2019)",
-    "KANetSegmenter": "a KANet with a dilated body, a pyramid, a Kronecker "
-    "attention module and a bilinear decoder (`kanets.KANetSegmenter`)",
-    "SAGAN": "the generator of a SAGAN (Zhang et al., ICML 2019), with its "
-    "discriminator,",
-}
-_USE = {
-    "classification": """import kanets
-
-model = kanets.create_model(
-    "{name}", num_classes=2, input_shape=(96, 96, 3)
-)  # ready for compile() and fit()
-""",
-    "segmentation": """import kanets
-
-model = kanets.create_model("{name}")
-probabilities = model.predict(pixels)  # (B, H, W, 3) in 0..255, any size
-tuned = kanets.create_model("{name}", num_classes=2)
-""",
-    "generation": """import kanets
-import ylg
-
-generator = kanets.create_model("{name}")
-discriminator = kanets.load_model("{name}/discriminator")
-z = ylg.gan.latents(generator.inputs[0].shape[-1], count=10)
-pictures = ylg.gan.draw(generator, z)  # (10, H, W, 3) in [-1, 1]
-""",
-}
 
 
 def card(entry):
@@ -78,7 +39,7 @@ def card(entry):
     Returns:
         Markdown with the YAML head of the Hugging Face Hub.
     """
-    pipeline, _ = _TASKS[entry.task]
+    task = TASKS[entry.task]
     arguments = ", ".join(f"{k}={v!r}" for k, v in entry.arguments.items())
     height, width, _ = entry.input_shape
     versions = ", ".join(f"{k} {v}" for k, v in entry.versions.items())
@@ -86,13 +47,14 @@ def card(entry):
         "---",
         "library_name: keras",
         "license: other",
-        f"pipeline_tag: {pipeline}",
+        f"pipeline_tag: {task.pipeline}",
         "tags: [keras, kanets, efficient-attention]",
         "---",
         "",
         f"# {entry.name}",
         "",
-        f"This is {_NETS[entry.net]} for pictures of {height}x{width}: "
+        f"This is {NETS[entry.net].description} for pictures of "
+        f"{height}x{width}: "
         f"{entry.parameters:,} parameters, {entry.multiply_adds:,} "
         f"multiply-adds a picture, {entry.size}.",
         "",
@@ -109,7 +71,7 @@ def card(entry):
         "`keras.saving.load_model`, too.",
         "",
         "```python",
-        *_USE[entry.task].format(name=entry.name).splitlines(),
+        *task.usage.format(name=entry.name).splitlines(),
         "```",
         "",
         *(f"![{_title(name)}]({name})\n" for name in entry.pictures),
@@ -143,14 +105,14 @@ def zoo_page(entries):
         "recipes in [training/](../training/README.md).",
         "",
     ]
-    for task, (_, title) in _TASKS.items():
-        chosen = [entry for entry in entries if entry.task == task]
+    for task in TASKS.values():
+        chosen = [entry for entry in entries if entry.task == task.name]
         if not chosen:
             continue
         lines += [
-            f"## {title}",
+            f"## {task.title}",
             "",
-            f"| name | data | {METRICS[task]} | measured on | parameters "
+            f"| name | data | {task.metric} | measured on | parameters "
             "| multiply-adds | size | pictures |",
             "|---|---|---|---|---|---|---|---|",
         ]
