@@ -9,7 +9,7 @@ import pytest
 
 import kanets
 import ylg
-from tests.test_saved import ARCHIVE, MODELS
+from tests.test_saved import ARCHIVE, NAMES
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,4 +120,4 @@ print(len(at_once))
 def test_saved_files_load_whatever_was_imported_first(tmp_path):
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(tmp_path)
-    assert int(python(BEGINNINGS, str(tmp_path), *MODELS)) > 30
+    assert int(python(BEGINNINGS, str(tmp_path), *NAMES)) > 30
