@@ -1,5 +1,7 @@
 # make demo: train, evaluate, export and ask a KANet, on embedded pictures.
-# make test: lint and run the tests, on TensorFlow and on JAX.
+# make test: lint, and the tests of what a change can break, on TensorFlow and
+#     on JAX.
+# make test-all: all tests but the slow ones, and the lowest Keras.
 # make test-bounds: what is nearest to Keras, on the lowest version of it and on
 #     the first and last Python of setup.py, where they are there.
 # make bench: the tables of benchmarks/, half an hour on two quiet cores.
@@ -49,14 +51,24 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # What `make bench` asks, a script a question; the last one sums up.
 QUESTIONS := kronecker ylg_attention nets training startup report
 
-.PHONY: demo test test-lowest test-bounds lint slow bench clean
+.PHONY: demo test test-all test-lowest test-bounds lint slow bench clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
 
+define tests
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(WORKERS) $(1)
+	$(JAX_CACHE) KERAS_BACKEND=jax \
+		$(BIN)/python -m pytest $(WORKERS) $(1) $(NEUTRAL)
+endef
+
 test: lint
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(WORKERS)
-	$(JAX_CACHE) KERAS_BACKEND=jax $(BIN)/python -m pytest $(WORKERS) $(NEUTRAL)
+	$(call tests,)
+	@echo "SKIPPED, left to make test-all: the thorough tests, the lowest Keras"
+
+test-all: lint
+	$(call tests,-m "not slow")
+	$(MAKE) --no-print-directory test-lowest
 
 test-lowest: $(VENV)/keras-$(LOWEST_KERAS).stamp
 	PYTHONPATH=$(basename $<) $(BIN)/python -c "import keras; \

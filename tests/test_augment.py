@@ -72,6 +72,7 @@ def test_all_of_it_keeps_range_shape_and_dtype():
     assert images.min() >= 0 and images.max() <= 255
 
 
+@pytest.mark.thorough
 def test_the_seed_says_it_all():
     first, second, other = (apply(seed=s, **EVERYTHING) for s in (5, 5, 6))
     for a, b in zip(first, second, strict=True):

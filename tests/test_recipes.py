@@ -292,6 +292,7 @@ def test_an_interrupted_run_ends_as_if_it_was_not(
         assert row["learning_rate"] == expected["learning_rate"]
 
 
+@pytest.mark.thorough
 def test_sigkill_in_the_middle_of_an_epoch(tmp_path, photos):
     plan = recipe(photos, epochs=400)
     path = tmp_path / "recipe.toml"
@@ -324,6 +325,7 @@ recipes.train(recipes.read({str(path)!r}), {str(tmp_path / "run")!r}, 2)
     assert (f"after epoch {len(rows)} of 400" in said) == bool(rows)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     plan = recipe(
@@ -350,6 +352,7 @@ def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
             np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
+@pytest.mark.thorough
 def test_killed_between_two_phases(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos, epochs=1), tmp_path / "base", verbose=0)
     plan = recipe(
@@ -379,6 +382,7 @@ def test_killed_between_two_phases(tmp_path, photos, monkeypatch):
         np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
+@pytest.mark.thorough
 def test_a_phase_starts_where_the_one_before_ended(
     tmp_path, photos, monkeypatch
 ):
@@ -530,6 +534,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     assert zoo.load_model(tmp_path / "best").class_names == ("a", "b")
 
 
+@pytest.mark.thorough
 def test_batch_norm_follows_a_small_set(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     seen = []
@@ -680,6 +685,7 @@ def test_a_net_that_is_surely_wrong_learns(tmp_path, photos):
     assert bias[0] < 99.999 and bias[1] > 0.001
 
 
+@pytest.mark.thorough
 def test_the_frozen_body_does_not_move(tmp_path, photos):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     plan = recipe(
@@ -704,6 +710,7 @@ def test_the_frozen_body_does_not_move(tmp_path, photos):
     )
 
 
+@pytest.mark.thorough
 def test_accuracy_survives_unfreezing_and_reloading(tmp_path, photos):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     plan = recipe(
@@ -850,6 +857,7 @@ def test_mixed_precision_leaves_the_policy_as_it_was(tmp_path, photos):
     assert loaded.get_layer("conv").compute_dtype == "bfloat16"
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_run(tmp_path, photos):
     first, second, third = (tmp_path / str(n) for n in range(3))
     recipes.train(recipe(photos, epochs=1), first, verbose=0)

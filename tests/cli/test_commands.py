@@ -126,6 +126,7 @@ def test_export_then_the_bundle_says_the_same(run, photos, capsys, tmp_path):
     assert code == 1 and err.count("\n") == 1 and str(tmp_path) in err
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_every_format_is_verified(run, photos, capsys, tmp_path):
     for arguments in (

@@ -598,6 +598,7 @@ def mock_tfds():
         yield tfds
 
 
+@pytest.mark.thorough
 def test_tfds(mock_tfds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train, held = data.load("tfds:cifar10", batch_size=5, image_size=(16, 20))
@@ -627,6 +628,7 @@ def data_again(seed):
     return data.load("cifar10", batch_size=5, seed=seed, image_size=(16, 20))[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="as layers in tf.data"
 )
@@ -733,6 +735,7 @@ def test_sample_is_the_documented_file():
 # Without TensorFlow
 
 
+@pytest.mark.thorough
 def test_jax_without_tensorflow(tmp_path):
     pytest.importorskip("jax")
     make_tree(tmp_path)

@@ -200,6 +200,7 @@ def test_a_second_header_hides_no_bomb(serve):
         serve([PNG[:33] + BOMBS["png"][8:]])
 
 
+@pytest.mark.thorough
 def test_a_bomb_takes_no_memory(folder):
     """In a process of its own: the peak grows by less than 40 MiB."""
     code = f"""

@@ -35,6 +35,7 @@ def make(num_classes=None):
     return model
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_classes", (None, 3))
 def test_a_client_without_keras_gets_the_pictures(tmp_path, num_classes):
     model = make(num_classes)

@@ -134,6 +134,7 @@ def test_a_segmenter(name, tmp_path):
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name, num_classes",
     [("litert", 3), ("onnx", None), ("onnx", 3), ("openvino", 3)],
@@ -161,6 +162,7 @@ def slow(value):
     return pytest.param(value, marks=pytest.mark.slow)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "attention",
     ("kao_qkv", "kao_kv", slow("dense"), slow("dense_pool"), slow(None), "ylg"),
@@ -180,6 +182,7 @@ def test_litert_has_the_operators_of_every_attention(attention, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_litert_in_half_the_bytes(tmp_path):
     net = kanet()
     sizes = {}
@@ -299,6 +302,7 @@ def test_no_name_of_a_model_is_exported(tmp_path):
         export_onnx("kanet_qkv", tmp_path / "new")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", ("float16", "bfloat16"))
 def test_a_savedmodel_in_half_precision(precision, tmp_path):
     net = kanet()

@@ -395,6 +395,7 @@ def test_nothing_is_forced_through_xla(folder):
         assert not function.attr["_XlaMustCompile"].b
 
 
+@pytest.mark.thorough
 def test_loads_where_keras_and_kanets_cannot_be_imported(folder, predict):
     code = f"""
 import sys
@@ -524,6 +525,7 @@ def test_the_last_activation_decides():
                 classifier.outputs_logits(model)
 
 
+@pytest.mark.thorough
 def test_subclassed_model_needs_two_arguments(tmp_path):
     class Subclassed(keras.Model):
         def __init__(self):
@@ -628,6 +630,7 @@ def test_versions_count_on_and_are_never_overwritten(tmp_path):
     assert predict(JPEGS)[0].shape == (4, 5)
 
 
+@pytest.mark.thorough
 def test_of_two_exports_at_once_one_wins(tmp_path, monkeypatch):
     model, write = make_model(), export_bundle.write_warmup
     others = [["other", *NAMES[1:]]]
@@ -672,6 +675,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert left == {"1", ".tmp-of-another"}
 
 
+@pytest.mark.thorough
 def test_a_killed_export_leaves_no_version(tmp_path, folder):
     code = f"""
 import time
@@ -698,6 +702,7 @@ export_savedmodel(make_model(), {str(tmp_path)!r}, NAMES)
     assert left.is_dir()
 
 
+@pytest.mark.thorough
 def test_load_takes_the_highest_version_or_says_why_not(tmp_path, folder):
     import tensorflow as tf
 

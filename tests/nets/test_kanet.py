@@ -113,6 +113,7 @@ def attention_multiply_adds(attention, maps):
     return 2 * queries * keys * channels + values
 
 
+@pytest.mark.thorough
 def test_local_sparse_attention(tmp_path):
     """KANet(attention="ylg"): every weight learns, and it loads elsewhere."""
     model = make_tiny(attention="ylg")
@@ -454,6 +455,7 @@ def test_a_callable_makes_the_attention(tmp_path):
     np.testing.assert_allclose(run(loaded, x), run(model, x), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_loads_in_a_fresh_process(tiny, tmp_path):
     path, x = tmp_path / "model.keras", pixels(2, 32, 32, 3)
     tiny.save(path)

@@ -195,6 +195,7 @@ def test_probabilities_and_logits(tiny):
     np.testing.assert_allclose(run(tiny, x[1:]), logits[1:], atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_open_and_known_sizes(tiny):
     assert tiny.output_shape == (None, None, None, 5)
     x = pixels(1, 7, 19, 3)
@@ -217,6 +218,7 @@ def test_a_graph_of_open_sizes(tiny):
         np.testing.assert_allclose(function(x), run(tiny, x), atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_compiled(tiny):
     x = pixels(2, 33, 41, 3)
     found = compiled(lambda t: tiny(t, training=False))(x)
@@ -334,6 +336,7 @@ def test_every_weight_gets_a_gradient():
         assert np.abs(gradient).max() > 1e-4, path
 
 
+@pytest.mark.thorough
 def test_steps_of_training_lower_the_loss():
     model = make_tiny()
     model.compile(
@@ -346,6 +349,7 @@ def test_steps_of_training_lower_the_loss():
     assert all(one > other for one, other in itertools.pairwise(losses))
 
 
+@pytest.mark.thorough
 def test_loads_in_a_fresh_process(tiny, tmp_path):
     path, x = tmp_path / "model.keras", pixels(2, 33, 41, 3)
     tiny.save(path)

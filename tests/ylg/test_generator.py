@@ -152,6 +152,7 @@ def test_attention_place():
     assert run(model, inputs()[0]).shape == (4, 32, 32, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("policy", POLICIES)
 def test_mixed_precision(model, policy):
     half = make(dtype=policy, kernel_initializer="zeros")

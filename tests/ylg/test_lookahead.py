@@ -271,6 +271,7 @@ assert_same(run(mirrored), run(tf.distribute.get_strategy()), atol=1e-5)
 """
 
 
+@pytest.mark.thorough
 @on_tensorflow
 def test_two_mirrored_replicas_equal_one():
     run = subprocess.run(

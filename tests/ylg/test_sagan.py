@@ -128,6 +128,7 @@ def test_a_step_by_hand():
     close(gan.averaged_generator.get_weights(), gan.generator.get_weights(), 0)
 
 
+@pytest.mark.thorough
 @checked_once
 def test_generator_climbs_the_logit():
     gan = make()
@@ -153,6 +154,7 @@ def test_moving_average():
         np.testing.assert_allclose(to_numpy(averaged), expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_resume_is_exact(tmp_path):
     """Weights, average, both optimizers and the latents go on as they were."""
     images, labels = pictures()
@@ -173,6 +175,7 @@ def test_resume_is_exact(tmp_path):
     close(resumed.get_weights(), gan.get_weights(), 1e-5)
 
 
+@pytest.mark.thorough
 @checked_once
 def test_a_saved_model_goes_on(tmp_path):
     gan = make()
@@ -385,6 +388,7 @@ def test_one_xla_program():
     assert np.all(np.isfinite(list(history.values())))
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about tf.data")
 def test_tf_data():
     import tensorflow as tf
@@ -398,6 +402,7 @@ def test_tf_data():
     assert np.all(np.isfinite(list(history.values())))
 
 
+@pytest.mark.thorough
 @checked_once
 def test_callbacks(tmp_path):
     gan = make()

@@ -225,6 +225,7 @@ def test_overrides_that_the_weights_do_not_fit(entry):
     assert wide.input_shape == (None, 16, 16, 3)
 
 
+@pytest.mark.thorough
 def test_overrides_of_a_segmenter(directory):
     model = make_segmenter()
     folder = kanets.save_model(model, directory / "segmenter_x", NAMES)
@@ -300,6 +301,7 @@ def test_generators_have_their_size_and_classes(directory):
         kanets.create_model("gan_x/discriminator", width=4)
 
 
+@pytest.mark.thorough
 def test_feature_models(entry, model):
     maps = {
         name: predict(keras.Model(model.input, tensor))

@@ -44,6 +44,7 @@ def test_keras_alone_loads_a_folder(model, folder):
     np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_fresh_process_loads_a_folder(model, folder):
     np.save(folder.parent / "pictures.npy", PICTURES)
     code = f"""
@@ -58,6 +59,7 @@ np.save({str(folder.parent / "out.npy")!r}, model(pictures))
     )
 
 
+@pytest.mark.thorough
 def test_the_optimizer_is_not_saved(tmp_path):
     trained = make_model()
     trained.compile("adam", "sparse_categorical_crossentropy")
@@ -183,6 +185,7 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         kanets.load_model(tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="one crossing is enough")
 def test_weights_cross_backends_without_tensorflow(tmp_path, model):
     """Trained a step on JAX, where TensorFlow cannot be imported."""
