@@ -3,6 +3,7 @@
 Imports nothing of the package, and may be imported by all of it.
 """
 
+import difflib
 import operator
 
 
@@ -42,3 +43,19 @@ def positive_integer(name, value):
             f"Received: {name.strip('`')}={value!r}"
         )
     return as_integer(value)
+
+
+def nearest(names, known):
+    """What misspelt names may mean, to go on a sentence with; or nothing.
+
+    Args:
+        names: a name, or several.
+        known: those there are.
+    """
+    names = [names] if isinstance(names, str) else names
+    found = [
+        near
+        for name in names
+        for near in difflib.get_close_matches(name, known, n=1)
+    ]
+    return f" (nearest: {', '.join(found)})" if found else ""

@@ -1,4 +1,4 @@
-"""kanets.checks: what is an integer, and a positive one."""
+"""kanets.checks: integers, positive ones, and misspelt names."""
 
 import numpy as np
 import pytest
@@ -61,3 +61,10 @@ def test_a_bool_is_no_number_of_anything(call, name):
     message = f"^{name} must be a positive integer. Received: {name}=True$"
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_nearest_is_shown_or_nothing():
+    assert checks.nearest("kao_vk", ["dense", "kao_kv"]) == " (nearest: kao_kv)"
+    assert checks.nearest("zzz", ["dense", "kao_kv"]) == ""
+    several = checks.nearest({"alpah": 1, "zzz": 2}, ["alpha", "dense"])
+    assert several == " (nearest: alpha)"

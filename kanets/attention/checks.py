@@ -1,6 +1,5 @@
 """What arguments of attention must be: one place for each rule."""
 
-import difflib
 from numbers import Real
 
 from kanets.checks import as_integer
@@ -79,12 +78,6 @@ def check_position(position, size):
             f"position must be (row, column) within {tuple(size)}. "
             f"Received: position={tuple(position)}"
         )
-
-
-def nearest(name, known):
-    """What a misspelt name may mean, to go on a sentence with; or nothing."""
-    found = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" (nearest: {found[0]!r})" if found else ""
 
 
 def check_choice(known, **values):

@@ -11,13 +11,13 @@ import inspect
 
 import keras
 
-from kanets.attention.checks import nearest
 from kanets.attention.dense import DenseAttention
 from kanets.attention.kronecker import KroneckerAttention
 from kanets.attention.local_sparse import (
     LocalSparseAttention2D,
     NonLocalAttention2D,
 )
+from kanets.checks import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,5 +168,5 @@ def _error(identifier, name=""):
     return ValueError(
         f"attention must be one of {sorted(MECHANISMS)}, a dictionary with "
         "such a name and arguments, or a callable that makes a Keras layer"
-        f"{nearest(name, MECHANISMS)}. Received: attention={identifier!r}"
+        f"{nearest(str(name), MECHANISMS)}. Received: attention={identifier!r}"
     )

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from kanets import tasks
-from kanets.recipes.rules import nearest
+from kanets.checks import nearest
 
 
 def from_dict(fields):

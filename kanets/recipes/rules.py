@@ -1,9 +1,9 @@
 """What the values of a recipe must be; the first that is not is named."""
 
-import difflib
 import inspect
 
 from kanets import attention, zoo
+from kanets.checks import nearest
 from kanets.nets import registry
 from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
 
@@ -171,16 +171,6 @@ def _fields(name, section, known):
     unknown = {k: v for k, v in section.items() if k not in known}
     rule = f"a section with fields among {sorted(known)}"
     return [(name, unknown, not unknown, rule + nearest(unknown, known))]
-
-
-def nearest(unknown, known):
-    """What misspelt names may mean, to end a sentence with; or nothing."""
-    found = [
-        near
-        for name in unknown
-        for near in difflib.get_close_matches(name, known, n=1)
-    ]
-    return f" (nearest: {', '.join(found)})" if found else ""
 
 
 def _run(recipe):

@@ -14,7 +14,6 @@ from kanets.attention.checks import (
     check_at_least,
     check_choice,
     check_positive,
-    nearest,
 )
 from ylg.layers import ConditionalBatchNormalization
 
@@ -48,8 +47,3 @@ def test_the_first_that_is_wrong_is_named():
         check_at_least(0, seed=-1)
     with pytest.raises(ValueError, match='mode must be "kv" or "qkv".*=\\[1]'):
         check_choice({"kv": 1, "qkv": 2}, mode=[1])
-
-
-def test_the_nearest_is_shown_or_nothing():
-    assert nearest("kao_vk", ["dense", "kao_kv"]) == " (nearest: 'kao_kv')"
-    assert nearest("zzz", ["dense", "kao_kv"]) == ""

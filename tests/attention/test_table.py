@@ -118,8 +118,8 @@ def test_recipes_of_all_kinds(section, fields, tmp_path):
     found = arguments(getattr(recipe, section))["attention"]
     assert found == {**written, "scale": None}
     for wrong, hint in (
-        ("kao_vk", "nearest: 'kao_kv'"),
-        ({**HEADS, "num_head": 4}, "nearest: 'num_heads'"),
+        ("kao_vk", "nearest: kao_kv"),
+        ({**HEADS, "num_head": 4}, "nearest: num_heads"),
         ({"name": "kao_kv", "num_heads": 0}, "num_heads=0"),
     ):
         fields[section]["attention"] = wrong
@@ -234,13 +234,13 @@ def test_a_backbone_of_another_attention_is_named():
 @pytest.mark.parametrize(
     ("identifier", "text"),
     [
-        ("kao_vk", r"one of \['dense'.*nearest: 'kao_kv'.*attention='kao_vk'"),
-        ({"name": "densse"}, "nearest: 'dense'"),
+        ("kao_vk", r"one of \['dense'.*nearest: kao_kv.*attention='kao_vk'"),
+        ({"name": "densse"}, "nearest: dense"),
         ({"num_heads": 2}, r"Received: attention=\{'num_heads': 2\}"),
         ({"name": ["dense"]}, "Received: attention="),
         (
             {"name": "dense", "pool": 2},
-            r"arguments of attention 'dense' are .*nearest: 'pool_size'",
+            r"arguments of attention 'dense' are .*nearest: pool_size",
         ),
         ({"name": "dense", "num_heads": True}, "num_heads=True"),
         (7, "callable that makes a Keras layer. Received: attention=7"),
