@@ -56,7 +56,8 @@ def test_a_row_that_sees_nothing_has_a_finite_gradient():
 def test_the_least_score_is_of_float32():
     assert np.isfinite(np.float32(HIDDEN))
     weights = masked_softmax(
-        keras.ops.convert_to_tensor([[1e30, -1e38]]), [[False, True]]
+        keras.ops.convert_to_tensor([[1e30, -1e38]]),
+        np.array([[False, True]]),
     )
     np.testing.assert_array_equal(to_numpy(weights), [[0, 1]])
 
