@@ -11,8 +11,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # What depends on no backend, and is tested once.
-NUMPY := tests/attention/test_patterns.py \
-	tests/attention/test_superconcentrator.py \
+NUMPY := tests/attention/test_checks.py tests/attention/test_patterns.py \
+	tests/attention/test_superconcentrator.py tests/attention/test_table.py \
 	tests/ylg/test_information_flow.py tests/ylg/test_sampling.py \
 	tests/ylg/test_visualize.py
 
