@@ -65,9 +65,9 @@ def test_a_model_with_kernels_is_exported_elsewhere(saved, tmp_path):
     model.export(tmp_path / "bundle", verbose=False)
     with np.load(saved / "pallas.npz") as arrays:
         x, expected = arrays["input0"], arrays["output"]
-    served = tf.saved_model.load(str(tmp_path / "bundle")).serve(x)
+    bundle = tf.saved_model.load(str(tmp_path / "bundle"))
     scale = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(served, expected, atol=1e-5 * scale)
+    np.testing.assert_allclose(bundle.serve(x), expected, atol=1e-5 * scale)
     model.save(tmp_path / "again.keras")
     with zipfile.ZipFile(tmp_path / "again.keras") as archive:
         assert b"implementation" not in archive.read("config.json")

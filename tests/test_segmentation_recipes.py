@@ -185,7 +185,7 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
         ),
         (
             {"segmenter": {"name": "x", "classifier_activation": "none"}},
-            "takes probabilities",
+            "gives probabilities",
         ),
         (
             {"segmenter": {"name": "KANetSegmenter", "output_strides": 8}},
