@@ -25,6 +25,11 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	$(filter-out $(NUMPY), \
 	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
 
+# Of these, what is hardly another on JAX is left to test-all there.
+ALIKE := --ignore=tests/zoo/test_entries.py \
+	--ignore=tests/nets/test_kanet_segmenter.py \
+	--ignore=tests/nets/test_mobilenets.py
+
 # The ends of what setup.py allows; the default Python is what `test` is for.
 LOWEST_KERAS := 3.12.0
 PYTHONS := python3.11 python3.13
@@ -59,11 +64,11 @@ demo: $(VENV)/demo.stamp
 define tests
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(WORKERS) $(1)
 	$(JAX_CACHE) KERAS_BACKEND=jax \
-		$(BIN)/python -m pytest $(WORKERS) $(1) $(NEUTRAL)
+		$(BIN)/python -m pytest $(WORKERS) $(1) $(2) $(NEUTRAL)
 endef
 
 test: lint
-	$(call tests,)
+	$(call tests,,$(ALIKE))
 	@echo "SKIPPED, left to make test-all: the thorough tests, the lowest Keras"
 
 test-all: lint

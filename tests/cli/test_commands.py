@@ -97,6 +97,7 @@ def test_predict_files_and_folders(run, photos, capsys):
     assert sum(found[4]["scores"]) == pytest.approx(1)
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_version_10_comes_after_version_9(run, photos, capsys, tmp_path):
     call(capsys, "export", run, "--to", tmp_path / "s", "--version", 9)
@@ -367,6 +368,7 @@ def test_predict_labels_what_is_good(run, photos, tmp_path, capsys):
     assert count == "kanets: 1 of 4 pictures left out"
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_the_demo(tmp_path, capsys):
     code, out, err = call(capsys, "demo", "--to", tmp_path, "--epochs", 1)

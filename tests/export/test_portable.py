@@ -242,6 +242,7 @@ def test_what_represents_a_model(model, tmp_path):
         sample(generator, files, 3)
 
 
+@pytest.mark.thorough
 def test_open_batch_and_size(tmp_path):
     net = classifier((None, None))
     for name, (export, _) in EXPORTS.items():

@@ -721,6 +721,7 @@ def test_load_takes_the_highest_version_or_says_why_not(tmp_path, folder):
         load_savedmodel(foreign)
 
 
+@pytest.mark.thorough
 def test_jax_backend_is_refused_and_tensorflow_is_not_imported(tmp_path):
     pytest.importorskip("jax")
     code = f"""

@@ -55,6 +55,7 @@ def test_a_global_format_builds_no_other_net(name, global_format):
     )
 
 
+@pytest.mark.thorough
 def test_nor_another_augmentation(global_format):
     images, labels = 255 * np.abs(random(4, 9, 11, 3)), np.arange(4) % 3
     results = []

@@ -440,6 +440,7 @@ def two_heads():
     return KroneckerAttention(mode="kv", num_heads=2, scale="rsqrt")
 
 
+@pytest.mark.thorough
 def test_a_callable_makes_the_attention(tmp_path):
     model = make_tiny(attention=two_heads)
     layers = [

@@ -115,6 +115,7 @@ def test_names():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("output_stride", "rates"), [(16, (6, 12, 18)), (8, (12, 24, 36))]
 )
@@ -173,6 +174,7 @@ def test_attention_and_decoder_in_numpy(tiny):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("training", [False, True])
 def test_it_starts_without_attention(training):
     model = KANetSegmenter((33, 41, 3), 0.25, classes=5)
@@ -184,6 +186,7 @@ def test_it_starts_without_attention(training):
     np.testing.assert_array_equal(to_numpy(before), to_numpy(after))
 
 
+@pytest.mark.thorough
 def test_probabilities_and_logits(tiny):
     x = pixels(2, 33, 41, 3)
     logits = run(tiny, x)
@@ -207,6 +210,7 @@ def test_open_and_known_sizes(tiny):
     np.testing.assert_allclose(found, run(tiny, x), atol=1e-4)
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_a_graph_of_open_sizes(tiny):
     import tensorflow as tf
@@ -225,6 +229,7 @@ def test_compiled(tiny):
     np.testing.assert_allclose(to_numpy(found), run(tiny, x), atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_weights_do_not_depend_on_the_output_stride(tiny):
     fine = make_tiny(output_stride=8)
     assert [(v.path, v.shape) for v in fine.weights] == [
@@ -306,6 +311,7 @@ def test_arguments(tiny):
     assert channels == [88, 88, 88, 16]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("bfloat16", 0.2), ("float16", 0.06)]
 )

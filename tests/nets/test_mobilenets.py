@@ -107,6 +107,7 @@ def test_maps_are_as_large_as_a_kanets(net, strides):
         assert ours.get_layer(name).strides == (stride, stride)
 
 
+@pytest.mark.thorough
 def test_other_strides_keep_the_convolutions():
     # A stride of 1 computes everywhere what a stride of 2 keeps in part.
     far = MobileNetV2((32, 32, 3), 0.35, 5)

@@ -89,6 +89,7 @@ def test_fit(num_classes, attention, steps):
         assert not np.array_equal(old, new), variable.path
 
 
+@pytest.mark.thorough
 def test_a_step_by_hand():
     """Losses and the discriminator's update, from the formulas."""
     gan = make()
@@ -202,6 +203,7 @@ def test_a_saved_model_goes_on(tmp_path):
         np.testing.assert_allclose(values, expected[name], rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_how_it_runs_is_saved_as_given():
     gan, copy = make(attention=None), make(attention=None)
     for given in (
@@ -285,6 +287,7 @@ class Untrained(ylg.SAGAN):
         self.num_classes = 3
 
 
+@pytest.mark.thorough
 @checked_once
 def test_no_batch_is_lost_by_looking():
     gan = make(attention=None)
@@ -431,6 +434,7 @@ def test_callbacks(tmp_path):
         )
 
 
+@pytest.mark.thorough
 def test_a_diverged_generator_is_reported_and_stops_nothing():
     gan = make()
     kernel = gan.averaged_generator.get_layer("conv").layer.kernel

@@ -114,6 +114,7 @@ def test_another_dtype_policy(folder, model):
     assert {x.compute_dtype for x in kept.layers[1:]} == {"float32"}
 
 
+@pytest.mark.thorough
 def test_a_dtype_policy_of_a_changed_model(entry, model, tmp_path):
     changes = {"dropout_rate": 0.5, "num_classes": 5}
     mixed = kanets.create_model("kanet_x", dtype="mixed_float16", **changes)
@@ -175,6 +176,7 @@ def test_an_entry_by_name(entry, model):
     np.testing.assert_allclose(predict(created), predict(model), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_overrides_keep_the_weights(entry, model):
     created = kanets.create_model(
         "kanet_x", dropout_rate=0.5, classifier_activation=None
@@ -209,6 +211,7 @@ def test_overrides_may_leave_the_head_out(entry, model):
     np.testing.assert_allclose(predict(body), predict(reference), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_overrides_that_the_weights_do_not_fit(entry):
     with pytest.raises(
         ValueError,
