@@ -26,6 +26,9 @@ sum over the grid; W, maps of channels; Z, the last one, zero at the start.
     means_mlp          x + S(Z relu6(W t))
     means_conv         x + S(Z relu6(u + conv5 u)), u = W t, along each axis
     cross_mlp          x + Z relu6(W x + S(W t))
+
+Where a name ends in "_expanded", x are the 6 C channels of the expansion,
+before the depthwise convolution, and the maps narrower.
 """
 
 import keras
@@ -37,6 +40,7 @@ HEADS, HEAD_DIM = 4, 16
 HIDDEN = 128  # of two maps; of three, 85: 3 · 85 C = 255 C
 HIDDEN_OF_THREE = 85
 HIDDEN_EXPANDED = 21  # of two maps of 6 C channels: 12 · 21 C = 252 C
+HEADS_EXPANDED, HEAD_DIM_EXPANDED = 2, 5  # four maps: 24 · 10 C = 240 C
 
 
 def inserter(form):
@@ -108,9 +112,13 @@ def apply(layer, tokens):
     return ops.reshape(result, (-1, length, result.shape[-1]))
 
 
-def mlp(x, new):
-    hidden = ops.relu6(new.conv(HIDDEN, "hidden")(x))
+def mlp(x, new, hidden=HIDDEN):
+    hidden = ops.relu6(new.conv(hidden, "hidden")(x))
     return x + new.conv(x.shape[-1], "last", zero=True)(hidden)
+
+
+def mlp_expanded(x, new):
+    return mlp(x, new, HIDDEN_EXPANDED)
 
 
 def mlp_dw(x, new):
@@ -187,11 +195,15 @@ class RelativePositionBias(layers.Layer):
         return logits * HEAD_DIM**-0.5 + bias
 
 
-def kao_norm(x, new):
+def kao_norm(x, new, num_heads=HEADS, head_dim=HEAD_DIM):
     norm = layers.BatchNormalization(momentum=0.9, name=new.name("norm"))
-    attended = _attended(norm(means(x)), new)
+    attended = _attended(norm(means(x)), new, num_heads, head_dim)
     last = new.dense(x.shape[-1], "last", zero=True)
     return x + spread(apply(last, attended), x)
+
+
+def kao_norm_expanded(x, new):
+    return kao_norm(x, new, HEADS_EXPANDED, HEAD_DIM_EXPANDED)
 
 
 def kao_relu6(x, new):
@@ -200,9 +212,9 @@ def kao_relu6(x, new):
     return x + spread(apply(last, attended), x)
 
 
-def _attended(tokens, new):
-    maps = _projected(tokens, new, HEADS * HEAD_DIM)
-    return kanets_ops.attention(*maps, HEADS, "rsqrt")[0]
+def _attended(tokens, new, num_heads=HEADS, head_dim=HEAD_DIM):
+    maps = _projected(tokens, new, num_heads * head_dim)
+    return kanets_ops.attention(*maps, num_heads, "rsqrt")[0]
 
 
 def _projected(tokens, new, width):
@@ -265,12 +277,14 @@ def cross_mlp(x, new):
 FORMS = {  # name: (function, place)
     "none": (None, None),
     "mlp": (mlp, "stride 1"),
+    "mlp_expanded": (mlp_expanded, "expanded"),
     "mlp_dw": (mlp_dw, "stride 1"),
     "se": (se, "stride 1"),
     "kao_qkv": (kao_qkv, "stride 1"),
     "kao_kv": (kao_kv, "stride 1"),
     "kao_axis": (kao_axis, "stride 1"),
     "kao_norm": (kao_norm, "stride 1"),
+    "kao_norm_expanded": (kao_norm_expanded, "expanded"),
     "kao_relu6": (kao_relu6, "stride 1"),
     "kao_mlp": (kao_mlp, "stride 1"),
     "kao_gate": (kao_gate, "stride 1"),
