@@ -29,7 +29,7 @@ from tables import write
 
 from kanets import evaluation, recipes
 from kanets.nets import multiply_adds
-from kanets.recipes.files import arguments
+from kanets.train.recipes.files import arguments
 
 HERE = Path(__file__).parent
 STRIDES = [2, 1, 2, 2, 1]

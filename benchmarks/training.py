@@ -141,7 +141,7 @@ def fit(net, strides, fused=True):
 def pipeline(in_memory):
     """Makes as many pictures as a call of `fit()` takes."""
     from kanets import data
-    from kanets.augment import Augmentation
+    from kanets.train.augment import Augmentation
 
     data.folders.MEMORY_BUDGET = 2**30 if in_memory else 0
     folder = tempfile.TemporaryDirectory()

@@ -113,7 +113,7 @@ def build(form, seed, weights, side=SIDE, size=32):
 def optimizer(net, steps):
     import keras
 
-    from kanets.optimizers import LayerwiseAdamW
+    from kanets.train.optimizers import LayerwiseAdamW
 
     new = ("new_", "fc")
     body = {

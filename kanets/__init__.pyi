@@ -2,18 +2,14 @@
 
 from . import (
     attention,
-    augment,
-    checkpoints,
     data,
     evaluation,
     export,
     files,
     layers,
-    losses,
     nets,
     ops,
-    optimizers,
-    recipes,
+    train,
     visualize,
     zoo,
 )
@@ -25,6 +21,7 @@ from .export import (
     load_savedmodel,
 )
 from .nets import KANet, KANetSegmenter
+from .train import augment, checkpoints, losses, optimizers, recipes
 from .zoo import (
     create_model,
     feature_model,
@@ -61,6 +58,7 @@ __all__ = [
     "optimizers",
     "recipes",
     "save_model",
+    "train",
     "visualize",
     "zoo",
 ]

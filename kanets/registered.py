@@ -11,6 +11,6 @@ import kanets.attention.kronecker
 import kanets.layers.batch_normalization
 import kanets.layers.inverted_residual
 import kanets.layers.resize_like
-import kanets.losses
-import kanets.optimizers.layerwise
+import kanets.train.losses
+import kanets.train.optimizers
 import ylg.registered

@@ -6,7 +6,11 @@ import pytest
 from PIL import Image
 
 from kanets import data
-from kanets.augment import Augmentation, SegmentationAugmentation, _resized
+from kanets.train.augment import (
+    Augmentation,
+    SegmentationAugmentation,
+    _resized,
+)
 from tests.backends import BACKEND, to_numpy
 
 PICTURES = np.random.default_rng(0).uniform(0, 255, (6, 9, 11, 3))

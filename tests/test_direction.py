@@ -14,7 +14,10 @@ ROOMS = (
     ("kanets.attention",),
     ("ylg",),
     ("kanets.layers", "kanets.ops"),
-    ("kanets.data", "kanets.augment", "kanets.losses", "kanets.optimizers"),
+    (
+        *("kanets.data", "kanets.train.augment", "kanets.train.losses"),
+        "kanets.train.optimizers",
+    ),
     ("kanets.nets",),
     ("kanets",),
     ("kanets.cli", "kanets.gan_commands", "kanets.__main__"),

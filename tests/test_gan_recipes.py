@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kanets import checkpoints, cli, data, recipes, zoo
-from kanets.augment import Mirror
 from kanets.data import Batches, Steps
 from kanets.data.batches import ArrayPictures
+from kanets.train.augment import Mirror
 from tests.photos import write_photos
 
 

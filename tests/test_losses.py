@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from kanets.data.batches import ArrayPictures, Batches
-from kanets.losses import SegmentationCrossentropy, median_frequency_weights
+from kanets.train.losses import (
+    SegmentationCrossentropy,
+    median_frequency_weights,
+)
 from tests.backends import compiled, gradient, to_numpy
 
 CLASSES = 5

@@ -25,6 +25,14 @@ PACKAGES = [
     )
 ]
 FORMER = {
+    "kanets.augment": "kanets.train.augment",
+    "kanets.checkpoints": "kanets.train.checkpoints",
+    "kanets.losses": "kanets.train.losses",
+    "kanets.optimizers": "kanets.train.optimizers",
+    "kanets.optimizers.layerwise": "kanets.train.optimizers",
+    "kanets.recipes": "kanets.train.recipes",
+    "kanets.recipes.fields": "kanets.train.recipes.fields",
+    "kanets.recipes.finetune": "kanets.train.recipes.finetune",
     "ylg.layers.pattern_attention_2d": "kanets.attention.local_sparse",
     "ylg.layers.spectral_normalization": (
         "kanets.attention.spectral_normalization"

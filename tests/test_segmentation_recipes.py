@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kanets import cli, data, nets, recipes, zoo
-from kanets.losses import median_frequency_weights
+from kanets.train.losses import median_frequency_weights
 from tests.photos import write_streets
 
 SIZE = (12, 16)

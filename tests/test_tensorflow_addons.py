@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kanets.optimizers import Lookahead
+from kanets.train.optimizers import Lookahead
 
 # Keras 3.15 reads its own variables in a way that NumPy 2.4 deprecates.
 pytestmark = pytest.mark.filterwarnings(

@@ -23,7 +23,7 @@ import keras
 
 import kanets
 from kanets import evaluation, recipes, tasks, visualize, zoo
-from kanets.recipes.files import arguments
+from kanets.train.recipes.files import arguments
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"

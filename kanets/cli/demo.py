@@ -21,7 +21,8 @@ def demo(
 ):
     """Train, evaluate and export on the embedded pictures."""
     import kanets
-    from kanets import data, evaluation, recipes
+    from kanets import data, evaluation
+    from kanets.train import recipes
 
     to = Path(to)
     sample = data.unpack_sample(to / "data")

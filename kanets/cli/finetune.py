@@ -64,7 +64,7 @@ def finetune(
     on_error: OnError = "stop",
 ):
     """Train a pretrained model further, on pictures of your own."""
-    from kanets import recipes
+    from kanets.train import recipes
 
     recipe = recipes.finetune_recipe(
         model,

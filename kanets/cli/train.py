@@ -27,7 +27,7 @@ def train(
     jit_compile: JitCompile = None,
 ):
     """Train by a recipe; again on the same folder, resume."""
-    from kanets import recipes
+    from kanets.train import recipes
 
     changes = {
         "epochs": epochs,
@@ -46,7 +46,8 @@ def train(
 
 def trained(recipe, folder):
     """Runs a recipe in a folder; what it gave, as a report."""
-    from kanets import recipes, tasks
+    from kanets import tasks
+    from kanets.train import recipes
 
     result = recipes.train(recipe, folder)
     text = tasks.of_recipe(recipe).run_summary(result)

@@ -22,8 +22,8 @@ model = kanets.create_model(
     contract = "take image_bytes or images and return probabilities"
     outputs = ("probabilities",)
 
-    recipe = lazy("kanets.recipes.fields:Recipe")
-    train = lazy("kanets.recipes.classifier:train_classifier")
+    recipe = lazy("kanets.train.recipes.fields:Recipe")
+    train = lazy("kanets.train.recipes.classifier:train_classifier")
     evaluate = lazy("kanets.evaluation.classification:evaluate")
     iter_predict = lazy("kanets.evaluation.classification:iter_predict")
     add_endpoints = lazy("kanets.export.classifier:add_endpoints")

@@ -29,8 +29,8 @@ pictures = ylg.gan.draw(generator, z)  # (10, H, W, 3) in [-1, 1]
     outputs = ("images",)
     sized_by = "images"
 
-    recipe = lazy("kanets.recipes.fields:GANRecipe")
-    train = lazy("kanets.recipes.gan:train_gan")
+    recipe = lazy("kanets.train.recipes.fields:GANRecipe")
+    train = lazy("kanets.train.recipes.gan:train_gan")
     evaluate = lazy("kanets.evaluation.generation:evaluate")
     add_endpoints = lazy("kanets.export.generator:add_endpoints")
     make_graph = lazy("kanets.export.generator:make_graph")

@@ -25,8 +25,8 @@ tuned = kanets.create_model("{name}", num_classes=2)
     outputs = ("probabilities", "label_map")
     sized_by = "label_map"
 
-    recipe = lazy("kanets.recipes.fields:SegmentationRecipe")
-    train = lazy("kanets.recipes.segmenter:train_segmenter")
+    recipe = lazy("kanets.train.recipes.fields:SegmentationRecipe")
+    train = lazy("kanets.train.recipes.segmenter:train_segmenter")
     evaluate = lazy("kanets.evaluation.segmentation:evaluate")
     iter_predict = lazy("kanets.evaluation.segmentation:iter_predict")
     add_endpoints = lazy("kanets.export.segmenter:add_endpoints")

@@ -10,7 +10,7 @@ import pytest
 import kanets
 import ylg
 from kanets import attention, layers, recipes, visualize
-from kanets.recipes.files import arguments
+from kanets.train.recipes.files import arguments
 from tests.backends import to_numpy
 from tests.layer_checks import fill_weights, random
 

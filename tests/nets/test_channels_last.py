@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from kanets.augment import Augmentation
 from kanets.nets import KANet, KANetSegmenter, MobileNetV2, MobileNetV3Small
+from kanets.train.augment import Augmentation
 from tests.backends import BACKEND, to_numpy
 from tests.layer_checks import fill_weights, random
 from ylg.gan import discriminator, generator

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kanets import KANet
-from kanets.optimizers import (
+from kanets.train.optimizers import (
     LayerwiseAdamW,
     LayerwiseSGD,
     layer_decay_factors,

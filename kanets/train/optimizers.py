@@ -1,4 +1,6 @@
-"""Layer-wise learning rates: lower layers of a pretrained net move less.
+"""Optimizers that Keras does not have.
+
+Layer-wise learning rates: lower layers of a pretrained net move less.
 
 Keras has one learning rate per optimizer. Here each variable has a factor of
 it, by its path, in a dict that is saved with the optimizer.
@@ -10,6 +12,15 @@ first step (`benchmarks/NOTES.md`).
 """
 
 import keras
+
+from ylg.gan.lookahead import Lookahead
+
+__all__ = [
+    "LayerwiseAdamW",
+    "LayerwiseSGD",
+    "Lookahead",
+    "layer_decay_factors",
+]
 
 
 class _Layerwise:

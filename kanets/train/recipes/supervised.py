@@ -7,10 +7,11 @@ from pathlib import Path
 
 import keras
 
-from kanets import checkpoints, tasks
+from kanets import tasks
 from kanets.nets import logits_model
-from kanets.optimizers import layer_decay_factors
-from kanets.recipes.folder import (
+from kanets.train import checkpoints
+from kanets.train.optimizers import layer_decay_factors
+from kanets.train.recipes.folder import (
     claim,
     precision,
     printer,
@@ -18,7 +19,7 @@ from kanets.recipes.folder import (
     tensorboard,
     write_result,
 )
-from kanets.recipes.rules import OPTIMIZERS
+from kanets.train.recipes.rules import OPTIMIZERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,15 @@
 import keras
 
 from kanets import data, zoo
-from kanets.augment import SegmentationAugmentation
-from kanets.losses import SegmentationCrossentropy, median_frequency_weights
-from kanets.recipes import supervised
-from kanets.recipes.files import arguments
-from kanets.recipes.pretrained import pretrained
-from kanets.recipes.rules import SEGMENTERS
+from kanets.train.augment import SegmentationAugmentation
+from kanets.train.losses import (
+    SegmentationCrossentropy,
+    median_frequency_weights,
+)
+from kanets.train.recipes import supervised
+from kanets.train.recipes.files import arguments
+from kanets.train.recipes.pretrained import pretrained
+from kanets.train.recipes.rules import SEGMENTERS
 
 
 def train_segmenter(recipe, directory, verbose=1):

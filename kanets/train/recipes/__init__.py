@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kanets import tasks
 from kanets.files import locked
-from kanets.recipes import classifier, gan, segmenter, supervised  # noqa: F401
-from kanets.recipes.fields import (
+from kanets.train.recipes import classifier, gan, segmenter, supervised  # noqa: F401
+from kanets.train.recipes.fields import (
     Augment,
     Data,
     FineTune,
@@ -24,9 +24,9 @@ from kanets.recipes.fields import (
     SegmentationData,
     SegmentationRecipe,
 )
-from kanets.recipes.files import from_dict, read, to_toml
-from kanets.recipes.finetune import finetune_recipe
-from kanets.recipes.rules import NETS
+from kanets.train.recipes.files import from_dict, read, to_toml
+from kanets.train.recipes.finetune import finetune_recipe
+from kanets.train.recipes.rules import NETS
 
 __all__ = [
     "NETS",

@@ -2,7 +2,7 @@
 
 from kanets import tasks, zoo
 from kanets.evaluation.files import check_takes_pictures
-from kanets.recipes.files import from_dict
+from kanets.train.recipes.files import from_dict
 
 
 def finetune_recipe(

@@ -5,12 +5,12 @@ import dataclasses
 import keras
 
 from kanets import data
-from kanets.augment import Augmentation
-from kanets.recipes import supervised
-from kanets.recipes.files import arguments
-from kanets.recipes.folder import load
-from kanets.recipes.pretrained import pretrained
-from kanets.recipes.rules import NETS
+from kanets.train.augment import Augmentation
+from kanets.train.recipes import supervised
+from kanets.train.recipes.files import arguments
+from kanets.train.recipes.folder import load
+from kanets.train.recipes.pretrained import pretrained
+from kanets.train.recipes.rules import NETS
 
 
 def train_classifier(recipe, directory, verbose=1):

@@ -10,8 +10,9 @@ import tomllib
 
 import keras
 
-from kanets import checkpoints, data, files
-from kanets.recipes.files import from_dict, read, to_toml
+from kanets import data, files
+from kanets.train import checkpoints
+from kanets.train.recipes.files import from_dict, read, to_toml
 
 RECIPE = "recipe.toml"
 RESULT = "result.json"

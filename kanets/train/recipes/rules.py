@@ -5,7 +5,7 @@ import inspect
 from kanets import attention, zoo
 from kanets.checks import nearest
 from kanets.nets import registry
-from kanets.optimizers import LayerwiseAdamW, LayerwiseSGD
+from kanets.train.optimizers import LayerwiseAdamW, LayerwiseSGD
 
 # A recipe's own classifiers, which may be added to.
 NETS = registry.builders("classification")
@@ -159,7 +159,7 @@ def _arguments(name, section, nets):
 
 def _check_attention(section, block=False):
     """Raises what `kanets.attention` would, before any picture is read."""
-    from kanets.recipes.files import arguments  # which imports this
+    from kanets.train.recipes.files import arguments  # which imports this
 
     for name, value in arguments(section).items():
         if name in ("attention", "backbone_attention"):

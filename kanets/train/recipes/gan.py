@@ -7,11 +7,12 @@ import keras
 import numpy as np
 
 import ylg
-from kanets import checkpoints, data, zoo
-from kanets.augment import Mirror
+from kanets import data, zoo
 from kanets.evaluation.generation import load_extractor
-from kanets.recipes.files import arguments
-from kanets.recipes.folder import (
+from kanets.train import checkpoints
+from kanets.train.augment import Mirror
+from kanets.train.recipes.files import arguments
+from kanets.train.recipes.folder import (
     claim,
     load,
     precision,

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kanets.recipes import rules
+from kanets.train.recipes import rules
 
 
 @dataclasses.dataclass(frozen=True)
