@@ -17,6 +17,7 @@ except ImportError:  # Windows
     fcntl = None
     import msvcrt
 
+LABELS = "labels.txt"
 LOCK = ".lock"
 TEMPORARY = ".tmp-"
 OLD = ".old"
@@ -100,6 +101,24 @@ def read_text(path):
             "A text file must be in UTF-8: save it again in that encoding. "
             f"Received: {str(path)!r}, where line {line} is not ({error})"
         ) from error
+
+
+def write_labels(folder, labels):
+    """Writes `labels.txt`, a label a line, where there are labels."""
+    if text := "".join(f"{label}\n" for label in labels):
+        (Path(folder) / LABELS).write_text(text, encoding="utf-8")
+
+
+def read_labels(folder):
+    """The labels that `write_labels` wrote, a tuple of strings, or None.
+
+    Raises:
+        ValueError: as `read_text`.
+    """
+    path = Path(folder) / LABELS
+    if not path.exists():
+        return None
+    return tuple(read_text(path).removesuffix("\n").split("\n"))
 
 
 @contextlib.contextmanager

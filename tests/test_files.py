@@ -34,6 +34,19 @@ def test_a_text_is_replaced(tmp_path):
     assert names(tmp_path) == ["a.csv"]
 
 
+def test_labels(tmp_path):
+    files.write_labels(tmp_path, [])
+    assert names(tmp_path) == [] and files.read_labels(tmp_path) is None
+    labels = ("bée", "wasp\u2028nest", "")
+    files.write_labels(tmp_path, labels)
+    assert files.read_labels(tmp_path) == labels
+    (tmp_path / files.LABELS).write_bytes(b"\xef\xbb\xbfant\r\nbee")
+    assert files.read_labels(tmp_path) == ("ant", "bee")
+    (tmp_path / files.LABELS).write_bytes(b"ant\n\xe9")
+    with pytest.raises(ValueError, match="UTF-8.*labels.txt', where line 2"):
+        files.read_labels(tmp_path)
+
+
 def test_a_folder_is_replaced(tmp_path):
     write_folder(tmp_path / "best", "first")
     write_folder(tmp_path / "best", "second")

@@ -2,7 +2,7 @@
 
 from numbers import Real
 
-from kanets.checks import as_integer
+from kanets.checks import as_integer, positive_integer
 
 
 def check_positive(**integers):
@@ -10,20 +10,18 @@ def check_positive(**integers):
 
     A truth value is no integer here: True would be one head.
     """
-    _check_integers(1, "a positive integer", integers)
+    for name, value in integers.items():
+        positive_integer(name, value)
 
 
 def check_at_least(least, **integers):
     """Raises a ValueError for a named value that is no integer >= `least`."""
-    _check_integers(least, f"an integer >= {least}", integers)
-
-
-def _check_integers(least, kind, integers):
     for name, value in integers.items():
         number = as_integer(value)
         if number is None or number < least:
             raise ValueError(
-                f"{name} must be {kind}. Received: {name}={value!r}"
+                f"{name} must be an integer >= {least}. "
+                f"Received: {name}={value!r}"
             )
 
 

@@ -8,9 +8,9 @@ import inspect
 from pathlib import Path
 
 from kanets import tasks, zoo
+from kanets.checks import positive_integer
 from kanets.evaluation.artifacts import Artifact, is_artifact, is_savedmodel
 from kanets.evaluation.files import check_takes_pictures
-from kanets.export.bundle import positive_int
 
 __all__ = ["evaluate", "is_savedmodel", "iter_predict", "predict"]
 
@@ -99,7 +99,7 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None):
         FileNotFoundError: a path that does not exist.
         ImportError: the runtime of an export is not installed.
     """
-    top_k = positive_int("top_k", top_k)
+    top_k = positive_integer("`top_k`", top_k)
     model, task = _open(source)
     if not task.takes_pictures:
         raise ValueError(

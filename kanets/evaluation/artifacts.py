@@ -14,7 +14,7 @@ from PIL import Image
 
 from kanets import tasks
 from kanets.export import find_savedmodel, runtimes
-from kanets.files import read_text
+from kanets.files import read_labels
 
 
 def is_savedmodel(path):
@@ -120,8 +120,4 @@ def _pixel():
 def _labels(path):
     format, found = runtimes.find(path)
     folder = found / "assets.extra" if format == "savedmodel" else found.parent
-    labels = folder / "labels.txt"
-    if not labels.exists():
-        return None
-    text = read_text(labels)
-    return tuple(text.removesuffix("\n").split("\n"))
+    return read_labels(folder)

@@ -6,11 +6,12 @@ batch by batch, go to it and to the Keras model.
 """
 
 from kanets import tasks, zoo
+from kanets.checks import positive_integer
 from kanets.evaluation.comparisons import Latents, Pictures
 from kanets.evaluation.files import is_keras
 from kanets.evaluation.process import Process
 from kanets.export import runtimes
-from kanets.export.bundle import positive_int
+from kanets.files import LABELS
 
 _BATCH = 16  # rows at a time, here and there
 
@@ -79,9 +80,9 @@ def verify(
     Cost: memory for 16 pictures and their scores at a time; they pass
     through a temporary folder, of which nothing is left.
     """
-    count = positive_int("count", count)
-    threads = positive_int("threads", threads)
-    rounds = positive_int("rounds", rounds)
+    count = positive_integer("`count`", count)
+    threads = positive_integer("`threads`", threads)
+    rounds = positive_integer("`rounds`", rounds)
     _, path = runtimes.find(artifact)
     if not is_keras(model):
         model = zoo.load_model(model)
@@ -131,6 +132,4 @@ def _size(path):
         files = [file for file in path.rglob("*") if file.is_file()]
     elif path.suffix == ".xml":
         files.append(path.with_suffix(".bin"))
-    return sum(
-        file.stat().st_size for file in files if file.name != "labels.txt"
-    )
+    return sum(file.stat().st_size for file in files if file.name != LABELS)

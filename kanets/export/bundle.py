@@ -16,6 +16,8 @@ from kanets.data.graph_pictures import decode_pictures, fit_pictures
 from kanets.export.warmup import write_warmup
 from kanets.zoo.saving import check_finite
 
+positive_int = positive_integer  # its name here in earlier versions
+
 
 def check_model(model):
     """Refuses a model that cannot be exported.
@@ -60,7 +62,7 @@ def new_version(directory, version):
     versions = _versions(directory)
     if version is None:
         return directory / str(max(versions, default=0) + 1)
-    version = positive_int("version", version)
+    version = positive_integer("`version`", version)
     if version in versions:
         raise exists(versions[version])
     return directory / str(version)
@@ -113,7 +115,7 @@ def resolve_image_size(model, image_size):
             "`image_size` must be a height and a width where the model's "
             f"input leaves them open. {received}"
         )
-    image_size = tuple(positive_int("image_size", n) for n in image_size)
+    image_size = tuple(positive_integer("`image_size`", n) for n in image_size)
     for side, own_side in zip(image_size, own_size, strict=True):
         if own_side not in (None, side):
             raise ValueError(
@@ -206,15 +208,8 @@ def write(archive, version_folder, class_names, requests):
         archive.write_out(str(partial), verbose=False)
         extra = partial / "assets.extra"
         extra.mkdir()
-        write_labels(extra, class_names)
+        files.write_labels(extra, class_names)
         write_warmup(extra, version_folder.parent.name, requests)
-
-
-def write_labels(folder, class_names):
-    """Writes `labels.txt`, a name a line, where there are names."""
-    labels = "".join(f"{name}\n" for name in class_names)
-    if labels:
-        (folder / "labels.txt").write_text(labels, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -311,11 +306,6 @@ def load_signature(path, output):
         return serve(image_bytes=tf.constant(list(files), tf.string))
 
     return call
-
-
-def positive_int(name, value):
-    """Returns `value` as an int of at least 1; a bool is not one."""
-    return positive_integer(f"`{name}`", value)
 
 
 def _requests(image_size):

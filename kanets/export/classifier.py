@@ -1,6 +1,7 @@
 """What an exported classifier computes: probabilities, and names for them."""
 
 from kanets import compat
+from kanets.checks import positive_integer
 from kanets.export import bundle
 from kanets.export.graph import Graph, open_or_resolved
 
@@ -14,7 +15,7 @@ def add_endpoints(
     archive, model, class_names, image_size=None, top_k=5, from_logits=None
 ):
     """Its part of `kanets.export.export_savedmodel`."""
-    top_k = bundle.positive_int("top_k", top_k)
+    top_k = positive_integer("`top_k`", top_k)
     image_size = bundle.resolve_image_size(model, image_size)
     body = make_body(model, image_size, from_logits)
     class_names = bundle.check_class_names_of(body, model, class_names)

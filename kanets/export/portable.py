@@ -22,7 +22,8 @@ import warnings
 import keras
 import numpy as np
 
-from kanets import compat, tasks
+from kanets import compat, files, tasks
+from kanets.checks import positive_integer
 from kanets.data.arrays import check_floats
 from kanets.export import bundle, runtimes
 from kanets.export.precision import check_precision, in_precision
@@ -80,7 +81,7 @@ def export_litert(
 
     check_precision(precision, LITERT_PRECISIONS)
     if batch_size is not None:
-        batch_size = bundle.positive_int("batch_size", batch_size)
+        batch_size = positive_integer("`batch_size`", batch_size)
     directory, graph = _graph(
         model, directory, class_names, image_size, from_logits
     )
@@ -122,7 +123,7 @@ def export_litert(
     with bundle.whole(directory) as partial:
         partial.mkdir()
         (partial / "model.tflite").write_bytes(converted)
-        bundle.write_labels(partial, graph.class_names)
+        files.write_labels(partial, graph.class_names)
     return directory
 
 
@@ -158,7 +159,7 @@ def export_onnx(
             opset=17,
             output_path=str(partial / "model.onnx"),
         )
-        bundle.write_labels(partial, graph.class_names)
+        files.write_labels(partial, graph.class_names)
     return directory
 
 
@@ -201,7 +202,7 @@ def export_openvino(
             partial / "model.xml",
             compress_to_fp16=precision == "float16",
         )
-        bundle.write_labels(partial, graph.class_names)
+        files.write_labels(partial, graph.class_names)
     return directory
 
 

@@ -6,12 +6,10 @@ import zipfile
 
 import keras
 
-from kanets.files import read_text
+from kanets.files import LABELS, read_labels
 from kanets.zoo.entries import newer
 from kanets.zoo.saving import check_class_names, check_finite
 from kanets.zoo.sources import checked_weights, locate, one_line
-
-LABELS = "labels.txt"
 
 
 def load_model(source):
@@ -56,7 +54,7 @@ def saved_class_names(source):
     Raises:
         ValueError: as in `load_model`, where there is nothing to load.
     """
-    return _labels(locate(source).path)
+    return read_labels(locate(source).path)
 
 
 def read(located):
@@ -90,18 +88,11 @@ def _architecture(folder):
 
 
 def _with_labels(model, path):
-    names = _labels(path)
+    names = read_labels(path)
     if names is not None:
         check_class_names(model, names, path / LABELS)
         model.class_names = names
     return model
-
-
-def _labels(path):
-    if not (path / LABELS).exists():
-        return None
-    text = read_text(path / LABELS)
-    return tuple(text.removesuffix("\n").split("\n"))
 
 
 @contextlib.contextmanager

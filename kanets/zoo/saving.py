@@ -48,11 +48,7 @@ def save_model(model, directory, class_names=None):
             (fresh / "assets").iterdir()
         ):
             (fresh / "assets").rmdir()
-        if class_names:
-            (fresh / "labels.txt").write_text(
-                "".join(f"{label}\n" for label in class_names),
-                encoding="utf-8",
-            )
+        files.write_labels(fresh, class_names)
     return directory
 
 

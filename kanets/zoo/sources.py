@@ -16,10 +16,11 @@ from pathlib import Path
 
 import keras
 
+from kanets.files import LABELS
 from kanets.zoo import entries
 
 WEIGHTS = "model.weights.h5"
-FILES = ("config.json", "metadata.json", WEIGHTS, "labels.txt", "entry.json")
+FILES = ("config.json", "metadata.json", WEIGHTS, LABELS, "entry.json")
 MIRROR = "KANETS_MIRROR"
 
 

@@ -417,7 +417,7 @@ def test_nothing_is_overwritten_or_left_half(
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("kanets.export.bundle.write_labels", fail)
+    monkeypatch.setattr("kanets.files.write_labels", fail)
     with pytest.raises(OSError, match="disk full"):
         export(model, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
