@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = (
     (
         *("kanets.checks", "kanets.compat", "kanets.files"),
-        "kanets.layers.batch_normalization",
+        *("kanets.layers.batch_normalization", "kanets.nets.logits"),
     ),
     ("kanets.attention",),
     ("ylg",),

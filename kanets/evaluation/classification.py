@@ -21,7 +21,7 @@ from kanets.evaluation.files import (
     size_of,
     takes_files,
 )
-from kanets.export.classifier import outputs_logits
+from kanets.nets.logits import outputs_logits
 
 _PART = 32  # pictures that are read and predicted at once
 

@@ -12,7 +12,7 @@ import numpy as np
 from kanets import tasks
 from kanets.data.pictures import fit_picture
 from kanets.evaluation import files as reading
-from kanets.export.classifier import outputs_logits
+from kanets.nets.logits import outputs_logits
 from ylg import gan
 
 _SEED = 0  # of the latents

@@ -1,14 +1,9 @@
 """What an exported classifier computes: probabilities, and names for them."""
 
-from kanets import compat
 from kanets.checks import positive_integer
 from kanets.export import bundle
 from kanets.export.graph import Graph, open_or_resolved
-
-# A softmax undoes a log-softmax, so that counts as logits.
-_LOGITS = ("linear", "log_softmax", "logsoftmax")
-_PROBABILITIES = ("softmax", "sigmoid")
-_TRANSPARENT = ("cast", "dropout", "flatten", "identity", "reshape")
+from kanets.nets.logits import outputs_logits
 
 
 def add_endpoints(
@@ -104,34 +99,3 @@ def make_answer(body, class_names, top_k):
         }
 
     return classify
-
-
-def outputs_logits(model):
-    """Tells from the last activation whether the outputs need a softmax.
-
-    Raises:
-        ValueError: it is none of those whose outputs are known.
-    """
-    outputs = getattr(model, "outputs", None)
-    name = None
-    while outputs:
-        layer = compat.producer(outputs[0])
-        outputs = getattr(layer, "outputs", None)  # a model as a layer
-        if outputs:
-            continue
-        activation = getattr(layer, "activation", layer)
-        name = getattr(activation, "__name__", type(activation).__name__)
-        name = name.lower()
-        is_bare = activation is layer or type(layer).__name__ == "Activation"
-        if is_bare and name in (*_TRANSPARENT, "linear"):
-            outputs = [layer.input]
-            continue
-        if name in _PROBABILITIES:
-            return False
-        if name in _LOGITS:
-            return True
-    raise ValueError(
-        "`from_logits` must be given where the model does not end in a "
-        "softmax, sigmoid or linear activation. Received: from_logits=None, "
-        f"model={model.name!r}, which ends in {name}"
-    )

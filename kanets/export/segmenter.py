@@ -2,8 +2,8 @@
 
 from kanets import tasks
 from kanets.export import bundle
-from kanets.export.classifier import outputs_logits
 from kanets.export.graph import Graph, open_or_resolved
+from kanets.nets.logits import outputs_logits
 
 _PNG_CLASSES = 256  # a grey level for each
 

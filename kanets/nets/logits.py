@@ -8,6 +8,12 @@ logits behind a softmax, on other backends it does not.
 
 import keras
 
+from kanets import compat
+
+# A softmax undoes a log-softmax, so that counts as logits.
+_LOGITS = ("linear", "log_softmax", "logsoftmax")
+_TRANSPARENT = ("cast", "dropout", "flatten", "identity", "reshape")
+
 
 def logits_model(model):
     """The logits of a net, as a model to train.
@@ -21,8 +27,9 @@ def logits_model(model):
         model: a functional `keras.Model` of one output.
 
     Returns:
-        A `keras.Model` of the same inputs and name; `model` itself if its last
-        activation is linear; None if that is neither linear nor a softmax.
+        A `keras.Model` of the same inputs and name; `model` itself if it
+        returns logits; None if it ends neither in these nor in a softmax of
+        the last axis.
 
     Example:
 
@@ -30,15 +37,55 @@ def logits_model(model):
     >>> logits = logits_model(model)
     >>> logits.compile("adam", keras.losses.CategoricalCrossentropy(True))
     """
-    head = model.layers[-1]
-    activation = getattr(head, "activation", None)
-    if activation is keras.activations.linear:
+    layer, name = _last_activation(model)
+    if name in _LOGITS:
         return model
-    if isinstance(head, keras.layers.Softmax) and head.axis == -1:
-        return keras.Model(model.input, head.input, name=model.name)
-    if activation is not keras.activations.softmax:
+    if name != "softmax" or layer is not compat.producer(model.outputs[0]):
         return None
-    linear = type(head).from_config({**head.get_config(), "activation": None})
-    outputs = linear(head.input)
-    linear.set_weights(head.get_weights())
+    if not hasattr(layer, "activation"):  # a softmax and nothing else
+        if layer.axis != -1:
+            return None
+        return keras.Model(model.input, layer.input, name=model.name)
+    config = {**layer.get_config(), "activation": None}
+    linear = type(layer).from_config(config)
+    outputs = linear(layer.input)
+    linear.set_weights(layer.get_weights())
     return keras.Model(model.input, outputs, name=model.name)
+
+
+def outputs_logits(model, probabilities=("softmax", "sigmoid")):
+    """Tells from the last activation whether the outputs need a softmax.
+
+    Args:
+        model: a `keras.Model`.
+        probabilities: the activations after which they need none.
+
+    Raises:
+        ValueError: it is none of those whose outputs are known.
+    """
+    _, name = _last_activation(model)
+    if name in _LOGITS or name in probabilities:
+        return name in _LOGITS
+    raise ValueError(
+        "`from_logits` must be given where the model does not end in a "
+        f"{', '.join(probabilities)} or linear activation. Received: "
+        f"from_logits=None, model={model.name!r}, which ends in {name}"
+    )
+
+
+def _last_activation(model):
+    """The layer or operation with a model's last activation, and its name."""
+    layer = name = None
+    outputs = getattr(model, "outputs", None)
+    while outputs:
+        layer = compat.producer(outputs[0])
+        outputs = getattr(layer, "outputs", None)  # a model as a layer
+        if outputs:
+            continue
+        activation = getattr(layer, "activation", layer)
+        name = getattr(activation, "__name__", type(activation).__name__)
+        name = name.lower()
+        is_bare = activation is layer or type(layer).__name__ == "Activation"
+        if is_bare and name in (*_TRANSPARENT, "linear"):
+            outputs = [layer.input]
+    return layer, name

@@ -488,43 +488,6 @@ def test_half_models_give_float32(tmp_path, dtype, activation):
     np.testing.assert_allclose(probabilities, expected, atol=2e-3)
 
 
-def heads():
-    inputs = keras.Input((5, 4, 3))
-    x = keras.layers.GlobalAveragePooling2D()(inputs)
-    dense = keras.layers.Dense(3)(x)
-    soft = keras.layers.Dense(3, activation="softmax")(x)
-    as_float32 = keras.layers.Activation("linear", dtype="float32")
-    inner = keras.Model(inputs, dense)
-    layers = keras.layers
-    return {
-        "dense": (dense, True),
-        "log softmax": (layers.Dense(3, "log_softmax")(x), True),
-        "dense, cast": (as_float32(dense), True),
-        "softmax, cast": (layers.Activation("linear")(soft), False),
-        "activation layer": (layers.Activation("sigmoid")(dense), False),
-        "softmax layer": (layers.Softmax()(dense), False),
-        "softmax operation": (keras.ops.softmax(dense), False),
-        "softmax, reshaped": (layers.Reshape((3,))(soft), False),
-        "model in a model": (inner(inputs), True),
-        "softmax after a model": (layers.Softmax()(inner(inputs)), False),
-        "relu": (layers.Dense(3, activation="relu")(x), "relu"),
-        "relu layer": (layers.ReLU()(dense), "relu"),
-        "pooling": (x, "globalaveragepooling2d"),
-        "norm": (layers.BatchNormalization()(soft), "batchnormalization"),
-    }, inputs
-
-
-def test_the_last_activation_decides():
-    outputs, inputs = heads()
-    for name, (output, answer) in outputs.items():
-        model = keras.Model(inputs, output)
-        if isinstance(answer, bool):
-            assert classifier.outputs_logits(model) is answer, name
-        else:
-            with pytest.raises(ValueError, match=f"which ends in {answer}$"):
-                classifier.outputs_logits(model)
-
-
 @pytest.mark.thorough
 def test_subclassed_model_needs_two_arguments(tmp_path):
     class Subclassed(keras.Model):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kanets.nets import KANetSegmenter, logits_model
+from kanets.nets.logits import outputs_logits
 from tests.backends import to_numpy
 from tests.layer_checks import random
 
@@ -16,6 +17,7 @@ HEADS = {
         keras.layers.Activation("softmax"),
     ],
     "layer": [keras.layers.Conv2D(3, 1, name="head"), keras.layers.Softmax()],
+    "operation": [keras.layers.Conv2D(3, 1, name="head"), keras.ops.softmax],
 }
 
 
@@ -23,7 +25,9 @@ def make(head):
     inputs = keras.Input((2, 4, 5), name="maps")
     x = keras.layers.BatchNormalization(name="bn")(inputs)
     for layer in head:
-        x = type(layer).from_config(layer.get_config())(x)
+        if isinstance(layer, keras.layers.Layer):
+            layer = type(layer).from_config(layer.get_config())
+        x = layer(x)
     return keras.Model(inputs, x, name="net")
 
 
@@ -84,3 +88,47 @@ def test_of_what_ends_in_no_softmax():
         keras.layers.GlobalAveragePooling2D(),
     ):
         assert logits_model(make([head])) is None
+    # These are probabilities still.
+    for last in (
+        keras.layers.Activation("linear", dtype="float32"),
+        keras.layers.Reshape((8, 3)),
+    ):
+        assert logits_model(make([*HEADS["dense"], last])) is None
+
+
+def heads():
+    inputs = keras.Input((5, 4, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    dense = keras.layers.Dense(3)(x)
+    soft = keras.layers.Dense(3, activation="softmax")(x)
+    as_float32 = keras.layers.Activation("linear", dtype="float32")
+    inner = keras.Model(inputs, dense)
+    layers = keras.layers
+    return {
+        "dense": (dense, True),
+        "log softmax": (layers.Dense(3, "log_softmax")(x), True),
+        "dense, cast": (as_float32(dense), True),
+        "softmax, cast": (layers.Activation("linear")(soft), False),
+        "activation layer": (layers.Activation("sigmoid")(dense), False),
+        "softmax layer": (layers.Softmax()(dense), False),
+        "softmax operation": (keras.ops.softmax(dense), False),
+        "softmax, reshaped": (layers.Reshape((3,))(soft), False),
+        "model in a model": (inner(inputs), True),
+        "softmax after a model": (layers.Softmax()(inner(inputs)), False),
+        "relu": (layers.Dense(3, activation="relu")(x), "relu"),
+        "relu layer": (layers.ReLU()(dense), "relu"),
+        "pooling": (x, "globalaveragepooling2d"),
+        "norm": (layers.BatchNormalization()(soft), "batchnormalization"),
+    }, inputs
+
+
+def test_the_last_activation_decides():
+    outputs, inputs = heads()
+    for name, (output, answer) in outputs.items():
+        model = keras.Model(inputs, output)
+        assert (logits_model(model) is model) is (answer is True), name
+        if isinstance(answer, bool):
+            assert outputs_logits(model) is answer, name
+        else:
+            with pytest.raises(ValueError, match=f"which ends in {answer}$"):
+                outputs_logits(model)

@@ -770,9 +770,9 @@ ERRORS = {
     ),
     "activation": (
         lambda: metrics.classifier_features(tiny_classifier("sigmoid")),
-        "from_logits must be given where the last layer has neither a "
-        "softmax nor a linear activation. Received: model=tiny, whose last "
-        "layer is predictions",
+        "`from_logits` must be given where the model does not end in a "
+        "softmax or linear activation. Received: from_logits=None, "
+        "model='tiny', which ends in sigmoid",
     ),
     "nothing": (
         lambda: metrics.evaluate(iter(()), PICTURES, EXTRACTOR),

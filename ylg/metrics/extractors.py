@@ -143,7 +143,7 @@ def classifier_features(
         A `FeatureExtractor`.
 
     Raises:
-        ValueError: no Dense layer, or a last layer that does not tell.
+        ValueError: no Dense layer, or a last activation that does not tell.
     """
     if layer is None:
         dense = [x for x in model.layers if isinstance(x, keras.layers.Dense)]
@@ -156,7 +156,12 @@ def classifier_features(
     else:
         features = model.get_layer(layer).output
     output = model.outputs[0]
-    if _from_logits(model) if from_logits is None else from_logits:
+    if from_logits is None:
+        # Not at the top: kanets imports ylg.
+        from kanets.nets.logits import outputs_logits
+
+        from_logits = outputs_logits(model, probabilities=("softmax",))
+    if from_logits:
         output = keras.layers.Softmax(dtype="float32")(output)
     return FeatureExtractor(
         keras.Model(model.inputs, [features, output]),
@@ -188,22 +193,6 @@ def _unit(images, value_range):
             f"Received: images in [{images.min()}, {images.max()}]"
         )
     return unit
-
-
-def _from_logits(model):
-    from kanets import compat  # not at the top: kanets imports ylg
-
-    last = compat.producer(model.outputs[0])
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax):
-        return False
-    if activation in (keras.activations.softmax, keras.activations.linear):
-        return activation is keras.activations.linear
-    raise ValueError(
-        "from_logits must be given where the last layer has neither a softmax "
-        f"nor a linear activation. Received: model={model.name}, whose last "
-        f"layer is {last.name}"
-    )
 
 
 def _check_range(pair, name):
