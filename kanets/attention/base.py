@@ -111,6 +111,18 @@ class AttentionLayer(keras.layers.Layer):
     def check_inputs(self, inputs, mask=None):
         """Raises what a call would raise; the inputs may be symbolic."""
 
+    def start_at_zero(self):
+        """Lets the last learned map start at zero, and the output with it.
+
+        To be called before the layer is built. What the layer then learns
+        first is that map: its gradient is not zero.
+
+        Returns:
+            Whether the output starts at zero: False where no learned map
+            comes last, and for a layer that is built.
+        """
+        return False
+
     def attention_maps(self, inputs, position):
         """How much each cell of a picture counts for the output at one cell.
 
@@ -155,6 +167,8 @@ class GridAttention(AttentionLayer):
             are identities.
         use_bias: whether the maps have a bias.
         kernel_initializer, kernel_regularizer: of the maps.
+        output_initializer: of the kernel of the last map, o or, without it,
+            v, in place of `kernel_initializer`; or None.
         scale, implementation: as in `AttentionLayer`.
     """
 
@@ -166,6 +180,7 @@ class GridAttention(AttentionLayer):
         use_bias=False,
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
+        output_initializer=None,
         **kwargs,
     ):
         super().__init__(num_heads, scale, **kwargs)
@@ -182,6 +197,7 @@ class GridAttention(AttentionLayer):
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.output_initializer = keras.initializers.get(output_initializer)
         self.supports_masking = True
         self._maps = {}
 
@@ -193,12 +209,16 @@ class GridAttention(AttentionLayer):
             )
         channels = input_shape[-1]
         check_divides(self.num_heads, channels)
+        last = self._last_map()
         for letter, name in MAP_NAMES.items():
             if letter in self.projections:
+                initializer = self.kernel_initializer
+                if letter == last and self.output_initializer is not None:
+                    initializer = self.output_initializer
                 linear = keras.layers.Dense(
                     channels,
                     use_bias=self.use_bias,
-                    kernel_initializer=fresh(self.kernel_initializer),
+                    kernel_initializer=fresh(initializer),
                     kernel_regularizer=self.kernel_regularizer,
                     dtype=self.dtype_policy,
                     name=name,
@@ -221,6 +241,16 @@ class GridAttention(AttentionLayer):
             **self._maps,
         )
 
+    def start_at_zero(self):
+        if self.built or self._last_map() is None:
+            return False
+        self.output_initializer = keras.initializers.Zeros()
+        return True
+
+    def _last_map(self):
+        """The letter of the map after which all is linear, or None."""
+        return next((m for m in "ov" if m in self.projections), None)
+
     def check_inputs(self, inputs, mask=None):
         grid_axes(inputs)
         check_heads(inputs.shape[-1], inputs.shape[-1], self.num_heads)
@@ -237,6 +267,9 @@ class GridAttention(AttentionLayer):
             ),
             "kernel_regularizer": keras.regularizers.serialize(
                 self.kernel_regularizer
+            ),
+            "output_initializer": keras.initializers.serialize(
+                self.output_initializer
             ),
         }
 

@@ -83,7 +83,8 @@ class DenseAttention(GridAttention):
         pool_size: side of the window (and stride) over which keys and values
             are averaged; 1 is no pooling.
         num_heads, projections, scale, use_bias, kernel_initializer,
-            kernel_regularizer: as in `KroneckerAttention`.
+            kernel_regularizer, output_initializer: as in
+            `KroneckerAttention`.
 
     Call arguments:
         inputs: float tensor (B, *grid, C).

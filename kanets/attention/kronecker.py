@@ -267,6 +267,8 @@ class KroneckerAttention(GridAttention):
             `o` enters once per grid axis, as that map is applied before the
             outer sum, where it is cheap.
         kernel_initializer, kernel_regularizer: of the maps.
+        output_initializer: of the kernel of the last map, o or, without it,
+            v, in place of `kernel_initializer`; or None.
 
     Call arguments:
         inputs: float tensor (B, *grid, C); sizes of the grid may be None.

@@ -35,6 +35,7 @@ class _PatternAttention2D(AttentionLayer):
         spectral_norm=False,
         iterate_at_inference=False,
         kernel_initializer="glorot_uniform",
+        output_initializer=None,
         **kwargs,
     ):
         super().__init__(num_heads, scale, **kwargs)
@@ -44,6 +45,7 @@ class _PatternAttention2D(AttentionLayer):
         self.spectral_norm = spectral_norm
         self.iterate_at_inference = iterate_at_inference
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
 
     def build(self, input_shape):
         if len(input_shape) != 4 or input_shape[-1] is None:
@@ -58,7 +60,7 @@ class _PatternAttention2D(AttentionLayer):
         self.theta = self._map("theta", self.num_heads * self.key_dim)
         self.phi = self._map("phi", self.num_heads * self.key_dim)
         self.g = self._map("g", self.num_heads * self.value_dim)
-        self.out = self._map("out", channels)
+        self.out = self._map("out", channels, self.output_initializer)
         for layer in (self.theta, self.phi, self.g):
             layer.build(input_shape)
         merged = self.num_heads * self.value_dim
@@ -81,6 +83,14 @@ class _PatternAttention2D(AttentionLayer):
         if not return_attention_scores:
             return output
         return output, dense_weights(weights, self.patterns_for(inputs.shape))
+
+    def start_at_zero(self):
+        # With a residual the output is not what the map gives, and a spectral
+        # norm divides zero by zero.
+        if self.built or self.residual or self.spectral_norm:
+            return False
+        self.output_initializer = keras.initializers.Zeros()
+        return True
 
     def check_inputs(self, inputs, mask=None):
         if mask is not None:
@@ -145,6 +155,9 @@ class _PatternAttention2D(AttentionLayer):
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
             ),
+            "output_initializer": keras.initializers.serialize(
+                self.output_initializer
+            ),
         }
 
     def _heads(self, inputs, training, return_weights):
@@ -162,13 +175,15 @@ class _PatternAttention2D(AttentionLayer):
         )
         return found if return_weights else (found, None)
 
-    def _map(self, name, filters):
+    def _map(self, name, filters, initializer=None):
+        if initializer is None:
+            initializer = self.kernel_initializer
         layer = keras.layers.Conv2D(
             filters,
             1,
             data_format="channels_last",
             use_bias=False,
-            kernel_initializer=fresh(self.kernel_initializer),
+            kernel_initializer=fresh(initializer),
             dtype=self.dtype_policy,
             name=name,
         )
@@ -234,6 +249,7 @@ class LocalSparseAttention2D(_PatternAttention2D):
         spectral_norm: whether the four maps are spectrally normalised.
         iterate_at_inference: as in `SpectralNormalization`.
         kernel_initializer: of the four maps.
+        output_initializer: of `out` in its place; or None.
 
     Call arguments:
         query: float tensor (B, H, W, C), H and W known.

@@ -1,4 +1,5 @@
-"""Keras layers: attention over a grid, the modules of a KANet, resizing."""
+"""Keras layers: attention over a grid, the modules of a KANet, resizing,
+and attention as a residual branch."""
 
 import keras  # noqa: F401, before ours: see `kanets.registered`
 
@@ -11,6 +12,7 @@ from kanets.layers.inverted_residual import (
     BaseModule,
     BaseSkipModule,
 )
+from kanets.layers.residual_attention import residual_attention
 from kanets.layers.resize_like import ResizeLike
 
 __all__ = [
@@ -22,4 +24,5 @@ __all__ = [
     "DenseAttention",
     "KroneckerAttention",
     "ResizeLike",
+    "residual_attention",
 ]
