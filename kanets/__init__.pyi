@@ -20,7 +20,7 @@ from .export import (
     export_savedmodel,
     load_savedmodel,
 )
-from .nets import KANet, KANetSegmenter
+from .nets import KANet, KANetSegmenter, insert_attention
 from .train import augment, checkpoints, losses, optimizers, recipes
 from .zoo import (
     create_model,
@@ -48,6 +48,7 @@ __all__ = [
     "export_savedmodel",
     "feature_model",
     "files",
+    "insert_attention",
     "layers",
     "list_models",
     "load_model",

@@ -20,6 +20,22 @@ def all_layers(model):
     return list(model._flatten_layers())
 
 
+def calls(model):
+    """The calls that a functional model of Keras is made of, in order.
+
+    A layer may be called several times, in this model and in others, and what
+    is public of it tells neither which of its calls are this model's nor what
+    comes first.
+
+    Returns:
+        A list of (layer or operation, input tensors, output tensors), from
+        the inputs on: no call stands before those it takes something from.
+    """
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
+    return [(n.operation, n.input_tensors, n.output_tensors) for n in nodes]
+
+
 def producer(tensor):
     """The layer or operation that made a symbolic tensor of Keras.
 

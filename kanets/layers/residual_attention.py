@@ -10,11 +10,19 @@ at the first step (a gate of one number a channel hardly opened when tried).
 import keras
 
 from kanets.attention import table
+from kanets.attention.base import AttentionLayer
+from kanets.attention.checks import check_choice
 from kanets.layers.batch_normalization import BatchNormalization
 
 
 def residual_attention(
-    x, attention, *, momentum=0.9, dtype=None, name="attention"
+    x,
+    attention,
+    *,
+    gate="zero",
+    momentum=0.9,
+    dtype=None,
+    name="attention",
 ):
     """Adds attention to maps, as a branch that starts closed.
 
@@ -38,6 +46,8 @@ def residual_attention(
             `kanets.attention.make`; no layer, as it would be shared between
             the places it is put in. Logits are multiplied by 1/sqrt(D) where
             the dictionary does not say, as in the modules of a KANet.
+        gate: "zero", or None for a branch that starts open, with the
+            mechanism's own initializers.
         momentum: of the moving averages of the normalisation. They begin at
             mean 0 and variance 1, far from those of a trained net, and
             fine-tuning is short: so less than Keras's 0.99.
@@ -51,8 +61,9 @@ def residual_attention(
 
     Raises:
         ValueError: `x` is no (B, H, W, C) of floats with known C; a layer in
-            place of what makes one; what `kanets.attention.make` or the
-            mechanism refuses; a mechanism that changes the shape.
+            place of what makes one; an unknown `gate`; what
+            `kanets.attention.make` or the mechanism refuses; a mechanism that
+            changes the shape.
 
     Cost: the mechanism's, and three passes over x.
 
@@ -64,6 +75,7 @@ def residual_attention(
     ['looks_norm', 'looks', 'looks_add']
     """
     _check_maps(x)
+    check_choice(("zero", None), gate=gate)
     if isinstance(attention, keras.layers.Layer):
         raise ValueError(
             "attention must be a name, a dictionary or a function that makes "
@@ -72,7 +84,7 @@ def residual_attention(
         )
     arguments = {"momentum": momentum, "dtype": dtype}
     layer = table.make(attention, scale="rsqrt", dtype=dtype, name=name)
-    starts_at_zero = getattr(layer, "start_at_zero", lambda: False)()
+    closed = gate is None or _starts_at_zero(layer)
     branch = layer(BatchNormalization(name=f"{name}_norm", **arguments)(x))
     if tuple(branch.shape) != tuple(x.shape):
         raise ValueError(
@@ -80,11 +92,15 @@ def residual_attention(
             f"attention={attention!r}, which makes {tuple(branch.shape)} of "
             f"{tuple(x.shape)}"
         )
-    if not starts_at_zero:
+    if not closed:
         branch = BatchNormalization(
             gamma_initializer="zeros", name=f"{name}_scale", **arguments
         )(branch)
     return keras.layers.Add(dtype=dtype, name=f"{name}_add")([x, branch])
+
+
+def _starts_at_zero(layer):
+    return isinstance(layer, AttentionLayer) and layer.start_at_zero()
 
 
 def _check_maps(x):

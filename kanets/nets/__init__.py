@@ -4,6 +4,7 @@ import sys
 
 from kanets.nets import counting
 from kanets.nets.counting import multiply_adds
+from kanets.nets.insertion import insert_attention
 from kanets.nets.kanet import KANet, feature_maps
 from kanets.nets.kanet_segmenter import KANetSegmenter
 from kanets.nets.logits import logits_model
@@ -23,6 +24,7 @@ __all__ = [
     "MobileNetV2",
     "MobileNetV3Small",
     "feature_maps",
+    "insert_attention",
     "logits_model",
     "multiply_adds",
 ]

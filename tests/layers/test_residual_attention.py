@@ -99,6 +99,11 @@ def test_what_starts_at_zero_is_kept(tmp_path):
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_without_a_gate_the_branch_starts_open():
+    before, after = pair(build("kao_qkv", gate=None), random(*SHAPE))
+    assert np.abs(after - before).max() > 1e-2
+
+
 def test_open_sizes():
     for identifier in ("kao_qkv", "kao_kv", "dense", "dense_pool"):
         model = build(identifier, (None, None, 16))
@@ -123,6 +128,8 @@ def test_errors():
         residual_attention(keras.Input((4, 4, 8), dtype="int32"), "kao_kv")
     with pytest.raises(ValueError, match="shared.*<KroneckerAttention"):
         residual_attention(x, attention.make("kao_kv"))
+    with pytest.raises(ValueError, match="gate.*'zer0'"):
+        residual_attention(x, "kao_kv", gate="zer0")
     with pytest.raises(ValueError, match="nearest: kao_kv"):
         residual_attention(x, "kao_kw")
     with pytest.raises(ValueError, match=r"keep the shape.*\(None, 4, 4, 9\)"):

@@ -1,0 +1,433 @@
+"""Attention in models that are there: equal at first, and it opens."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kanets
+from kanets import compat, insert_attention
+from tests.backends import to_numpy
+from tests.layer_checks import fill_weights, random
+
+SIZE = (12, 10, 3)
+
+
+def conv(filters, name, strides=1, **arguments):
+    return layers.Conv2D(
+        filters, 3, strides, "same", name=name, activation="relu", **arguments
+    )
+
+
+def norm(name):
+    return layers.BatchNormalization(name=name)
+
+
+def plain():
+    """Two strides, a residual, operations of keras.ops, Dropout."""
+    x = inputs = keras.Input(SIZE, name="pictures")
+    x = norm("n1")(conv(8, "c1")(x / 2.0))
+    x = conv(8, "c2", 2)(x)
+    x = layers.Add(name="sum")([x, ops.relu(norm("n2")(conv(8, "c3")(x)))])
+    x = conv(16, "c4", 2)(layers.Dropout(0.3, name="drop")(x))
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    return keras.Model(inputs, layers.Dense(4, name="head")(x), name="plain")
+
+
+def sequential():
+    return keras.Sequential(
+        [keras.Input(SIZE), conv(8, "c1"), norm("n"), conv(8, "c2", 2)]
+    )
+
+
+def with_nested_models():
+    """Models in a model, one of them called twice, one of them sequential."""
+    x = inner_inputs = keras.Input((None, None, 8))
+    x = layers.Add(name="sum")([x, norm("n")(conv(8, "c")(x))])
+    inner = keras.Model(inner_inputs, x, name="inner")
+    tail = keras.Sequential([conv(8, "c"), norm("n")], name="tail")
+    middle_inputs = keras.Input((None, None, 8))
+    middle = keras.Model(
+        middle_inputs, tail(inner(middle_inputs)), name="middle"
+    )
+    inputs = keras.Input(SIZE)
+    x = conv(8, "first")(inputs)
+    return keras.Model(inputs, middle(ops.tanh(middle(x))))
+
+
+def with_shared_layers():
+    inputs = {n: keras.Input(SIZE, name=n) for n in ("left", "right")}
+    shared, after = conv(8, "shared"), conv(8, "after")
+    left, right = shared(inputs["left"]), shared(inputs["right"])
+    both = layers.Concatenate(name="both")([norm("n")(left), after(right)])
+    return keras.Model(inputs, {"maps": both, "left": left})
+
+
+def with_functions():
+    x = inputs = keras.Input(SIZE)
+    x = conv(8, "c")(x)[:, 1:, :, :4]
+    x = layers.Lambda(lambda t: ops.tanh(t) * 2, name="lambda")(x)
+    x = ops.concatenate([x, ops.relu(x)], axis=-1)
+    return keras.Model(inputs, [x, ops.mean(x, axis=(1, 2))])
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Body(keras.Model):
+    """A functional model of a class of its own, as KerasHub's are."""
+
+    def __init__(self, width, **kwargs):
+        inputs = keras.Input(SIZE)
+        x = norm("n")(conv(width, "c")(inputs))
+        super().__init__(inputs, conv(width, "last", 2)(x), **kwargs)
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width, "name": self.name}
+
+
+def with_a_body():
+    inputs = keras.Input(SIZE)
+    return keras.Model(inputs, norm("n")(Body(8, name="body")(inputs)))
+
+
+class Scale(layers.Layer):  # not registered
+    def build(self, shape):
+        self.factor = self.add_weight(shape=(shape[-1],), name="factor")
+
+    def call(self, x):
+        return x * self.factor
+
+
+def with_a_class_of_the_user():
+    x = inputs = keras.Input(SIZE)
+    inner = keras.Sequential([conv(8, "c"), Scale(name="scale")], name="inner")
+    return keras.Model(inputs, Scale(name="scale")(inner(x)))
+
+
+class Tied(layers.Layer):
+    """Has a layer that another place has, too."""
+
+    def __init__(self, other, **kwargs):
+        super().__init__(**kwargs)
+        self.other = other
+
+    def call(self, x):
+        return self.other(x)
+
+    def get_config(self):
+        other = keras.saving.serialize_keras_object(self.other)
+        return {"other": other, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        other = keras.saving.deserialize_keras_object(config.pop("other"))
+        return cls(other, **config)
+
+
+NETS = {
+    "plain": (plain, ["sum", "c[14]"], 3),
+    "strides": (plain, "every stride", 2),
+    "operations": (plain, "relu.*", 1),
+    "sequential": (sequential, ["n", "c2"], 2),
+    "nested": (with_nested_models, "middle/(inner/sum|tail/n)", 2),
+    "around": (with_nested_models, "first", 1),
+    "shared": (with_shared_layers, ["after", "n"], 2),
+    "functions": (with_functions, ["lambda", "c"], 2),
+    "body": (with_a_body, "body/.*", 3),
+    "beside_body": (with_a_body, "n", 1),
+    "user": (with_a_class_of_the_user, ["inner/.*", "scale"], 3),
+}
+NOT_SAVED = ("functions", "user")  # what Keras itself refuses to load
+
+
+def filled(build):
+    keras.utils.clear_session()
+    model = build()
+    fill_weights(model.weights)
+    return model
+
+
+def answers(model, count=2):
+    x = [
+        random(count, *t.shape[1:], seed=i) for i, t in enumerate(model.inputs)
+    ]
+    x = (
+        x[0]
+        if len(x) == 1
+        else {t.name: v for t, v in zip(model.inputs, x, strict=True)}
+    )
+    return [to_numpy(y) for y in keras.tree.flatten(model(x, training=False))]
+
+
+def assert_equal(model, copy):
+    for before, after in zip(answers(model), answers(copy), strict=True):
+        assert np.abs(before).max() > 1e-2
+        np.testing.assert_array_equal(after, before)
+
+
+def inserted(model):
+    return [
+        layer
+        for layer in compat.all_layers(model)
+        if isinstance(layer, layers.Layer) and "_attention" in layer.name
+    ]
+
+
+def mechanisms(model):
+    kinds = kanets.attention.base.AttentionLayer
+    return [m for m in inserted(model) if isinstance(m, kinds)]
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_outputs_are_equal(net, tmp_path):
+    build, at, places = NETS[net]
+    model = filled(build)
+    before = [to_numpy(w) for w in model.weights]
+    copy = insert_attention(model, at)
+    assert len(mechanisms(copy)) == places
+    assert_equal(model, copy)
+    # The original is as it was, and shares nothing with its copy.
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(to_numpy(weight), value)
+    assert not {id(x) for x in compat.all_layers(model)} & {
+        id(x) for x in compat.all_layers(copy)
+    }
+    for weight in copy.trainable_weights:
+        weight.assign(weight + 1.0)
+    assert all(
+        np.array_equal(to_numpy(weight), value)
+        for weight, value in zip(model.weights, before, strict=True)
+    )
+    assert [t.shape for t in copy.outputs] == [t.shape for t in model.outputs]
+    if net not in NOT_SAVED:
+        copy.save(tmp_path / "copy.keras")
+        loaded = keras.saving.load_model(tmp_path / "copy.keras")
+        for found, expected in zip(answers(loaded), answers(copy), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_order_of_weights_does_not_matter():
+    """Equal shapes in another order, and a copy with one weight moved."""
+    model = filled(plain)
+    copy = insert_attention(model, "sum")
+    swapped = copy.get_layer("c2"), copy.get_layer("c3")
+    values = [layer.get_weights() for layer in swapped]
+    assert values[0][0].shape == values[1][0].shape
+    for layer, value in zip(swapped, values[::-1], strict=True):
+        layer.set_weights(value)
+    assert np.abs(answers(copy)[0] - answers(model)[0]).max() > 1e-3
+
+
+def test_what_is_inserted_and_where():
+    model = filled(plain)
+    copy = insert_attention(model, "every stride", {"name": "kao_kv"})
+    assert [m.name for m in mechanisms(copy)] == [
+        "n1_attention",
+        "sum_attention",
+    ]
+    assert [m.mode for m in mechanisms(copy)] == ["kv", "kv"]
+    assert {layer.name for layer in inserted(copy)} == {
+        f"{name}_attention{end}"
+        for name in ("n1", "sum")
+        for end in ("", "_norm", "_add")
+    }
+    again = insert_attention(copy, "sum_attention_add")
+    again = insert_attention(again, "sum")
+    assert "sum_attention_1" in [m.name for m in mechanisms(again)]
+    assert_equal(model, again)
+
+
+def test_every_stride_is_before_an_inverted_residual_widens():
+    x = inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, 2, "same", name="stem")(x)
+    x = layers.Add(name="sum")([x, conv(8, "inside")(x)])
+    x = layers.Conv2D(24, 1, name="expand")(x)
+    x = layers.ZeroPadding2D(name="pad")(x)
+    x = layers.DepthwiseConv2D(3, 2, name="depthwise")(x)
+    x = layers.Conv2D(12, 1, name="project")(x)
+    x = layers.Conv2D(24, 1, name="twice")(x)
+    model = keras.Model(inputs, layers.MaxPooling2D(name="pool")(x))
+    copy = insert_attention(model, "every stride")
+    expected = ["sum_attention", "twice_attention"]
+    assert [m.name for m in mechanisms(copy)] == expected
+
+
+def test_models_within_models_stay_so():
+    model = filled(with_nested_models)
+    copy = insert_attention(model, "middle/inner/sum")
+    middle = copy.get_layer("middle")
+    assert middle.get_layer("inner").get_layer("sum_attention")
+    assert len(compat.calls(copy)) == len(compat.calls(model))
+    body = insert_attention(filled(with_a_body), "n").get_layer("body")
+    assert type(body) is Body  # nothing is inserted there
+
+
+def test_layers_called_twice_stay_shared():
+    copy = insert_attention(filled(with_shared_layers), "after")
+    called = [c[0].name for c in compat.calls(copy)]
+    assert called.count("shared") == 2
+
+
+@pytest.mark.parametrize(
+    "net", ["plain", pytest.param("nested", marks=pytest.mark.thorough)]
+)
+def test_training_opens_the_gate(net):
+    build, at, _ = NETS[net]
+    model = filled(build)
+    frozen = [to_numpy(w) for w in model.weights]
+    copy = insert_attention(model, at, train="attention")
+    paths = [weight.path for weight in copy.trainable_weights]
+    assert paths and all("_attention" in path for path in paths)
+    last = [m.weights[-1] for m in mechanisms(copy)]
+    assert all(np.all(to_numpy(w) == 0) for w in last)
+    x = random(8, *SIZE)
+    y = answers(model, 8)[0]
+    y += random(*y.shape)
+    copy.compile(keras.optimizers.Adam(0.01), "mse")
+    losses = copy.fit(x, y, batch_size=8, epochs=6, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert all(np.abs(to_numpy(w)).max() > 1e-3 for w in last)
+    # The body, its moving averages, too, is as it was.
+    rest = [w for w in copy.weights if "_attention" not in w.path]
+    for weight, value in zip(rest, frozen, strict=True):
+        np.testing.assert_array_equal(to_numpy(weight), value)
+
+
+def test_flags_are_kept():
+    model = filled(with_nested_models)
+    model.get_layer("first").trainable = False
+    model.get_layer("middle").get_layer("tail").trainable = False
+    flags = [layer.trainable for layer in compat.all_layers(model)]
+    copy = insert_attention(model, "middle/inner/sum")
+    assert flags == [layer.trainable for layer in compat.all_layers(model)]
+
+    def trained(net):
+        paths = [w.path for w in net.trainable_weights]
+        return [p for p in paths if "_attention" not in p]
+
+    assert trained(copy) == trained(model)
+    assert len(trained(copy)) < len(copy.trainable_weights)
+    model.trainable = False
+    copy = insert_attention(model, "middle/inner/sum")
+    assert copy.trainable_weights and not trained(copy)
+    assert not insert_attention(model, "first", train="attention").compiled
+
+
+def test_compile_state_is_not_copied():
+    model = filled(plain)
+    model.compile("adam", "mse")
+    assert not insert_attention(model, "sum").compiled
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_policies_are_those_of_the_layer_before(policy):
+    x = inputs = keras.Input(SIZE)
+    x = conv(8, "half", dtype=policy)(x)
+    x = conv(8, "wide", dtype="float32")(ops.relu(x))
+    model = filled(lambda: keras.Model(inputs, x))
+    copy = insert_attention(model, [".*relu.*", "half", "wide"])
+    policies = {m.name: m.dtype_policy.name for m in mechanisms(copy)}
+    assert policies.pop("wide_attention") == "float32"
+    assert len(policies) == 2 and set(policies.values()) == {policy}
+    assert {str(w.dtype) for w in copy.weights} == {"float32"}
+    assert_equal(model, copy)
+
+
+def test_an_open_gate_and_other_mechanisms():
+    model = filled(plain)
+    for attention in ("dense", "ylg", {"name": "kao_kv", "projections": ""}):
+        assert_equal(model, insert_attention(model, "sum", attention))
+    copy = insert_attention(model, "sum", gate=None)
+    assert np.abs(answers(copy)[0] - answers(model)[0]).max() > 1e-3
+
+
+def refused(model, at, match, **arguments):
+    with pytest.raises(ValueError, match=match):
+        insert_attention(model, at, **arguments)
+
+
+def test_places_that_are_refused():
+    model = filled(plain)
+    refused(model, "summ", r"nearest: sum, .*at='summ'")
+    refused(model, ["sum", "block_.*"], r"nearest: .*at='block_")
+    refused(model, "c(", "at must hold names.*at='c\\('")
+    refused(model, [], r"a layer or more.*at=\[\]")
+    refused(model, "pictures", "must match layers")
+    refused(model, "head", r"one tensor.*'head' of \(None, 4\)")
+    refused(with_shared_layers(), "shared", "called once.*'shared' of 2 calls")
+    refused(
+        with_nested_models(), "sum", r"outer/inner \(nearest: middle/inner/sum"
+    )
+    open_size = keras.Model(i := keras.Input((None, None, 3)), conv(4, "c")(i))
+    refused(open_size, "every stride", "known sizes.*open size")
+    refused(
+        keras.Model(i := keras.Input(SIZE), conv(4, "c")(i)),
+        "every stride",
+        "strides.*has none",
+    )
+
+
+def test_models_that_are_refused():
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    refused(Subclassed(), "c", "functional.*class Subclassed")
+    unbuilt = keras.Sequential([conv(4, "c")])
+    refused(unbuilt, "c", "begin it with keras.Input")
+    first = layers.Conv2D(4, 1, data_format="channels_first", name="c")
+    model = keras.Model(i := keras.Input(SIZE), first(i))
+    refused(model, "c", "channels last.*'c' of data_format='channels_first'")
+
+    shared = conv(3, "a")
+    tied = Tied(shared, name="b")
+    model = keras.Model(i := keras.Input(SIZE), tied(shared(i)))
+    refused(model, "b", "two layers share.*kernel.*'a' and 'b'")
+    model = keras.Model(i := keras.Input(SIZE), conv(3, "b")(i))
+    model.beside = layers.Dense(2, name="beside")
+    model.beside.build((None, 2))
+    refused(model, "b", "of its graph.*beside")
+
+    class NoConfig(layers.Layer):
+        def __init__(self, function, **kwargs):
+            super().__init__(**kwargs)
+
+        def call(self, x):
+            return x
+
+    model = keras.Model(i := keras.Input(SIZE), NoConfig(abs, name="own")(i))
+    refused(model, "own", "get_config.*'own' of class NoConfig")
+
+
+def test_arguments_that_are_refused():
+    model = filled(plain)
+    refused(model, "sum", "train.*'body'", train="body")
+    refused(model, "sum", "gate.*'one'", gate="one")
+    refused(model, "sum", "nearest: kao_kv", attention="kao_kw")
+    refused(
+        model,
+        "sum",
+        "After 'sum'.*num_heads.*3",
+        attention={"name": "kao_kv", "num_heads": 3},
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV3Small",
+        pytest.param("EfficientNetV2B0", marks=pytest.mark.thorough),
+        pytest.param("ConvNeXtTiny", marks=pytest.mark.thorough),
+        pytest.param("DenseNet121", marks=pytest.mark.thorough),
+    ],
+)
+def test_keras_applications(name):
+    build = getattr(keras.applications, name)
+    model = filled(lambda: build(weights=None, input_shape=(32, 32, 3)))
+    copy = insert_attention(model, "every stride")
+    assert 3 <= len(mechanisms(copy)) <= 5
+    before, after = (
+        to_numpy(m(128 + random(1, 32, 32, 3))) for m in (model, copy)
+    )
+    np.testing.assert_array_equal(after, before)
+    assert np.ptp(before) > 0
