@@ -20,7 +20,12 @@ from .export import (
     export_savedmodel,
     load_savedmodel,
 )
-from .nets import KANet, KANetSegmenter, insert_attention
+from .nets import (
+    EfficientNetLite,
+    KANet,
+    KANetSegmenter,
+    insert_attention,
+)
 from .train import augment, checkpoints, losses, optimizers, recipes
 from .zoo import (
     create_model,
@@ -33,6 +38,7 @@ from .zoo import (
 __version__: str
 
 __all__ = [
+    "EfficientNetLite",
     "KANet",
     "KANetSegmenter",
     "attention",

@@ -4,6 +4,7 @@ import sys
 
 from kanets.nets import counting
 from kanets.nets.counting import multiply_adds
+from kanets.nets.efficientnet_lite import EfficientNetLite
 from kanets.nets.insertion import insert_attention
 from kanets.nets.kanet import KANet, feature_maps
 from kanets.nets.kanet_segmenter import KANetSegmenter
@@ -19,6 +20,7 @@ CLASSIFIERS = builders("classification")  # those of the table, by name
 
 __all__ = [
     "CLASSIFIERS",
+    "EfficientNetLite",
     "KANet",
     "KANetSegmenter",
     "MobileNetV2",

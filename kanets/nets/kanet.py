@@ -138,14 +138,10 @@ def KANet(  # noqa: N802
     References: Gao, Wang and Ji, "Kronecker Attention Networks", KDD 2020,
     table 1; code: https://github.com/divelab/KANets.
     """
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(
-            'pooling must be None, "avg" or "max". '
-            f"Received: pooling={pooling!r}"
-        )
     check_arguments(input_shape, alpha, strides, output_stride)
+    check_pooling(pooling)
     classes = positive_integer("classes", classes)
-    inputs = _make_input(input_shape, input_tensor)
+    inputs = make_input(input_shape, input_tensor)
     x = inputs
     if include_preprocessing:
         x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
@@ -164,41 +160,17 @@ def KANet(  # noqa: N802
     channels = width(HEAD_CHANNELS, max(alpha, 1.0))
     x = conv_norm_relu6(x, channels, 1, 1, "head")
     if include_top:
-        x = keras.layers.GlobalAveragePooling2D(
-            data_format="channels_last", name="pool"
-        )(x)
-        if dropout_rate:
-            x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
-        x = keras.layers.Dense(
-            classes,
-            activation=classifier_activation,
-            dtype="float32",
-            name="predictions",
-        )(x)
-    elif pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(
-            data_format="channels_last", name="pool"
-        )(x)
-    elif pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(
-            data_format="channels_last", name="pool"
-        )(x)
-
-    if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
-        # A list would warn when the model is called with one tensor.
-        inputs = inputs[0] if len(inputs) == 1 else inputs
-    model = keras.Model(inputs, x, name=name)
-    if weights is not None:
-        model.load_weights(weights)
-    return model
+        x = classifier(x, classes, classifier_activation, dropout_rate)
+    else:
+        x = pooled(x, pooling)
+    return finished(name, inputs, x, input_tensor, weights)
 
 
 def feature_maps(model):
-    """The last feature map of each level of a KANet.
+    """The last feature map of each level of a KANet or an EfficientNetLite.
 
     Args:
-        model: a model made by `KANet`.
+        model: a model made by `KANet`, `KANetSegmenter` or `EfficientNetLite`.
 
     Returns:
         A dict from "level1" ... "level5" to symbolic tensors (B, h, w, c),
@@ -208,16 +180,22 @@ def feature_maps(model):
     Raises:
         ValueError: `model` has no such layers.
     """
-    try:
-        return {
-            level: model.get_layer(name).output
-            for level, name in LEVELS.items()
-        }
-    except ValueError as error:
+    from kanets.nets import efficientnet_lite  # which imports this module
+
+    names = {layer.name for layer in model.layers}
+    if names.issuperset(LEVELS.values()):
+        layers = {n: model.get_layer(name) for n, name in LEVELS.items()}
+        return {level: layer.output for level, layer in layers.items()}
+    readers = efficientnet_lite.readers(names)
+    if readers is None:
         raise ValueError(
-            "feature_maps needs a model made by KANet. "
-            f"Received: model={model.name!r} ({error})"
-        ) from None
+            "feature_maps needs a model made by KANet or EfficientNetLite. "
+            f"Received: model={model.name!r}"
+        )
+    return {
+        level: model.get_layer(reader).input
+        for level, reader in zip(LEVELS, readers, strict=True)
+    }
 
 
 def make_body(
@@ -253,9 +231,10 @@ def make_body(
     return x
 
 
-def _make_input(input_shape, input_tensor):
+def make_input(input_shape, input_tensor, side=224):
+    """The pixels: a new input, square without a shape, or the given tensor."""
     if input_tensor is None:
-        shape = (224, 224, 3) if input_shape is None else input_shape
+        shape = (side, side, 3) if input_shape is None else input_shape
         return keras.Input(shape, name="pixels")
     if not keras.backend.is_keras_tensor(input_tensor):
         raise ValueError(
@@ -263,6 +242,39 @@ def _make_input(input_shape, input_tensor):
             f"layer. Received: input_tensor={type(input_tensor).__name__}"
         )
     return input_tensor
+
+
+def classifier(x, classes, activation, dropout_rate, name="predictions"):
+    """Means of the maps, and probabilities of them in float32."""
+    x = pooled(x, "avg")
+    if dropout_rate:
+        x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
+    return keras.layers.Dense(
+        classes, activation=activation, dtype="float32", name=name
+    )(x)
+
+
+def pooled(x, pooling):
+    """The means or the greatest of the maps, or the maps as they are."""
+    if pooling is None:
+        return x
+    layer = {
+        "avg": keras.layers.GlobalAveragePooling2D,
+        "max": keras.layers.GlobalMaxPooling2D,
+    }[pooling]
+    return layer(data_format="channels_last", name="pool")(x)
+
+
+def finished(name, inputs, outputs, input_tensor, weights):
+    """The model of a graph, with the weights of a file if there is one."""
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(input_tensor)
+        # A list would warn when the model is called with one tensor.
+        inputs = inputs[0] if len(inputs) == 1 else inputs
+    model = keras.Model(inputs, outputs, name=name)
+    if weights is not None:
+        model.load_weights(weights)
+    return model
 
 
 def conv_norm_relu6(x, channels, kernel_size, strides, name):
@@ -301,6 +313,15 @@ def are_strides(value):
     )
 
 
+def check_pooling(pooling):
+    """Raises a ValueError for a pooling that is none."""
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(
+            'pooling must be None, "avg" or "max". '
+            f"Received: pooling={pooling!r}"
+        )
+
+
 def check_channels_last(input_shape):
     """Raises a ValueError for (channels, height, width) by mistake."""
     first, *others = input_shape
@@ -312,8 +333,13 @@ def check_channels_last(input_shape):
         )
 
 
-def check_arguments(input_shape, alpha, strides, output_stride):
-    """Raises a ValueError that names the first argument out of its range."""
+def check_arguments(
+    input_shape, alpha, strides, output_stride, reducing="24, 32, 64 and 160"
+):
+    """Raises a ValueError that names the first argument out of its range.
+
+    `reducing` are the channels of the stages that `strides` are of.
+    """
     if input_shape is not None and (
         not isinstance(input_shape, tuple | list)
         or len(input_shape) != 3
@@ -330,7 +356,7 @@ def check_arguments(input_shape, alpha, strides, output_stride):
     if not are_strides(strides):
         raise ValueError(
             "strides must be five numbers, 1 or 2: of the stem and of the "
-            "stages with 24, 32, 64 and 160 channels. "
+            f"stages with {reducing} channels. "
             f"Received: strides={strides}"
         )
     reached = set(itertools.accumulate(strides, operator.mul))

@@ -57,6 +57,25 @@ NETS = {
             },
         ),
         Net(
+            name="EfficientNetLite",
+            place="kanets.nets.efficientnet_lite:EfficientNetLite",
+            task="classification",
+            description="an EfficientNet-Lite (Tan and Le, ICML 2019; "
+            "tensorflow/tpu, models/official/efficientnet/lite)",
+            architectures={
+                f"efficientnet_{variant}": {
+                    "arguments": {"variant": variant},
+                    "input_shape": (side, side, 3),
+                    "num_classes": 1000,
+                }
+                for variant, side in (
+                    ("lite0", 224),
+                    ("lite1", 240),
+                    ("lite2", 260),
+                )
+            },
+        ),
+        Net(
             name="MobileNetV2",
             place="kanets.nets.mobilenets:MobileNetV2",
             task="classification",

@@ -12,7 +12,7 @@ from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import read, read_architecture
 from kanets.zoo.sources import locate
 
-HEAD = "predictions"
+HEADS = ("predictions", "fc")  # what nets call their classifier
 FINETUNING_MOMENTUM = 0.9
 
 # Arguments of builders that are no overrides: `create_model` sets them.
@@ -48,10 +48,10 @@ def create_model(
         input_shape: (H, W, C) if another than it was trained at; sizes may
             be None.
         dtype: a Keras dtype policy or its name, such as "mixed_bfloat16", for
-            all layers but the head (`predictions`, otherwise the last layer)
-            and what follows it, which compute in float32. None keeps that
-            of the saved model, whatever the global policy is: a saved layer
-            has its own.
+            all layers but the head (one of `HEADS`, otherwise the last
+            layer) and what follows it, which compute in float32. None keeps
+            that of the saved model, whatever the global policy is: a saved
+            layer has its own.
         **overrides: arguments of the net's builder, such as `dropout_rate`,
             `classifier_activation` or `output_stride`, in place of those in
             `entry.json`. The pretrained weights must fit what they make,
@@ -109,6 +109,11 @@ def create_model(
     if class_names is not None and has_head:
         new.class_names = class_names
     return new
+
+
+def head_name(names):
+    """Which of the names of a net's layers is that of its head, or None."""
+    return next((name for name in HEADS if name in names), None)
 
 
 def set_norm_momentum(model, momentum):
@@ -230,22 +235,23 @@ def _rebuilt(model, num_classes, input_shape, policy=None):
         return model
     config = model.get_config()
     layers = {layer["config"]["name"]: layer for layer in config["layers"]}
+    head = head_name(layers)
     for layer in layers.values():
         layer.pop("build_config", None)
         if resized and layer["class_name"] == "InputLayer":
             layer["config"]["batch_shape"] = (None, *input_shape)
     if num_classes is not None:
-        if HEAD not in layers:
+        if head is None:
             raise ValueError(
-                f"num_classes needs a model with a layer {HEAD!r}. "
+                f"num_classes needs a model with one of the layers {HEADS}. "
                 f"Received: {model.name!r} with {list(layers)[-3:]} at its end"
             )
-        head = layers[HEAD]["config"]
-        head["units" if "units" in head else "filters"] = num_classes
+        settings = layers[head]["config"]
+        settings["units" if "units" in settings else "filters"] = num_classes
     if policy is not None:
         # Layers come in the order of the graph.
         names = list(layers)
-        end = names.index(HEAD) if HEAD in layers else len(names) - 1
+        end = len(names) - 1 if head is None else names.index(head)
         for place, layer in enumerate(layers.values()):
             layer["config"] = _with_policy(
                 layer["config"],
@@ -274,7 +280,7 @@ def _carry(trained, model, new_head, overrides):
     old = {layer.name: layer.weights for layer in trained.layers}
     new = {layer.name: layer.weights for layer in model.layers}
     for name in dict.fromkeys([*old, *new]):
-        if name == HEAD and (new_head or name not in new):
+        if name in HEADS and (new_head or name not in new):
             continue
         for value, variable in itertools.zip_longest(
             old.get(name, ()), new.get(name, ())

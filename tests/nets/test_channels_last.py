@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from kanets.nets import KANet, KANetSegmenter, MobileNetV2, MobileNetV3Small
+from kanets.nets import (
+    EfficientNetLite,
+    KANet,
+    KANetSegmenter,
+    MobileNetV2,
+    MobileNetV3Small,
+)
 from kanets.train.augment import Augmentation
 from tests.backends import BACKEND, to_numpy
 from tests.layer_checks import fill_weights, random
@@ -13,6 +19,7 @@ from ylg.gan import discriminator, generator
 SHAPE = (32, 36, 3)
 NETS = {
     "kanet": lambda: KANet(SHAPE, 0.25, classes=5, attention="ylg"),
+    "efficientnet_lite": lambda: EfficientNetLite(SHAPE, classes=5),
     "features": lambda: KANet(SHAPE, 0.25, include_top=False, pooling="avg"),
     "maxima": lambda: KANet(SHAPE, 0.25, include_top=False, pooling="max"),
     "segmenter": lambda: KANetSegmenter(SHAPE, 0.25, classes=5),

@@ -526,7 +526,8 @@ def test_feature_maps_of_another_model_is_an_error():
     inputs = keras.Input((2,))
     model = keras.Model(inputs, inputs, name="other")
     with pytest.raises(
-        ValueError, match="made by KANet. Received: model='other'"
+        ValueError,
+        match="EfficientNetLite. Received: model='other'",
     ):
         feature_maps(model)
 

@@ -29,12 +29,16 @@ def test_public_names_are_those_of_the_table():
     }
     assert nets.CLASSIFIERS == {
         "KANet": kanets.KANet,
+        "EfficientNetLite": kanets.EfficientNetLite,
         "MobileNetV2": nets.MobileNetV2,
         "MobileNetV3Small": nets.MobileNetV3Small,
     }
     assert [a.name for a in zoo.ARCHITECTURES] == [
         "kanet_kv",
         "kanet_qkv",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
         "kanet_segmenter_qkv",
     ]
 

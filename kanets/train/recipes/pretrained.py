@@ -3,7 +3,7 @@
 import keras
 
 from kanets import zoo
-from kanets.zoo.creating import HEAD, set_norm_momentum
+from kanets.zoo.creating import head_name, set_norm_momentum
 
 
 def pretrained(recipe, name, class_names, input_shape, say, **options):
@@ -70,7 +70,8 @@ def _folded(names):
 
 def _keep_head(model, known, class_names):
     """Puts the outputs, if they have names, in the order of the data."""
-    head, outputs = model.get_layer(HEAD), model.outputs[0].shape[-1]
+    head = model.get_layer(head_name([layer.name for layer in model.layers]))
+    outputs = model.outputs[0].shape[-1]
     if outputs != len(class_names):
         raise ValueError(
             "finetune.new_head may be false where the model has as many "

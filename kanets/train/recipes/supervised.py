@@ -20,6 +20,7 @@ from kanets.train.recipes.folder import (
     write_result,
 )
 from kanets.train.recipes.rules import OPTIMIZERS
+from kanets.zoo.creating import HEADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Parts:
     Attributes:
         load: recipe -> training and validation set, the latter maybe None.
         build: recipe, training set, function that prints -> model whose last
-            trained layer is called `predictions`.
+            trained layer is one of `kanets.zoo.creating.HEADS`.
         loss: recipe, training set, whether the outputs are logits -> loss.
         metrics: training set -> list of metrics; the greatest value of the
             one that is the task's figure marks the best epoch.
@@ -159,7 +160,7 @@ def _fit(
     """One phase: compile, restore what there is, and `fit()`."""
     model = served if logits is None else logits
     for layer in model.layers:
-        layer.trainable = layer.name == "predictions" or not phase.frozen
+        layer.trainable = layer.name in HEADS or not phase.frozen
     steps = len(train_set)
     epochs = phase.last_epoch - phase.first_epoch
     model.compile(
