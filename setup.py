@@ -33,6 +33,7 @@ setup(
         "tensorflow-datasets>=4.9.9",
         "numpy>=1.26",
         "pillow>=10.4",
+        "pydantic>=2.8",
         "lazy_loader>=0.4",
         "wrapt>=1.16",
         "typer>=0.19",

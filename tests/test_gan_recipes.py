@@ -139,6 +139,12 @@ def test_toml_round_trip(photos, tmp_path):
     assert float(gan.generator_optimizer.beta_1) == 0.5
 
 
+def test_a_section_keeps_what_is_not_said(photos):
+    plan = recipe(photos, data={"source": "here"})
+    assert plan.data == recipes.Data("here", validation=0.0) != recipes.Data()
+    assert recipes.Data("here").validation == 0.1
+
+
 @pytest.mark.parametrize(
     "changes, message",
     (

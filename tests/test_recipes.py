@@ -180,6 +180,26 @@ def test_every_recipe_of_the_repository_is_valid():
             {"model": {"name": "kanet_qkv_cifar10", "dropout": 0.5}},
             r"\(nearest: dropout_rate\). Received: model=\{'dropout': 0.5\}",
         ),
+        (
+            {"data": {"on_eror": "skip"}},
+            r"fields of \[data\] of a recipe are .*\(nearest: on_error\). Rec",
+        ),
+        (
+            {"data": {"on_error": "skp"}},
+            "data.on_error must be one of 'stop' or 'skip'. .*on_error='skp'",
+        ),
+        (
+            {"data": {"image_size": [32, 0]}},
+            r"data.image_size must be \(height, width\). .*=\(32, 0\)",
+        ),
+        ({"data": {"source": 3}}, "data.source must be a valid string. Rec"),
+        ({"data": {"validation": 1}}, r"must be in \[0, 1\). .*validation=1"),
+        ({"augment": {"flip": "yes"}}, "augment.flip must be .*flip='yes'"),
+        ({"optimize": {"clip": float("inf")}}, "optimize.clip .*clip=inf"),
+        ({"optimize": {"clip": float("nan")}}, "optimize.clip .*clip=nan"),
+        ({"optimize": {"clip": True}}, "optimize.clip .*clip=True"),
+        # What is misspelt comes first.
+        ({"epochs": 0, "sed": 3}, r"\(nearest: seed\). Received: \['sed'\]"),
     ],
 )
 def test_bad_recipes_are_named(photos, fields, text):
@@ -193,6 +213,37 @@ def test_nets_that_say_nothing_of_their_arguments(photos, monkeypatch):
     recipes.from_dict({"model": entry})
     for name in ("free", "kanet_qkv_cifar10/part", "runs/of-mine"):
         recipe(photos, model={"name": name, "anything": 1})
+
+
+def test_recipes_in_python():
+    net = {"name": "tiny"}
+    plan = recipes.Recipe(net, 3, optimize={"learning_rate": 1})
+    assert plan == recipes.Recipe(
+        model=net, epochs=3, optimize=recipes.Optimize(learning_rate=1.0)
+    )
+    assert type(plan.optimize.learning_rate) is float
+    assert recipes.Data("here", [9, 11]).image_size == (9, 11)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.epochs = 4
+    for make, text in (
+        (lambda: recipes.Recipe(), "model must be .*Received: model=None"),
+        (lambda: recipes.Recipe(net, 0), "1 or more. Received: epochs=0"),
+        (lambda: recipes.Recipe(net, sed=0), r"\(nearest: seed\). Received"),
+        (lambda: recipes.Optimize(clipp=1), r"of Optimize are .* clip\). Rec"),
+        (lambda: recipes.Augment(mixup=-1), "^mixup must be 0 or more. Rec"),
+        (
+            lambda: recipes.Recipe(net, data=recipes.Augment()),
+            r"data must be of the class Data. Received: data=Augment\(",
+        ),
+        (
+            lambda: recipes.SegmentationData(class_names=["a", 3]),
+            r"must be a list of str. Received: class_names=\['a', 3\]",
+        ),
+    ):
+        with pytest.raises(ValueError, match=text):
+            make()
+    with pytest.raises(TypeError, match="multiple values .*'epochs'"):
+        recipes.Recipe(net, 3, epochs=3)
 
 
 def test_a_file_that_is_no_recipe(tmp_path):

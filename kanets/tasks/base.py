@@ -42,7 +42,7 @@ class Task(abc.ABC):
         writes: what `predict` writes to a folder, in words, or None.
         section: the section that only its recipe has, with the arguments of
             the net.
-        recipe: the class of its recipe.
+        recipe: the class of its recipe, best made by `kanets.typed.typed`.
         figure: the key of the figure in the results of `evaluate` and, with
             "val_" where there is a validation set, in a run's log.
         column: the column of the log that a card shows.

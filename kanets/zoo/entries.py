@@ -5,11 +5,15 @@ import fnmatch
 import json
 import re
 from pathlib import Path
+from typing import Annotated
 
 import keras
+from pydantic import AfterValidator, Field
 
 from kanets import tasks
+from kanets.checks import nearest
 from kanets.nets.registry import NETS
+from kanets.typed import refused, typed
 
 TASKS = tuple(tasks.TASKS)
 
@@ -17,7 +21,18 @@ _PACKAGED = Path(__file__).parents[1] / "models"
 _CHECKOUT = Path(__file__).parents[2] / "models"
 
 
-@dataclasses.dataclass(frozen=True)
+_Shape = Annotated[
+    tuple[int, int, int], Field(description="(height, width, channels)")
+]
+
+
+def _known(task):
+    if task not in tasks.TASKS:
+        raise refused("task", task, f"one of {tuple(tasks.TASKS)}")
+    return task
+
+
+@typed
 class Architecture:
     """A net of the zoo by name.
 
@@ -33,14 +48,14 @@ class Architecture:
     """
 
     name: str
-    task: str
+    task: Annotated[str, AfterValidator(_known)]
     net: str
     arguments: dict
-    input_shape: tuple
+    input_shape: _Shape
     num_classes: int | None
 
 
-@dataclasses.dataclass(frozen=True)
+@typed
 class Entry(Architecture):
     """A pretrained model of the zoo; `entry.json` holds the same fields.
 
@@ -68,7 +83,7 @@ class Entry(Architecture):
     parameters: int
     multiply_adds: int
     weights_bytes: int
-    files: dict
+    files: dict[str, str]
     data: str
     metric: str
     value: float
@@ -76,11 +91,11 @@ class Entry(Architecture):
     recipe: str
     train_command: str
     seed: int
-    versions: dict
+    versions: dict[str, str]
     machine: str
     licence: str
     metrics: dict = dataclasses.field(default_factory=dict)
-    pictures: tuple = ()
+    pictures: tuple[str, ...] = ()
     notes: str = ""
 
     @property
@@ -98,8 +113,9 @@ class Entry(Architecture):
         """The entry of an `entry.json`.
 
         Raises:
-            ValueError: no JSON, an unknown task, fields that are unknown or
-                missing: file and field are named.
+            ValueError: no JSON, a value that none can be, fields that are
+                missing or unknown (the nearest known ones are suggested):
+                file and field are named.
         """
         where = f"Received: {str(path)!r}"
         try:
@@ -110,29 +126,23 @@ class Entry(Architecture):
             ) from error
         if not isinstance(values, dict):
             raise ValueError(f"An entry must be a JSON object. {where}")
-        fields = dataclasses.fields(cls)
-        unknown = sorted(set(values) - {field.name for field in fields})
-        optional = {"metrics", "pictures", "notes"}
-        missing = [
-            field.name
-            for field in fields
-            if field.name not in values and field.name not in optional
-        ]
+        versions = values.get("versions")
+        where = newer(versions if isinstance(versions, dict) else {}) + where
+        fields = cls.__pydantic_fields__
+        required = [n for n, field in fields.items() if field.is_required()]
+        unknown = sorted(set(values) - set(fields))
+        missing = [name for name in required if name not in values]
         if unknown or missing:
             raise ValueError(
-                "An entry must have the fields of kanets.zoo.Entry. "
-                f"{newer(values.get('versions', {}))}{where} with unknown "
-                f"fields {unknown} and without {missing}"
+                "An entry must have the fields of kanets.zoo.Entry"
+                f"{nearest(unknown, fields)}. {where} with unknown fields "
+                f"{unknown} and without {missing}"
             )
-        if values["task"] not in tasks.TASKS:
-            raise ValueError(
-                f"task must be one of {tuple(tasks.TASKS)}. "
-                f"{newer(values['versions'])}{where} with "
-                f"task={values['task']!r}"
-            )
-        for name in ("input_shape", "pictures"):
-            values[name] = tuple(values.get(name, ()))
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            rule, _, received = str(error).partition("Received: ")
+            raise ValueError(f"{rule}{where} with {received}") from error
 
     def to_json(self, path):
         """Writes the entry so that `from_json` reads it."""
@@ -170,10 +180,8 @@ def list_models(pattern="*", task=None, pretrained=True):
     Raises:
         ValueError: an unknown task; an `entry.json` that cannot be read.
     """
-    if task is not None and task not in tasks.TASKS:
-        raise ValueError(
-            f"task must be one of {tuple(tasks.TASKS)}. Received: task={task!r}"
-        )
+    if task is not None:
+        _known(task)
     paths = models_directory().glob("*/entry.json")
     models = [Entry.from_json(path) for path in paths]
     if not pretrained:
@@ -225,7 +233,7 @@ def newer(versions):
     installed = {"kanets": kanets.__version__, "keras": keras.__version__}
     for package, here in installed.items():
         made_by = versions.get(package, here)
-        if _numbers(made_by) > _numbers(here):
+        if _numbers(str(made_by)) > _numbers(here):
             return (
                 f"It was made by {package} {made_by}, newer than the "
                 f"installed {here}. "

@@ -43,6 +43,22 @@ def test_an_entry_reads_what_it_wrote(tmp_path):
             "made by kanets 99.1, newer than the installed .*'flops'",
         ),
         ({"task": "pose"}, "task must be one of .*entry.json' .*task='pose'"),
+        ({"seeds": 1}, r"\(nearest: seed\). Received: .* fields \['seeds'\]"),
+        (
+            {"parameters": "many"},
+            "parameters must be a valid integer. Received: .*entry.json' with "
+            "parameters='many'",
+        ),
+        (
+            {"input_shape": [16, 16]},
+            r"input_shape must be \(height, width, channels\). .*=\[16, 16\]",
+        ),
+        (
+            {"versions": {"kanets": 99}},
+            "versions.kanets must be a valid string. It was made by kanets 99, "
+            "newer .*entry.json' with kanets=99",
+        ),
+        ({"versions": "new", "flops": 1}, r"unknown fields \['flops'\]"),
     ],
     ids=str,
 )
@@ -55,6 +71,14 @@ def test_fields_of_another_version_are_named(tmp_path, change, text):
     )
     with pytest.raises(ValueError, match=text):
         zoo.Entry.from_json(path)
+
+
+def test_an_entry_made_in_python_is_checked(tmp_path):
+    with pytest.raises(ValueError, match="name must be given. Rec.*name=None"):
+        zoo.Entry(task="classification")
+    entry = make_entry(tmp_path)
+    with pytest.raises(ValueError, match="task must be one of .*task='pose'"):
+        dataclasses.replace(entry, task="pose")
 
 
 def test_an_entry_cut_short_is_named(tmp_path):

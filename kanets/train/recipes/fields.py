@@ -1,11 +1,22 @@
 """What a recipe says: its fields, section by section."""
 
-import dataclasses
+from __future__ import annotations
 
+import functools
+from typing import Literal
+
+from kanets import tasks
 from kanets.train.recipes import rules
+from kanets.typed import refused, typed
+
+_recipe = functools.partial(
+    typed,
+    called="a recipe",
+    others=[task.section for task in tasks.TASKS.values()],
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@typed
 class Data:
     """What is trained on; see `kanets.data.load`.
 
@@ -17,24 +28,24 @@ class Data:
     """
 
     source: str = ""
-    image_size: tuple | None = None
-    validation: float = 0.1
-    on_error: str = "stop"
+    image_size: rules.Size = None
+    validation: rules.Decay = 0.1
+    on_error: Literal["stop", "skip"] = "stop"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed
 class Augment:
     """Augmentation of training pictures; see `kanets.augment`."""
 
-    flip: bool = True
-    crop: int = 0
-    randaugment: int = 0
-    magnitude: float = 0.5
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    flip: rules.Flag = True
+    crop: rules.Whole = 0
+    randaugment: rules.Whole = 0
+    magnitude: rules.Fraction = 0.5
+    mixup: rules.Number = 0.0
+    cutmix: rules.Number = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@typed
 class Optimize:
     """Loss and optimizer.
 
@@ -50,16 +61,16 @@ class Optimize:
         clip: greatest norm of the whole gradient, 0 for none.
     """
 
-    name: str = "sgd"
-    learning_rate: float = 0.1
-    warmup_epochs: float = 1.0
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
-    average: float = 0.0
-    clip: float = 0.0
+    name: rules.Optimizer = "sgd"
+    learning_rate: rules.Positive = 0.1
+    warmup_epochs: rules.Number = 1.0
+    weight_decay: rules.Number = 0.0
+    label_smoothing: rules.Fraction = 0.0
+    average: rules.Decay = 0.0
+    clip: rules.Number = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@typed
 class FineTune:
     """How a pretrained model is moved to new data.
 
@@ -77,13 +88,13 @@ class FineTune:
             others stand for the classes of the data in their order.
     """
 
-    frozen_epochs: int = 0
-    layer_decay: float = 1.0
-    norm_momentum: float = 0.9
-    new_head: bool | str = "auto"
+    frozen_epochs: rules.Whole = 0
+    layer_decay: rules.Factor = 1.0
+    norm_momentum: rules.Fraction = 0.9
+    new_head: rules.Auto = "auto"
 
 
-@dataclasses.dataclass(frozen=True)
+@_recipe
 class Recipe:
     """A training run as plain data.
 
@@ -92,7 +103,7 @@ class Recipe:
             model to start from) and, for the nets, their arguments; "none" is
             None.
         epochs, batch_size, seed: integers.
-        precision: one of `rules.PRECISIONS`. Under "float32", a model that is
+        precision: one of `rules.Precision`. Under "float32", a model that is
             started from keeps the one it was saved with.
         jit_compile: "auto" (Keras decides), True or False.
         keep: which epoch becomes `best/`: "best" by validation accuracy (the
@@ -101,51 +112,46 @@ class Recipe:
         data, augment, optimize, finetune: sections, see their classes.
     """
 
-    model: dict
-    epochs: int = 10
-    batch_size: int = 128
-    seed: int = 0
-    precision: str = "float32"
-    jit_compile: bool | str = "auto"
-    keep: str = "best"
+    model: rules.Classifier
+    epochs: rules.Count = 10
+    batch_size: rules.Count = 128
+    seed: rules.Whole = 0
+    precision: rules.Precision = "float32"
+    jit_compile: rules.Auto = "auto"
+    keep: Literal["best", "last"] = "best"
     data: Data = Data()
     augment: Augment = Augment()
     optimize: Optimize = Optimize()
     finetune: FineTune = FineTune()
 
     def __post_init__(self):
-        rules.check_classifier(self)
+        rules.check_frozen(self)
 
 
-@dataclasses.dataclass(frozen=True)
-class SegmentationData:
+@typed
+class SegmentationData(Data):
     """What a segmenter is trained on; see `kanets.data.load_segmentation`.
 
-    Attributes:
-        source, image_size, validation, on_error: as in `Data`.
+    Attributes, besides those of `Data`:
         class_names: list of str, the meaning of the labels; None reads
             `classes.txt` of the source.
         ignore_label: the label of unlabelled pixels, or None.
     """
 
-    source: str = ""
-    image_size: tuple | None = None
-    validation: float = 0.1
-    on_error: str = "stop"
-    class_names: tuple | None = None
-    ignore_label: int | None = None
+    class_names: rules.Names = None
+    ignore_label: rules.Label = None
 
 
-@dataclasses.dataclass(frozen=True)
+@typed
 class SegmentationAugment:
     """See `kanets.augment.SegmentationAugmentation`."""
 
-    flip: bool = True
-    crop_size: tuple | None = None
-    scale: float = 1.0
+    flip: rules.Flag = True
+    crop_size: rules.Size = None
+    scale: rules.Scale = 1.0
 
 
-@dataclasses.dataclass(frozen=True)
+@_recipe
 class SegmentationRecipe:
     """The training of a segmenter as plain data.
 
@@ -160,24 +166,32 @@ class SegmentationRecipe:
             the loss has no label smoothing.
     """
 
-    segmenter: dict
-    epochs: int = 10
-    batch_size: int = 8
-    seed: int = 0
-    balanced: bool = False
-    precision: str = "float32"
-    jit_compile: bool | str = "auto"
-    keep: str = "best"
+    segmenter: rules.Segmenter
+    epochs: rules.Count = 10
+    batch_size: rules.Count = 8
+    seed: rules.Whole = 0
+    balanced: rules.Flag = False
+    precision: rules.Precision = "float32"
+    jit_compile: rules.Auto = "auto"
+    keep: Literal["best", "last"] = "best"
     data: SegmentationData = SegmentationData()
     augment: SegmentationAugment = SegmentationAugment()
     optimize: Optimize = Optimize()
     finetune: FineTune = FineTune()
 
     def __post_init__(self):
-        rules.check_segmenter(self)
+        rules.check_frozen(self)
+        frozen = self.finetune.frozen_epochs
+        if frozen and self.segmenter["name"] in rules.SEGMENTERS:
+            rule = "0 for a net that is not loaded: all above its body is new"
+            raise refused("finetune.frozen_epochs", frozen, rule)
+        smoothing = self.optimize.label_smoothing
+        if smoothing:
+            rule = "0 for a segmenter"
+            raise refused("optimize.label_smoothing", smoothing, rule)
 
 
-@dataclasses.dataclass(frozen=True)
+@typed
 class GANOptimize:
     """The two optimizers of a GAN, both Adam.
 
@@ -188,15 +202,15 @@ class GANOptimize:
         average: decay of the moving average of the generator's weights.
     """
 
-    generator_learning_rate: float = 1e-4
-    discriminator_learning_rate: float = 4e-4
-    beta_1: float = 0.0
-    beta_2: float = 0.9
-    discriminator_steps: int = 1
-    average: float = 0.999
+    generator_learning_rate: rules.Positive = 1e-4
+    discriminator_learning_rate: rules.Positive = 4e-4
+    beta_1: rules.Decay = 0.0
+    beta_2: rules.Decay = 0.9
+    discriminator_steps: rules.Count = 1
+    average: rules.Decay = 0.999
 
 
-@dataclasses.dataclass(frozen=True)
+@typed
 class Measure:
     """How generated pictures are measured after an epoch.
 
@@ -209,11 +223,11 @@ class Measure:
     """
 
     extractor: str = ""
-    pictures: int = 2000
-    every: int = 1
+    pictures: rules.Several = 2000
+    every: rules.Count = 1
 
 
-@dataclasses.dataclass(frozen=True)
+@_recipe
 class GANRecipe:
     """The training of a GAN as plain data.
 
@@ -229,17 +243,14 @@ class GANRecipe:
             `Measure`.
     """
 
-    gan: dict
-    epochs: int = 10
-    steps_per_epoch: int = 0
-    batch_size: int = 64
-    seed: int = 0
-    flip: bool = True
-    precision: str = "float32"
-    jit_compile: bool | str = "auto"
+    gan: rules.GAN
+    epochs: rules.Count = 10
+    steps_per_epoch: rules.Whole = 0
+    batch_size: rules.Count = 64
+    seed: rules.Whole = 0
+    flip: rules.Flag = True
+    precision: rules.Precision = "float32"
+    jit_compile: rules.Auto = "auto"
     data: Data = Data(validation=0.0)
     optimize: GANOptimize = GANOptimize()
     measure: Measure = Measure()
-
-    def __post_init__(self):
-        rules.check_gan(self)

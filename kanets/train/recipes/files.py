@@ -6,7 +6,6 @@ import tomllib
 from pathlib import Path
 
 from kanets import tasks
-from kanets.checks import nearest
 
 
 def from_dict(fields):
@@ -22,24 +21,17 @@ def from_dict(fields):
             not take (the nearest known one is suggested), a value out of
             range.
     """
-    fields = dict(fields)
     task = tasks.of_recipe(fields)
-    kind = task.recipe
-    _refuse_unknown(kind, fields, "a recipe", _sections())
-    for field in dataclasses.fields(kind):
-        name, section = field.name, type(field.default)
-        if name in fields and dataclasses.is_dataclass(section):
-            if not isinstance(fields[name], dict):
-                raise ValueError(
-                    f"[{name}] of a recipe must be a section. "
-                    f"Received: {name}={fields[name]!r}"
-                )
-            values = dict(fields[name])
-            _refuse_unknown(section, values, f"[{name}] of a recipe")
-            for key, value in values.items():
-                values[key] = tuple(value) if type(value) is list else value
-            fields[name] = dataclasses.replace(field.default, **values)
-    return kind(**{task.section: None, **fields})
+    fields = {task.section: None, **fields}
+    for field in dataclasses.fields(task.recipe):
+        given, default = fields.get(field.name), field.default
+        if isinstance(given, dict) and dataclasses.is_dataclass(default):
+            given = {
+                key: tuple(value) if type(value) is list else value
+                for key, value in given.items()
+            }
+            fields[field.name] = {**vars(default), **given}
+    return task.recipe(**fields)
 
 
 def read(path):
@@ -93,13 +85,3 @@ def _toml_value(value):
         return f"{{{', '.join(pairs)}}}"
     # JSON's strings, numbers, booleans and lists are TOML's, too.
     return json.dumps("none" if value is None else value, ensure_ascii=False)
-
-
-def _refuse_unknown(kind, values, where, others=()):
-    known = [field.name for field in dataclasses.fields(kind)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        hint = nearest(unknown, [*known, *others])
-        raise ValueError(
-            f"The fields of {where} are {known}{hint}. Received: {unknown}"
-        )

@@ -1,11 +1,17 @@
-"""What the values of a recipe must be; the first that is not is named."""
+"""What the values of a recipe must be: types that state their rule."""
 
+import functools
 import inspect
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from kanets import attention, zoo
 from kanets.checks import nearest
 from kanets.nets import registry
 from kanets.train.optimizers import LayerwiseAdamW, LayerwiseSGD
+from kanets.train.recipes.files import arguments
+from kanets.typed import refused
 
 # A recipe's own classifiers, which may be added to.
 NETS = registry.builders("classification")
@@ -23,122 +29,49 @@ _NET_RULE = (
     "a section with a name, and without classifier_activation, as what is "
     "saved gives probabilities"
 )
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
-def check_classifier(recipe):
-    """Raises a ValueError that names the first value out of its range."""
-    named = _is_net(recipe.model)
-    augment = recipe.augment
-    _apply(
-        ("model", recipe.model, named, _NET_RULE),
-        *_arguments("model", recipe.model, NETS),
-        *_run(recipe),
-        *_supervised(recipe),
-        _choice("augment.flip", augment.flip, (True, False)),
-        _count("augment.crop", augment.crop, 0),
-        _count("augment.randaugment", augment.randaugment, 0),
-        _number("augment.magnitude", augment.magnitude, 1),
-        _number("augment.mixup", augment.mixup),
-        _number("augment.cutmix", augment.cutmix),
-    )
+def _least(number):
+    return Field(strict=True, ge=number, description=f"{number} or more")
 
 
-def check_segmenter(recipe):
-    """Raises a ValueError that names the first value out of its range."""
-    named = _is_net(recipe.segmenter)
-    fresh = named and recipe.segmenter["name"] in SEGMENTERS
-    crop, scale = recipe.augment.crop_size, recipe.augment.scale
-    ignored = recipe.data.ignore_label
-    _apply(
-        ("segmenter", recipe.segmenter, named, _NET_RULE),
-        *_arguments("segmenter", recipe.segmenter, SEGMENTERS),
-        *_run(recipe),
-        *_supervised(recipe),
-        (
-            "finetune.frozen_epochs",
-            recipe.finetune.frozen_epochs,
-            recipe.finetune.frozen_epochs == 0 or not fresh,
-            "0 for a net that is not loaded: all above its body is new",
-        ),
-        (
-            "optimize.label_smoothing",
-            recipe.optimize.label_smoothing,
-            recipe.optimize.label_smoothing == 0,
-            "0 for a segmenter",
-        ),
-        _choice("balanced", recipe.balanced, (True, False)),
-        (
-            "data.ignore_label",
-            ignored,
-            ignored is None or _is_count(ignored, 0),
-            "0 or more",
-        ),
-        _choice("augment.flip", recipe.augment.flip, (True, False)),
-        (
-            "augment.crop_size",
-            crop,
-            crop is None or _is_size(crop),
-            "(height, width)",
-        ),
-        ("augment.scale", scale, _is_number(scale) and scale >= 1, "1 or more"),
-    )
+def _number(rule, **bounds):
+    return Field(strict=True, allow_inf_nan=False, description=rule, **bounds)
 
 
-def check_gan(recipe):
-    """Raises a ValueError that names the first value out of its range."""
-    optimize, measure = recipe.optimize, recipe.measure
-    named = isinstance(recipe.gan, dict)
-    if named:
-        _check_attention(recipe.gan, block=True)
-    _apply(
-        ("gan", recipe.gan, named, "a section"),
-        *(_fields("gan", recipe.gan, GAN_ARGUMENTS) if named else ()),
-        *_run(recipe),
-        _choice("flip", recipe.flip, (True, False)),
-        _count("steps_per_epoch", recipe.steps_per_epoch, 0),
-        _count("optimize.discriminator_steps", optimize.discriminator_steps),
-        _positive(
-            "optimize.generator_learning_rate", optimize.generator_learning_rate
-        ),
-        _positive(
-            "optimize.discriminator_learning_rate",
-            optimize.discriminator_learning_rate,
-        ),
-        _decay("optimize.beta_1", optimize.beta_1),
-        _decay("optimize.beta_2", optimize.beta_2),
-        _decay("optimize.average", optimize.average),
-        _count("measure.pictures", measure.pictures, 2),
-        _count("measure.every", measure.every),
-    )
+Whole = Annotated[int, _least(0)]
+Count = Annotated[int, _least(1)]
+Several = Annotated[int, _least(2)]
+Number = Annotated[float, _number("0 or more", ge=0)]
+Scale = Annotated[float, _number("1 or more", ge=1)]
+Positive = Annotated[float, _number("a positive number", gt=0)]
+Fraction = Annotated[float, _number("in 0..1", ge=0, le=1)]
+Factor = Annotated[float, _number("in (0, 1]", gt=0, le=1)]
+Decay = Annotated[float, _number("in [0, 1)", ge=0, lt=1)]
+Flag = Literal[True, False]
+Auto = Literal["auto", True, False]
+Optimizer = Literal[tuple(OPTIMIZERS)]
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+Size = Annotated[
+    tuple[Count, Count] | None, Field(description="(height, width)")
+]
+Names = Annotated[tuple[str, ...] | None, Field(description="a list of str")]
+Label = Annotated[Whole | None, Field(description="0 or more")]
 
 
-def _is_size(value):
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(map(_is_count, value))
-    )
-
-
-def _is_net(section):
-    return (
-        isinstance(section, dict)
-        and isinstance(section.get("name"), str)
-        and "classifier_activation" not in section
-    )
-
-
-def _arguments(name, section, nets):
-    """The rule of a net's arguments, where its builder tells what it takes.
+def _check_net(nets, section, info):
+    """Checks a net's arguments, where its builder tells what it takes.
 
     Args:
-        name: str, of the section.
-        section: dict, the name of the net and its arguments.
         nets: builders by name; another name may be that of a zoo entry.
+        section: dict, the name of the net and its arguments.
+        info: of pydantic, with the name of the section.
     """
-    if not _is_net(section):
-        return []
+    if (
+        not isinstance(section.get("name"), str)
+        or "classifier_activation" in section
+    ):
+        raise refused(info.field_name, section, _NET_RULE)
     _check_attention(section)
     net = section["name"]
     entry = zoo.models_directory() / net / "entry.json"
@@ -149,107 +82,51 @@ def _arguments(name, section, nets):
         builder = registry.NETS[zoo.Entry.from_json(entry).net].builder
         known = {"name", "pretrained"}  # of `kanets.create_model`
     else:
-        return []  # a path or an address: what is there shows when it is read
+        return section  # a path or an address: shows when it is read
     parameters = inspect.signature(builder).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return []
+        return section
     ours = {"input_shape", "classes", "classifier_activation"}
-    return _fields(name, section, known | set(parameters) - ours)
+    return _check_names(
+        info.field_name, section, known | set(parameters) - ours
+    )
+
+
+def _check_gan(section, info):
+    _check_attention(section, block=True)
+    return _check_names(info.field_name, section, GAN_ARGUMENTS)
 
 
 def _check_attention(section, block=False):
     """Raises what `kanets.attention` would, before any picture is read."""
-    from kanets.train.recipes.files import arguments  # which imports this
-
     for name, value in arguments(section).items():
         if name in ("attention", "backbone_attention"):
             attention.check(value, block)
 
 
-def _fields(name, section, known):
-    """The rule that a section has no others than the known fields."""
+def _check_names(name, section, known):
+    """The section, if it has no others than the known fields."""
     unknown = {k: v for k, v in section.items() if k not in known}
-    rule = f"a section with fields among {sorted(known)}"
-    return [(name, unknown, not unknown, rule + nearest(unknown, known))]
+    if unknown:
+        rule = f"a section with fields among {sorted(known)}"
+        raise refused(name, unknown, rule + nearest(unknown, known))
+    return section
 
 
-def _run(recipe):
-    """Rules of what every recipe has."""
-    return [
-        _count("epochs", recipe.epochs),
-        _count("batch_size", recipe.batch_size),
-        _count("seed", recipe.seed, 0),
-        _choice("precision", recipe.precision, PRECISIONS),
-        _choice("jit_compile", recipe.jit_compile, ("auto", True, False)),
-    ]
+def _net(nets):
+    return AfterValidator(functools.partial(_check_net, nets))
 
 
-def _supervised(recipe):
-    """Rules of what a classifier's and a segmenter's recipe share."""
-    optimize, finetune = recipe.optimize, recipe.finetune
-    frozen, decay = finetune.frozen_epochs, finetune.layer_decay
-    return [
-        _choice("keep", recipe.keep, ("best", "last")),
-        _choice("optimize.name", optimize.name, sorted(OPTIMIZERS)),
-        _positive("optimize.learning_rate", optimize.learning_rate),
-        _number("optimize.warmup_epochs", optimize.warmup_epochs),
-        _number("optimize.weight_decay", optimize.weight_decay),
-        _number("optimize.clip", optimize.clip),
-        _number("optimize.label_smoothing", optimize.label_smoothing, 1),
-        _decay("optimize.average", optimize.average),
-        (
-            "finetune.frozen_epochs",
-            frozen,
-            _is_count(frozen, 0) and frozen <= recipe.epochs,
-            f"in 0..epochs, which is {recipe.epochs}",
-        ),
-        (
-            "finetune.layer_decay",
-            decay,
-            _is_number(decay, 1) and decay > 0,
-            "in (0, 1]",
-        ),
-        _number("finetune.norm_momentum", finetune.norm_momentum, 1),
-        _choice("finetune.new_head", finetune.new_head, ("auto", True, False)),
-    ]
+Classifier = Annotated[dict, _net(NETS), Field(description=_NET_RULE)]
+Segmenter = Annotated[dict, _net(SEGMENTERS), Field(description=_NET_RULE)]
+GAN = Annotated[
+    dict, AfterValidator(_check_gan), Field(description="a section")
+]
 
 
-def _choice(name, value, allowed):
-    return name, value, value in allowed, f"one of {allowed}"
-
-
-def _count(name, value, least=1):
-    return name, value, _is_count(value, least), f"{least} or more"
-
-
-def _number(name, value, greatest=None):
-    rule = "0 or more" if greatest is None else f"in 0..{greatest}"
-    return name, value, _is_number(value, greatest), rule
-
-
-def _positive(name, value):
-    return name, value, _is_number(value) and value > 0, "a positive number"
-
-
-def _decay(name, value):
-    return name, value, _is_number(value) and value < 1, "in [0, 1)"
-
-
-def _apply(*rules):
-    for name, value, holds, rule in rules:
-        if not holds:
-            raise ValueError(
-                f"{name} must be {rule}. "
-                f"Received: {name.rpartition('.')[2]}={value!r}"
-            )
-
-
-def _is_count(value, least=1):
-    return type(value) is int and value >= least
-
-
-def _is_number(value, greatest=None):
-    """Whether it is a number from 0 to `greatest`, without end if None."""
-    if type(value) not in (int, float) or not value >= 0:
-        return False
-    return greatest is None or value <= greatest
+def check_frozen(recipe):
+    """Checks the frozen epochs of a recipe, which are among all."""
+    frozen, epochs = recipe.finetune.frozen_epochs, recipe.epochs
+    if frozen > epochs:
+        rule = f"in 0..epochs, which is {epochs}"
+        raise refused("finetune.frozen_epochs", frozen, rule)
