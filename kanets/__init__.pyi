@@ -32,6 +32,7 @@ from .zoo import (
     feature_model,
     list_models,
     load_model,
+    push_model,
     save_model,
 )
 
@@ -63,6 +64,7 @@ __all__ = [
     "nets",
     "ops",
     "optimizers",
+    "push_model",
     "recipes",
     "save_model",
     "train",

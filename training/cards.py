@@ -132,7 +132,9 @@ def zoo_page(entries):
         "`entry.json` (the",
         "figures, the licence, the checksums of the weights) and a card. "
         "Where `kanets` is",
-        'imported, `keras.saving.load_model("models/<name>")` loads it too.',
+        'imported, `keras.saving.load_model("models/<name>")` loads it too. '
+        "`kanets push",
+        "<name> hf://you/<name>` uploads one to the Hugging Face Hub.",
         "",
         "`python training/make_entry.py --cards` writes this page and the "
         "cards anew from",

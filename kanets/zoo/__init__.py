@@ -17,6 +17,7 @@ from kanets.zoo.entries import (
     models_directory,
 )
 from kanets.zoo.loading import load_model, saved_class_names
+from kanets.zoo.pushing import push_model
 from kanets.zoo.saving import save_model
 from kanets.zoo.sources import is_entry, sha256
 
@@ -31,6 +32,7 @@ __all__ = [
     "list_models",
     "load_model",
     "models_directory",
+    "push_model",
     "save_model",
     "saved_class_names",
     "sha256",

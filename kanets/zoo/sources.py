@@ -7,6 +7,7 @@ in `~/.keras/kanets` (`KERAS_HOME` moves it), under its sha256.
 import dataclasses
 import difflib
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -21,6 +22,7 @@ from kanets.zoo import entries
 
 WEIGHTS = "model.weights.h5"
 FILES = ("config.json", "metadata.json", WEIGHTS, LABELS, "entry.json")
+TENSORS = "model.safetensors"  # timm's
 MIRROR = "KANETS_MIRROR"
 
 
@@ -39,15 +41,16 @@ class Located:
     part: str = ""
 
 
-def locate(source):
+def locate(source, foreign=False):
     """The model that `load_model` is asked for, fetched if it is far.
 
     The name of an entry means the entry, whatever lies in this directory: a
-    folder of the same name is "./name".
+    folder of the same name is "./name". With `foreign`, timm's weights are
+    located, too, as their `.safetensors` file.
     """
     text = str(source)
     if text.startswith("hf://"):
-        path = _from_hub(text)
+        path = _from_hub(text, (*FILES, TENSORS) if foreign else FILES)
     elif _is_url(text):
         path = _from_url(text)
     elif is_entry(text) or not Path(text).exists():
@@ -59,6 +62,15 @@ def locate(source):
             path = path / part
     if path.is_file():
         return Located(path)
+    ours = (path / WEIGHTS).exists()
+    if foreign and not ours and (path / TENSORS).exists():
+        return Located(path / TENSORS)
+    if not ours and _is_timm(path):
+        raise ValueError(
+            "timm's repositories hold weights, in model.safetensors, for "
+            "kanets.create_model(<name of a net>, weights=...). "
+            f"Received: {text!r} with {sorted(p.name for p in path.iterdir())}"
+        )
     if not (path / "config.json").exists():
         raise ValueError(
             "A model folder holds config.json, metadata.json and "
@@ -145,7 +157,8 @@ def _from_zoo(name):
     if name in {architecture.name for architecture in entries.ARCHITECTURES}:
         raise ValueError(
             "This architecture has no pretrained weights: "
-            "kanets.create_model(name, pretrained=False) builds it. "
+            "kanets.create_model(name, pretrained=False) builds it, and "
+            "weights=... fills it. "
             f"Received: {name!r}"
         )
     folders = [*directory.glob("*/config.json")]
@@ -160,7 +173,15 @@ def _from_zoo(name):
     )
 
 
-def _from_hub(address):
+def _is_timm(folder):
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "pretrained_cfg" in config
+
+
+def _from_hub(address, files):
     """The snapshot of "hf://owner/name" or "hf://owner/name@revision"."""
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@(.+))?", address)
     if match is None:
@@ -168,17 +189,11 @@ def _from_hub(address):
             "A model on the Hugging Face Hub is hf://owner/name or "
             f"hf://owner/name@revision. Received: {address!r}"
         )
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            "hf:// needs huggingface_hub: pip install huggingface_hub. "
-            f"Received: {address!r}"
-        ) from error
+    hub = hub_library(address)
     name, revision = match.groups()
     try:
-        folder = huggingface_hub.snapshot_download(
-            name, revision=revision, allow_patterns=list(FILES)
+        folder = hub.snapshot_download(
+            name, revision=revision, allow_patterns=list(files)
         )
     except Exception as error:  # of the network, the Hub or its cache
         raise ValueError(
@@ -186,6 +201,18 @@ def _from_hub(address):
             f"Received: {address!r} ({one_line(error)})"
         ) from error
     return Path(folder)
+
+
+def hub_library(address):
+    """`huggingface_hub`, which is not installed with the package."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            "hf:// needs huggingface_hub: pip install huggingface_hub. "
+            f"Received: {address!r}"
+        ) from error
+    return huggingface_hub
 
 
 def _from_url(address):

@@ -13,7 +13,7 @@ from kanets.cli.messages import with_flags
 from kanets.cli.running import to_json
 
 COMMANDS = (
-    "train finetune evaluate predict export verify models-config generate "
+    "train finetune evaluate predict export verify models-config push generate "
     "interpolate invert list demo"
 ).split()
 
@@ -47,7 +47,7 @@ def test_the_page_of_all_commands_fits(capsys):
     start = lines.index("Commands:") + 1
     assert [line.split()[0] for line in lines[start:-2]] == COMMANDS
     assert all(line.endswith(".") for line in lines[start:-2])
-    assert len(lines) <= 26
+    assert len(lines) <= 27
 
 
 def test_misuse_is_exit_code_2(capsys):

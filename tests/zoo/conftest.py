@@ -1,10 +1,15 @@
 """Models, made once, and a zoo of one entry."""
 
+import functools
+import http.server
+import threading
+
 import pytest
 
 import kanets
 from kanets.zoo import entries
 from tests.zoo.common import NAMES, make_entry, make_model
+from tests.zoo.hub import Handler
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +38,32 @@ def entry(model, directory):
     folder = kanets.save_model(model, directory / "kanet_x", NAMES)
     make_entry(folder)
     return folder
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves `server.root`; `server.paths` is what was asked for."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    root = tmp_path / "served"
+    root.mkdir()
+    handler = functools.partial(Handler, directory=root)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.root, server.paths = root, []
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def hub(server, tmp_path, monkeypatch):
+    """The server as the hub of `huggingface_hub`."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    # What HF_ENDPOINT sets, but for a package that is imported already.
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return server

@@ -1,12 +1,8 @@
 """Models over the wire: files, a hub and a mirror, all on 127.0.0.1."""
 
-import functools
 import hashlib
-import http.server
-import json
 import shutil
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -22,91 +18,11 @@ from tests.zoo.common import (
     predict,
 )
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files, and repositories as the Hugging Face Hub does."""
-
-    def log_message(self, *_):
-        pass
-
-    def send_head(self):
-        self.server.paths.append(self.path)
-        return super().send_head()
-
-    def do_GET(self):  # noqa: N802
-        parts = self.path.split("?")[0].split("/")
-        if parts[1] != "api":
-            return super().do_GET()
-        owner, name, kind, revision = parts[3:7]
-        folder = self.server.root / owner / name
-        if not folder.is_dir() or revision not in ("main", "v1", COMMIT):
-            return self.send_error(404, "no such repository or revision")
-        answer = {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": []}
-        if kind == "tree":
-            answer = [
-                {
-                    "type": "file",
-                    "path": path.name,
-                    "size": path.stat().st_size,
-                    "oid": zoo.sha256(path)[:40],
-                }
-                for path in folder.iterdir()
-            ]
-        content = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def translate_path(self, path):
-        return super().translate_path(path.replace(f"/resolve/{COMMIT}", ""))
-
-    def end_headers(self):
-        path = self.server.root / self.path.replace(
-            f"/resolve/{COMMIT}", ""
-        ).lstrip("/")
-        if path.is_file():
-            self.send_header("ETag", f'"{zoo.sha256(path)[:40]}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-        super().end_headers()
-
 
 @pytest.fixture(scope="module")
 def model():
     """Any model will do. Not to be changed by a test."""
     return make_plain()
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """Serves `server.root`; `server.paths` is what was asked for."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    root = tmp_path / "served"
-    root.mkdir()
-    handler = functools.partial(Handler, directory=root)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.root, server.paths = root, []
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def hub(server, tmp_path, monkeypatch):
-    """The server as the hub of `huggingface_hub`."""
-    constants = pytest.importorskip("huggingface_hub.constants")
-    # What HF_ENDPOINT sets, but for a package that is imported already.
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return server
 
 
 def cached(tmp_path):
