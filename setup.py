@@ -37,6 +37,7 @@ setup(
         "lazy_loader>=0.4",
         "wrapt>=1.16",
         "typer>=0.19",
+        "safetensors>=0.5",
     ],
     extras_require={
         "hub": ["huggingface_hub>=0.34"],

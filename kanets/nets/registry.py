@@ -19,6 +19,7 @@ class Net:
         description: what a card calls it, with its article and paper.
         architectures: what the zoo builds of it with fresh weights: by name,
             the other fields of a `kanets.zoo.Architecture`.
+        timm: "module:function" of its layers' names in timm's files, or "".
     """
 
     name: str
@@ -26,11 +27,22 @@ class Net:
     task: str
     description: str
     architectures: dict = dataclasses.field(default_factory=dict)
+    timm: str = ""
 
     @property
     def builder(self):
         """The function or class that builds it."""
         return pkgutil.resolve_name(self.place)
+
+    def timm_names(self, arguments):
+        """The table of `kanets.zoo.foreign` for timm's files, or None.
+
+        Args:
+            arguments: dict, what the net is built with.
+        """
+        if not self.timm:
+            return None
+        return pkgutil.resolve_name(self.timm)(**arguments)
 
 
 def builders(task):
@@ -62,6 +74,7 @@ NETS = {
             task="classification",
             description="an EfficientNet-Lite (Tan and Le, ICML 2019; "
             "tensorflow/tpu, models/official/efficientnet/lite)",
+            timm="kanets.nets.timm_names:efficientnet_lite",
             architectures={
                 f"efficientnet_{variant}": {
                     "arguments": {"variant": variant},

@@ -1,7 +1,9 @@
 """Models of the zoo with another head, another size or other arguments."""
 
+import functools
 import inspect
 import itertools
+import sys
 
 import keras
 
@@ -11,6 +13,7 @@ from kanets.nets.registry import NETS
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import read, read_architecture
 from kanets.zoo.sources import locate
+from kanets.zoo.weights import fill, find_weights
 
 HEADS = ("predictions", "fc")  # what nets call their classifier
 FINETUNING_MOMENTUM = 0.9
@@ -33,6 +36,7 @@ def create_model(
     num_classes=None,
     input_shape=None,
     dtype=None,
+    weights=None,
     **overrides,
 ):
     """A model of the zoo, ready to predict or to be fine-tuned.
@@ -52,6 +56,13 @@ def create_model(
             layer) and what follows it, which compute in float32. None keeps
             that of the saved model, whatever the global policy is: a saved
             layer has its own.
+        weights: others than the entry's, for it or an architecture: what
+            `load_model` reads, a `.weights.h5` file, or timm's, as a
+            `.safetensors` file or "hf://timm/<name>". They must fill the
+            net, but for attention that it has and they have not, and for
+            the head where `num_classes` asks for another size; a line on
+            standard error tells what was read. The size of the pictures and
+            the scale of their pixels are theirs.
         **overrides: arguments of the net's builder, such as `dropout_rate`,
             `classifier_activation` or `output_stride`, in place of those in
             `entry.json`. The pretrained weights must fit what they make,
@@ -67,20 +78,40 @@ def create_model(
     Raises:
         ValueError: what `load_model` raises; a `num_classes`, `input_shape`
             or `dtype` that is none, the former two for a generator; an
-            architecture
-            with `pretrained`; overrides that the builder does not take, that
-            the weights do not fit, or of what is no entry.
+            architecture with `pretrained` and without `weights`; `weights`
+            that are none or do not fit; overrides that the builder does not
+            take, that the weights do not fit, or of what is no entry.
 
     Example:
 
     >>> model = create_model("kanet_qkv_cifar10", num_classes=2)
     >>> model.output_shape
     (None, 2)
+
+    With timm's config.json, pixels are scaled as its mean and std say, for
+    `tf_efficientnet_lite0` (x - 127.5) / 127.5, where the authors' own weights
+    have (x - 127) / 128. `include_preprocessing=False` leaves that to you, and
+    `classifier_activation=None` gives logits.
+
+    >>> model = create_model(
+    ...     "efficientnet_lite0", weights="hf://timm/tf_efficientnet_lite0.in1k"
+    ... )  # doctest: +SKIP
     """
     if num_classes is not None:
         num_classes = positive_integer("num_classes", num_classes)
     policy = None if dtype is None else _policy(dtype)
     architectures = {a.name: a for a in ARCHITECTURES}
+    if weights is not None:
+        architecture = architectures.get(name) or locate(name).entry
+        if not pretrained or architecture is None:
+            raise ValueError(
+                "weights are for an architecture or an entry, and take the "
+                f"place of pretrained=False. Received: weights={weights!r}, "
+                f"pretrained={pretrained!r} for {str(name)!r}"
+            )
+        return _with_weights(
+            architecture, weights, num_classes, input_shape, policy, overrides
+        )
     if not pretrained and name in architectures:
         new = _build(architectures[name], num_classes, input_shape, overrides)
         return _rebuilt(new, None, None, policy)
@@ -210,6 +241,37 @@ def _build(architecture, num_classes, input_shape, overrides):
     shape = architecture.input_shape if input_shape is None else input_shape
     task = tasks.TASKS[architecture.task]
     return task.build(builder, shape, classes, arguments)
+
+
+def _with_weights(
+    architecture, source, num_classes, input_shape, policy, overrides
+):
+    """An architecture with the weights of somewhere else."""
+
+    def build(classes, shape):
+        return _build(architecture, classes, shape, overrides)
+
+    arguments = {**architecture.arguments, **overrides}
+    found = find_weights(
+        source,
+        architecture.name,
+        NETS[architecture.net].timm_names(arguments),
+        [
+            functools.partial(build, classes, input_shape)
+            for classes in dict.fromkeys([num_classes, None])
+        ],
+    )
+    shape = found.input_shape if input_shape is None else input_shape
+    model = build(num_classes, shape)
+    if num_classes is not None or input_shape is not None:
+        _check_takes_pictures(model, num_classes, input_shape)
+    model = _rebuilt(model, None, None, policy)
+    own_head = num_classes is None and overrides.get("include_top", True)
+    report = fill(model, found, () if own_head else HEADS)
+    if num_classes is not None:
+        set_norm_momentum(model, FINETUNING_MOMENTUM)
+    print(report, file=sys.stderr)
+    return model
 
 
 def _policy(dtype):

@@ -1,0 +1,200 @@
+"""Weights for `create_model`: of a file, an entry or the Hub, timm's, too.
+
+timm publishes `model.safetensors`, tensors under its own names, which the nets'
+tables in `kanets.nets.registry` translate, and beside it `config.json`, whose
+`pretrained_cfg` says how pictures were prepared.
+"""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+
+from kanets.zoo import foreign
+from kanets.zoo.loading import read
+from kanets.zoo.saving import check_class_names, check_finite
+from kanets.zoo.sources import locate, one_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Weights with what their owner says of them.
+
+    Attributes:
+        source: where they are from, as it was asked for.
+        tensors: arrays by name.
+        names: the table that reads them; see `kanets.zoo.foreign`. None: they
+            are called as ours are, and must be all of the net's.
+        input_shape: (H, W, C) of the pictures they are for, or None.
+        rescaling: (scale, offset) of pixels 0..255, or None if not known.
+        class_names: labels, or None.
+        preparation: how pictures were prepared, as text.
+    """
+
+    source: str
+    tensors: dict
+    names: dict | None = None
+    input_shape: tuple | None = None
+    rescaling: tuple | None = None
+    class_names: tuple | None = None
+    preparation: str = ""
+
+
+def find_weights(weights, name, table, builds):
+    """The weights that `create_model` is asked for.
+
+    Args:
+        weights: a `.safetensors` file with timm's names or a folder with one,
+            a `.weights.h5` file, or what `load_model` reads; "hf://" is
+            either.
+        name: of the net they are for.
+        table: timm's names of its layers, or None.
+        builds: functions that make the net as a `.weights.h5` file may have
+            it, the likeliest first.
+
+    Returns:
+        The `Published`.
+
+    Raises:
+        ValueError: nothing there, nothing that can be read, or timm's tensors
+            for a net without a table.
+    """
+    if str(weights).endswith(".weights.h5"):
+        return _of_keras(weights, _loaded(weights, name, builds), table)
+    located = locate(weights, foreign=True)
+    if located.path.suffix != ".safetensors":
+        return _of_keras(weights, read(located), table)
+    if table is None:
+        raise ValueError(
+            "timm's weights are for the nets that have a table of its names "
+            "in kanets.nets.registry. Received: "
+            f"weights={str(weights)!r} for {name!r}"
+        )
+    return _of_timm(weights, located.path, table)
+
+
+def fill(model, published, optional):
+    """Fills a net with them, and scales its pixels as they were.
+
+    Args:
+        model: the net, built.
+        published: the `Published`; where they are known its labels become the
+            model's, if the head is theirs.
+        optional: heads that need not fit; see `kanets.zoo.foreign.fill`.
+
+    Returns:
+        A text of what was read.
+    """
+    names = published.names
+    if names is None:
+        theirs = {name.rpartition("/")[0] for name in published.tensors}
+        heads = theirs.intersection(optional)
+        layers = [*foreign.variables_by_layer(model), *heads]
+        names = {layer: (foreign.OWN, layer) for layer in layers}
+    filled = foreign.fill(
+        model, published.tensors, names, published.source, optional
+    )
+    layer = _rescaling(model)
+    if None not in (layer, published.rescaling):
+        layer.scale, layer.offset = published.rescaling
+    check_finite(model, published.source)
+    if published.class_names is not None and not filled.skipped:
+        check_class_names(model, published.class_names, published.source)
+        model.class_names = published.class_names
+    return f"{filled}{published.preparation}"
+
+
+def _loaded(weights, name, builds):
+    """The first of the nets that a `.weights.h5` file fits."""
+    for build in builds:
+        model = build()
+        try:
+            model.load_weights(weights)
+            return model
+        except Exception as error:  # whatever a damaged or wrong file breaks
+            reason, cause = one_line(error), error
+    raise ValueError(
+        f"The weights must be those of {name!r}. Received: "
+        f"weights={str(weights)!r} ({reason})"
+    ) from cause
+
+
+def _of_keras(weights, model, table):
+    """Those of a model of ours, which may have more than the table names."""
+    layers = foreign.variables_by_layer(model)
+    names = None
+    if table is not None:
+        names = {layer: (foreign.OWN, layer) for layer in [*table, *layers]}
+    rescaling = _rescaling(model)
+    return Published(
+        source=str(weights),
+        tensors={
+            f"{layer}/{name}": keras.ops.convert_to_numpy(variable)
+            for layer, variables in layers.items()
+            for name, variable in variables.items()
+        },
+        names=names,
+        input_shape=tuple(model.inputs[0].shape[1:]),
+        rescaling=rescaling and (rescaling.scale, rescaling.offset),
+        class_names=getattr(model, "class_names", None),
+    )
+
+
+def _of_timm(weights, path, table):
+    import safetensors.numpy  # for those who have such files
+
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except Exception as error:  # whatever a damaged file breaks
+        raise ValueError(
+            "This is no .safetensors file that NumPy can hold. Received: "
+            f"{str(path)!r} ({one_line(error)})"
+        ) from error
+    published = Published(str(weights), tensors, table)
+    file = path.with_name("config.json")
+    if not file.exists():
+        return dataclasses.replace(
+            published,
+            preparation="; without config.json, pixels are scaled as the net "
+            "does by itself",
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        return dataclasses.replace(published, **_preparation(config))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "The config.json beside timm's weights must have mean, std and "
+            "input_size under pretrained_cfg. Received: "
+            f"{str(file)!r} ({type(error).__name__}: {one_line(error)})"
+        ) from error
+
+
+def _preparation(config):
+    """What timm's `config.json` says, as fields of a `Published`."""
+    prepared = config.get("pretrained_cfg", config)
+    channels, height, width = prepared["input_size"]
+    mean, std = np.array(prepared["mean"]), np.array(prepared["std"])
+    scale, offset = 1 / (255 * std), -mean / std
+    labels = config.get("label_names")
+    words = [f"mean {mean.tolist()}", f"std {std.tolist()}"]
+    words += [f"{height}x{width}", str(prepared.get("interpolation", ""))]
+    if "crop_pct" in prepared:
+        words.append(f"the centre {prepared['crop_pct']:.1%} of the side")
+    return {
+        "input_shape": (height, width, channels),
+        "rescaling": (_plain(scale), _plain(offset)),
+        "class_names": tuple(labels) if isinstance(labels, list) else None,
+        "preparation": f"; pictures: {', '.join(filter(None, words))}",
+    }
+
+
+def _plain(values):
+    """One float where all channels have the same, otherwise a list."""
+    values = values.tolist()
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _rescaling(model):
+    layers = (x for x in model.layers if isinstance(x, keras.layers.Rescaling))
+    return next(layers, None)
