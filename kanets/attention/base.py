@@ -68,6 +68,17 @@ class AttentionLayer(keras.layers.Layer):
         self.scale = scale
         self.implementation = implementation
 
+    def __call__(self, *arguments, inputs=None, **named):
+        if inputs is not None:  # as earlier versions called the query
+            warnings.warn(
+                "The argument inputs is query now: layer(x), or "
+                "layer(query=x).",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            arguments = (inputs, *arguments)
+        return super().__call__(*arguments, **named)
+
     def call(
         self,
         query,
@@ -79,20 +90,15 @@ class AttentionLayer(keras.layers.Layer):
         return_attention_scores=False,
     ):
         mask = _self_attention_mask(key, value, mask, key_mask)
+        if isinstance(query, keras.KerasTensor):
+            return self._spec(query, mask, return_attention_scores)
         return self.attend(query, mask, training, return_attention_scores)
 
-    def compute_output_spec(
-        self,
-        query,
-        key=None,
-        value=None,
-        mask=None,
-        key_mask=None,
-        training=None,
-        return_attention_scores=False,
-    ):
+    def compute_output_spec(self, *arguments, **named):
+        return self.call(*arguments, **named)
+
+    def _spec(self, query, mask, return_attention_scores):
         # A symbolic call runs no operator, which would find the errors.
-        mask = _self_attention_mask(key, value, mask, key_mask)
         self.check_inputs(query, mask)
         output = keras.KerasTensor(query.shape, dtype=self.compute_dtype)
         if not return_attention_scores:
@@ -109,7 +115,15 @@ class AttentionLayer(keras.layers.Layer):
         return output, (output[0], self.num_heads, queries, keys)
 
     def check_inputs(self, inputs, mask=None):
-        """Raises what a call would raise; the inputs may be symbolic."""
+        """Raises what a call would raise; the inputs may be symbolic.
+
+        A mask, for example, where the mechanism does not say otherwise.
+        """
+        if mask is not None:
+            raise ValueError(
+                f"{type(self).__name__} takes no mask. "
+                f"Received: mask.shape={tuple(mask.shape)}"
+            )
 
     def start_at_zero(self):
         """Lets the last learned map start at zero, and the output with it.

@@ -92,13 +92,6 @@ class _PatternAttention2D(AttentionLayer):
         self.output_initializer = keras.initializers.Zeros()
         return True
 
-    def check_inputs(self, inputs, mask=None):
-        if mask is not None:
-            raise ValueError(
-                "Attention over patterns takes no mask. "
-                f"Received: mask.shape={tuple(mask.shape)}"
-            )
-
     def attention_weights(self, inputs):
         """What each head looks at, in inference.
 

@@ -8,14 +8,21 @@ is ours.
 """
 
 import math
+from functools import partial
 
 import keras
 import numpy as np
 from keras import ops
 
+from kanets.attention.base import AttentionLayer
 from kanets.attention.checks import check_at_least, check_divides
 from kanets.attention.esa import esa_order
-from kanets.attention.sparse import pattern_attention
+from kanets.attention.grid import cells, spread
+from kanets.attention.sparse import (
+    IMPLEMENTATIONS,
+    dense_weights,
+    pattern_attention,
+)
 from kanets.attention.superconcentrator import Superconcentrator
 
 _STEPS = ("down", "base", "up")
@@ -23,7 +30,7 @@ _MAPS = ("query", "key", "value", "output")
 
 
 @keras.saving.register_keras_serializable(package="ylg")
-class SuperconcentratorAttention(keras.layers.Layer):
+class SuperconcentratorAttention(AttentionLayer):
     """Steps of sparse attention along a `Superconcentrator` of n tokens.
 
     With x the tokens of one level, m its middle vertices, each of which stands
@@ -49,19 +56,26 @@ class SuperconcentratorAttention(keras.layers.Layer):
             or a loaded layer compares its graph with it, and the graph is
             certified where it is first built. It is of one number of tokens;
             a layer of another certifies its own.
+        scale: factor of the logits: "rsqrt" is 1/sqrt(C/N), None is none, or
+            a number.
 
     Call arguments:
-        inputs: float tensor (B, n, C) or (B, H, W, C).
+        query: float tensor (B, n, C) or (B, H, W, C).
+        return_attention_scores: also return what all steps come to, (B, N, n,
+            n) in float32, O(n²) memory: for looking. It is the attention
+            rollout of Abnar and Zuidema, head by head: the product of the
+            steps' weights, where each token is half what it was before and
+            half what it looks at.
 
     Returns:
-        Tensor of the shape of the inputs. Logits are scaled by 1/sqrt(C/N);
-        softmax and normalisation run in float32 in every precision.
+        Tensor of the shape of the query, and the rollout on request. Softmax
+        and normalisation run in float32 in every precision.
 
     Raises:
-        ValueError: `num_heads` or `seed` out of range; sizes that are
-            unknown, or another number of tokens than the layer was built for;
-            channels that `num_heads` does not divide; a certificate of
-            another graph.
+        ValueError: `num_heads`, `seed` or `scale` out of range; sizes that
+            are unknown, or another number of tokens than the layer was built
+            for; channels that `num_heads` does not divide; a certificate of
+            another graph; a mask.
 
     Cost: O(n C² + n C) time and O(n C) memory, in O(log n) steps one after
     the other: 7 for n = 64, 27 for n = 1024.
@@ -73,16 +87,23 @@ class SuperconcentratorAttention(keras.layers.Layer):
     (2, 12, 20, 16)
 
     References: Daras et al., "Your Local GAN", CVPR 2020, section 3; the graph
-    is that of `Superconcentrator`.
+    is that of `Superconcentrator`. Abnar and Zuidema, "Quantifying Attention
+    Flow in Transformers", ACL 2020, section 3.
     """
 
+    implementations = IMPLEMENTATIONS
+
     def __init__(
-        self, num_heads=1, use_bias=False, seed=0, certificate=None, **kwargs
+        self,
+        num_heads=1,
+        use_bias=False,
+        seed=0,
+        certificate=None,
+        scale="rsqrt",
+        **kwargs,
     ):
-        super().__init__(**kwargs)
-        check_at_least(1, num_heads=num_heads)
+        super().__init__(num_heads, scale, **kwargs)
         check_at_least(0, seed=seed)
-        self.num_heads = num_heads
         self.use_bias = use_bias
         self.seed = seed
         self.certificate = certificate
@@ -114,38 +135,42 @@ class SuperconcentratorAttention(keras.layers.Layer):
         part.build((None, None, channels))
         self._parts[name] = part
 
-    def call(self, inputs):
+    def attend(self, inputs, mask, training, return_attention_scores):
+        self.check_inputs(inputs, mask)
         shape = tuple(inputs.shape)
-        tokens, channels = self._sizes(shape)
-        if tokens != self.graph.n:
-            raise ValueError(
-                "The graph belongs to one number of tokens. Received: "
-                f"inputs.shape={shape}, built for {self.graph.n} tokens"
-            )
-        if len(shape) == 3:
-            return self._steps(inputs)
-        order = esa_order(shape[1:3])
-        x = ops.reshape(inputs, (-1, tokens, channels))
-        x = self._steps(ops.take(x, order, axis=1))
-        x = ops.take(x, np.argsort(order), axis=1)
-        return ops.reshape(x, (-1, *shape[1:]))
+        grid = shape[1:-1]
+        order = esa_order(grid if len(grid) == 2 else grid[0])
+        back = np.argsort(order)
+        weights = [] if return_attention_scores else None
+        x = ops.reshape(inputs, (-1, len(order), shape[-1]))
+        x = ops.take(x, order, axis=1)
+        x = self._steps(x, 1, partial(self._attend, weights=weights))
+        x = ops.reshape(ops.take(x, back, axis=1), (-1, *shape[1:]))
+        if not return_attention_scores:
+            return x
+        scores = self._rollout(weights)
+        return x, ops.take(ops.take(scores, back, axis=2), back, axis=3)
 
-    def _steps(self, x):
+    def _steps(self, x, axis, attend):
+        """The formula, for what lies along the tokens of an axis."""
         levels = []
         for pattern in self.graph.down:
             n, m = pattern.num_keys, pattern.num_queries
-            stands = ops.take(x, np.arange(m) * n // m, axis=1)
+            stands = ops.take(x, np.arange(m) * n // m, axis=axis)
             levels.append(x)
-            x = self._attend("down", stands, x, pattern)
-        x = self._attend("base", x, x, self.graph.base)
+            x = attend("down", stands, x, pattern)
+        x = attend("base", x, x, self.graph.base)
         for pattern in self.graph.up:
             level = levels.pop()
-            keys = ops.concatenate([x, level], axis=1)
-            x = self._attend("up", level, keys, pattern)
+            keys = ops.concatenate([x, level], axis=axis)
+            x = attend("up", level, keys, pattern)
         return x
 
-    def _attend(self, step, x, keys, pattern):
-        """x + attend(x, keys), (B, n_q, C) and (B, n_k, C) -> (B, n_q, C)."""
+    def _attend(self, step, x, keys, pattern, weights):
+        """x + attend(x, keys), (B, n_q, C) and (B, n_k, C) -> (B, n_q, C).
+
+        The weights, (B, N, n_q, n_k), are added to a list, if one is given.
+        """
         norm, query, key, value, output = (
             self._parts[f"{step}_{name}"] for name in ("norm", *_MAPS)
         )
@@ -157,9 +182,39 @@ class SuperconcentratorAttention(keras.layers.Layer):
                 for t in (query(normed), key(keys), value(keys))
             ),
             pattern,
-            scale="rsqrt",
+            scale=self.scale,
+            implementation=self.implementation,
+            return_weights=weights is not None,
         )
+        if weights is not None:
+            attended, found = attended
+            weights.append(dense_weights(found, pattern))
         return x + output(ops.reshape(attended, (-1, *x.shape[1:])))
+
+    def _rollout(self, weights):
+        """What the steps come to together, (B, N, n, n)."""
+        steps = iter(weights)
+        heads = ops.zeros_like(weights[0][:, :, :1, :1])
+        itself = heads + ops.eye(self.graph.n, dtype=heads.dtype)
+        return self._steps(
+            itself, 2, lambda _, x, keys, __: (x + next(steps) @ keys) / 2
+        )
+
+    def check_inputs(self, inputs, mask=None):
+        super().check_inputs(inputs, mask)
+        tokens, _ = self._sizes(inputs.shape)
+        if self.built and tokens != self.graph.n:
+            raise ValueError(
+                "The graph belongs to one number of tokens. Received: "
+                f"inputs.shape={tuple(inputs.shape)}, built for "
+                f"{self.graph.n} tokens"
+            )
+
+    def _token_counts(self, grid):
+        return cells(grid), cells(grid)
+
+    def _maps_at(self, scores, cell, grid):
+        return spread(scores[:, :, cell[0] * grid[1] + cell[1]], grid, 1)
 
     def _sizes(self, shape):
         if len(shape) not in (3, 4) or None in shape[1:]:
@@ -170,13 +225,9 @@ class SuperconcentratorAttention(keras.layers.Layer):
             )
         return math.prod(shape[1:-1]), shape[-1]
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
-
     def get_config(self):
         return {
             **super().get_config(),
-            "num_heads": self.num_heads,
             "use_bias": self.use_bias,
             "seed": self.seed,
             "certificate": (

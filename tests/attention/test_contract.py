@@ -1,5 +1,8 @@
 """How every mechanism of the table is called, and drawn."""
 
+import inspect
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ SHAPE = (2, 5, 6, 16)
 SPARSE = {
     "sagan": lambda: attention.NonLocalAttention2D(2),
     "pooled": lambda: attention.LocalSparseAttention2D(4, pool_size=2),
+    "superconcentrator": lambda: attention.SuperconcentratorAttention(4),
 }
 ALL = {
     **{name: lambda n=name: attention.make(n) for name in attention.names()},
@@ -41,8 +45,6 @@ def test_names():
 
 
 def test_call(layer):
-    import inspect
-
     assert tuple(inspect.signature(layer.call).parameters) == CALL
     x = random(*SHAPE)
     output = to_numpy(layer(x, key=None, value=None, training=False))
@@ -75,6 +77,30 @@ def test_a_mask_was_the_second_argument_once():
     expected = layer(x, mask=mask)
     np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
     assert np.all(to_numpy(found)[:, 3:] == 0)
+
+
+def test_the_query_was_called_inputs_once():
+    layer, x = attention.KroneckerAttention("kv"), random(*SHAPE)
+    mask = np.ones(SHAPE[:-1], bool)
+    mask[:, 3:] = False
+    with pytest.warns(DeprecationWarning, match=r"layer\(query=x\)") as seen:
+        found = layer(inputs=x, mask=mask)
+        picture = keras.Input(SHAPE[1:])
+        model = keras.Model(picture, layer(inputs=picture))
+    assert [warning.filename for warning in seen] == [__file__] * 2
+    expected = to_numpy(layer(query=x, mask=mask))
+    np.testing.assert_array_equal(to_numpy(found), expected)
+    expected = to_numpy(layer(x))
+    np.testing.assert_array_equal(to_numpy(model(x)), expected)
+    # A graph that was saved while the argument had that name.
+    config = json.loads(json.dumps(model.get_config()))
+    [node] = config["layers"][-1]["inbound_nodes"]
+    [tensor] = node["args"]
+    node.update(args=[], kwargs={"inputs": tensor})
+    with pytest.warns(DeprecationWarning, match="query"):
+        saved = keras.Model.from_config(config)
+    saved.set_weights(model.get_weights())
+    np.testing.assert_array_equal(to_numpy(saved(x)), expected)
 
 
 def test_patterns_take_no_mask():

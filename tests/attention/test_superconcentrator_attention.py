@@ -42,7 +42,10 @@ def run(layer, x):
 
 
 def by_loop(layer, x, num_heads):
-    """The layer on tokens (B, n, C) in float64, one query at a time."""
+    """The layer on tokens (B, n, C) in float64, one query at a time.
+
+    Returns what it gives, and the rollout of the weights (B, N, n, n).
+    """
     weights = {
         v.path.removeprefix(layer.name + "/"): to_numpy(v).astype("float64")
         for v in layer.weights
@@ -51,7 +54,10 @@ def by_loop(layer, x, num_heads):
     def linear(name, t):
         return t @ weights[f"{name}/kernel"] + weights.get(f"{name}/bias", 0)
 
-    def attend(step, x, keys, pattern):
+    def attend(step, queries, keys, pattern):
+        (x, rolled), (keys, theirs) = queries, keys
+        rolled = rolled / 2
+
         def norm(t):
             t = t - t.mean(-1, keepdims=True)
             t = t / np.sqrt((t**2).mean(-1, keepdims=True) + 1e-3)
@@ -73,19 +79,24 @@ def by_loop(layer, x, num_heads):
                 softmax = np.exp(logits - logits.max())
                 softmax /= softmax.sum()
                 found[b, i, part] = softmax @ value[b, seen, part]
-        return x + linear(f"{step}_output", found)
+                rolled[b, head, i] += softmax @ theirs[b, head, seen] / 2
+        return x + linear(f"{step}_output", found), rolled
 
-    def level(x, depth):
+    def level(both, depth):
         graph = layer.graph
         if depth == len(graph.down):
-            return attend("base", x, x, graph.base)
+            return attend("base", both, both, graph.base)
         down, up = graph.down[depth], graph.up[-1 - depth]
         n, m = graph.sizes[depth : depth + 2]
-        stands = x[:, [j * n // m for j in range(m)]]
-        y = level(attend("down", stands, x, down), depth + 1)
-        return attend("up", x, np.concatenate([y, x], axis=1), up)
+        stands = [j * n // m for j in range(m)]
+        middle = [t[..., stands, :] for t in both]
+        y = level(attend("down", middle, both, down), depth + 1)
+        keys = [np.concatenate(t, axis=-2) for t in zip(y, both, strict=True)]
+        return attend("up", both, keys, up)
 
-    return level(x.astype("float64"), 0)
+    n = x.shape[1]
+    itself = np.broadcast_to(np.eye(n), (len(x), num_heads, n, n))
+    return level((x.astype("float64"), itself), 0)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +110,10 @@ def by_loop(layer, x, num_heads):
 )
 def test_values_against_loops(shape, arguments):
     x, layer = random(*shape), filled(shape, **arguments)
-    expected = by_loop(layer, x, layer.num_heads)
+    expected, rollout = by_loop(layer, x, layer.num_heads)
     np.testing.assert_allclose(run(layer, x), expected, atol=2e-5)
+    _, scores = layer(x, return_attention_scores=True)
+    np.testing.assert_allclose(to_numpy(scores), rollout, atol=1e-5)
 
 
 def test_a_picture_is_a_sequence_in_esa_order():
@@ -110,6 +123,14 @@ def test_a_picture_is_a_sequence_in_esa_order():
     actual = run(cells, x).reshape(2, 44, 4)[:, order]
     expected = run(tokens, x.reshape(2, 44, 4)[:, order])
     np.testing.assert_allclose(actual, expected, atol=1e-6)
+    _, scores = tokens(
+        x.reshape(2, 44, 4)[:, order], return_attention_scores=True
+    )
+    maps = cells.attention_maps(x, (1, 7)).reshape(2, 44)
+    rank = np.flatnonzero(order == 11 + 7)[0]
+    np.testing.assert_allclose(
+        maps[:, order], to_numpy(scores)[:, 0, rank], atol=1e-6
+    )
 
 
 def test_every_output_depends_on_every_input():
@@ -196,7 +217,7 @@ def test_shape_and_dtype_of_a_sequence():
 @pytest.mark.parametrize(
     ("arguments", "shape", "message"),
     [
-        ({"num_heads": 0}, None, "num_heads must be an integer >= 1. .*=0"),
+        ({"num_heads": 0}, None, "num_heads must be a positive integer. .*=0"),
         ({"seed": -1}, None, "seed must be an integer >= 0. .*seed=-1"),
         ({"num_heads": 3}, (None, 5, 4), "num_heads=3, channels=4"),
         ({}, (None, None, 4), r"known sizes. .*=\(None, None, 4\)"),
