@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -31,6 +32,25 @@ def page(capsys, *arguments):
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) < 80 or "example: " in line for line in lines)
     return lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["train", "recipe.toml", "--epoch", "3"], "--epochs"),
+        (["evaluate", "net", "--dta", "photos"], "--data"),
+        (["evalaute", "net"], "evaluate"),
+    ],
+)
+def test_what_is_cut_short_or_misspelt_is_shown_whole(
+    arguments, nearest, capsys
+):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    [error] = capsys.readouterr().err.splitlines()[3:]
+    assert error.startswith("Error: No such ")
+    assert re.findall("[a-z-]+", error)[-1] == nearest
 
 
 @pytest.mark.parametrize("name", COMMANDS)
