@@ -93,6 +93,22 @@ def weights(directory):
     return zoo.load_model(directory).get_weights()
 
 
+@pytest.fixture(scope="module")
+def short_run(photos, tmp_path_factory):
+    """A run of one epoch; not to be changed."""
+    folder = tmp_path_factory.mktemp("short") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipes.NETS, "tiny", tiny)
+        recipes.train(recipe(photos, epochs=1), folder, verbose=0)
+    return folder
+
+
+@pytest.fixture
+def run(short_run, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(short_run, tmp_path / "run it")
+
+
 def test_toml_round_trip(tmp_path, photos):
     first = recipe(
         photos,
@@ -823,15 +839,12 @@ def test_jax_wants_pictures_in_memory(photos, monkeypatch):
         recipes.classifier.PARTS.load(recipe(photos))
 
 
-def test_another_recipe_does_not_overwrite_a_run(tmp_path, photos):
-    recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
+def test_another_recipe_does_not_overwrite_a_run(run, photos):
     with pytest.raises(ValueError, match="epochs is 1, not 2"):
-        recipes.train(recipe(photos, epochs=2), tmp_path / "run", verbose=0)
+        recipes.train(recipe(photos, epochs=2), run, verbose=0)
 
 
-def test_a_complete_run_says_how_to_go_on(tmp_path, photos, capsys):
-    run = tmp_path / "run it"
-    recipes.train(recipe(photos, epochs=1), run, verbose=0)
+def test_a_complete_run_says_how_to_go_on(run, photos, capsys):
     with pytest.raises(ValueError, match="complete.*epochs is 1, not 3") as e:
         recipes.train(recipe(photos, epochs=3), run, verbose=0)
     command = shlex.split(str(e.value).split("`")[1])
@@ -843,8 +856,7 @@ def test_a_complete_run_says_how_to_go_on(tmp_path, photos, capsys):
         recipes.train(recipe(photos, epochs=2, seed=1), run, verbose=0)
 
 
-def test_a_damaged_result_is_named(tmp_path, photos):
-    run = tmp_path / "run"
+def test_a_damaged_result_is_named(run, photos):
     first = recipes.train(recipe(photos, epochs=1), run, verbose=0)
     os.truncate(run / "result.json", 10)
     with pytest.raises(ValueError, match="remove the file.*result.json"):
@@ -868,12 +880,19 @@ def test_the_state_of_other_random_layers_is_refused(tmp_path):
         checkpoints.restore(tmp_path, model)
 
 
-def test_a_damaged_state_is_named(tmp_path, photos):
-    recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
-    state = tmp_path / "run" / checkpoints.STATE
-    os.truncate(state, 100)
+def test_a_damaged_state_is_named(run, photos):
+    os.truncate(run / checkpoints.STATE, 100)
     with pytest.raises(ValueError, match="cannot be read.*last.weights.h5"):
-        recipes.train(recipe(photos, epochs=1), tmp_path / "run", verbose=0)
+        recipes.train(recipe(photos, epochs=1), run, verbose=0)
+
+
+def test_label_smoothing_reaches_the_loss(photos):
+    plan = recipe(photos, optimize={"label_smoothing": 0.2})
+    loss = recipes.classifier.PARTS.loss(plan, None)
+    found = loss(np.array([[1.0, 0.0]]), np.array([[0.75, 0.25]]))
+    # 0.2 of a label is shared among both classes.
+    expected = -0.9 * np.log(0.75) - 0.1 * np.log(0.25)
+    np.testing.assert_allclose(to_numpy(found), expected, rtol=1e-6)
 
 
 def test_weight_decay_spares_norms_and_biases(tmp_path, photos, monkeypatch):

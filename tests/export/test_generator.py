@@ -35,6 +35,16 @@ def make(num_classes=None):
     return model
 
 
+@pytest.fixture(scope="module")
+def model():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return export_savedmodel(model, tmp_path_factory.mktemp("new"), version=3)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("num_classes", (None, 3))
 def test_a_client_without_keras_gets_the_pictures(tmp_path, num_classes):
@@ -87,11 +97,10 @@ def test_warm_up_requests_name_every_input(tmp_path):
     assert outputs["images"].shape == (1, 32, 32, 3)
 
 
-def test_any_batch_size(tmp_path):
+def test_any_batch_size(folder):
     import tensorflow as tf
 
-    model = make()
-    served = tf.saved_model.load(str(export_savedmodel(model, tmp_path)))
+    served = tf.saved_model.load(str(folder))
     serve = served.signatures["serving_default"]
     for count in (0, 1, 7):
         outputs = serve(z=tf.zeros((count, 8)))
@@ -99,16 +108,15 @@ def test_any_batch_size(tmp_path):
         assert outputs["png"].shape == (count,)
 
 
-def test_versions_and_errors(tmp_path):
-    export_savedmodel(make(), tmp_path, version=3)
+def test_versions_and_errors(model, folder):
     with pytest.raises(FileExistsError, match="nothing is overwritten.*/3'"):
-        export_savedmodel(make(), tmp_path, version=3)
+        export_savedmodel(model, folder.parent, version=3)
     classifier = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
     assert not is_generator(classifier) and is_generator(make(2))
     for name, value in (("image_size", (32, 32)), ("top_k", 3)):
         with pytest.raises(ValueError, match=f"takes no `{name}`.*{name}="):
-            export_savedmodel(make(), tmp_path, **{name: value})
-    assert [path.name for path in tmp_path.iterdir()] == ["3"]
-    assert to_numpy(make()(np.zeros((1, 8), "float32"))).shape[1] == 32
+            export_savedmodel(model, folder.parent, **{name: value})
+    assert [path.name for path in folder.parent.iterdir()] == ["3"]
+    assert to_numpy(model(np.zeros((1, 8), "float32"))).shape[1] == 32

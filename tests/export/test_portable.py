@@ -1,6 +1,7 @@
 """LiteRT, ONNX and OpenVINO exports, run by their own runtimes."""
 
 import sys
+import types
 
 import keras
 import numpy as np
@@ -397,12 +398,46 @@ def test_what_a_generator_does_not_take(tmp_path):
         ({"image_size": (32, 32)}, "generator takes no `image_size`"),
         ({"from_logits": True}, "generator takes no `from_logits`"),
         ({"precision": "int8"}, "finer steps.*'float16'.*model="),
-        ({"batch_size": None}, "fixed batch_size.*batch_size=None"),
         ({"class_names": NAMES}, "takes no `class_names`. Received.*ant"),
     ):
         with pytest.raises(ValueError, match=message):
             export_litert(model, tmp_path / "new", **change)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_converter_refuses(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    def convert():
+        raise RuntimeError("no such operator\nand more")
+
+    monkeypatch.setattr(
+        tf.lite.TFLiteConverter,
+        "from_saved_model",
+        lambda *_, **__: types.SimpleNamespace(convert=convert),
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(12),
+            keras.layers.Reshape((2, 2, 3)),
+        ]
+    )
+    for batch_size, hint in ((1, ""), (None, " A fixed batch_size.*of it.")):
+        message = (
+            f"refuses this model.{hint} Received: .*batch_size={batch_size}, "
+            ".*: no such operator$"
+        )
+        with pytest.raises(ValueError, match=message):
+            export_litert(model, tmp_path / "new", batch_size=batch_size)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.thorough
+def test_the_converter_refuses_an_open_batch_of_a_generator(tmp_path):
+    model = ylg.gan.generator(32, 2, latent_size=8, num_heads=2)
+    with pytest.raises(ValueError, match="fixed batch_size.*batch_size=None"):
+        export_litert(model, tmp_path / "new", batch_size=None)
 
 
 @pytest.mark.parametrize("name", EXPORTS)

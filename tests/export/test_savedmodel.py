@@ -465,6 +465,7 @@ def test_logits_get_a_softmax(tmp_path):
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_sigmoid_is_left_alone(tmp_path):
     model = make_model(activation="sigmoid")
     files, pixels = plain_pixels()
@@ -474,7 +475,11 @@ def test_sigmoid_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dtype, activation", [("mixed_float16", "softmax"), ("float16", None)]
+    "dtype, activation",
+    [
+        pytest.param("mixed_float16", "softmax", marks=pytest.mark.thorough),
+        ("float16", None),
+    ],
 )
 def test_half_models_give_float32(tmp_path, dtype, activation):
     model = make_model(activation, dtype=dtype)

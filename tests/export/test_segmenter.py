@@ -1,6 +1,7 @@
 """kanets.export.export_savedmodel: the SavedModel against the Keras model."""
 
 import io
+import shutil
 import subprocess
 import sys
 
@@ -85,10 +86,21 @@ def served(folder):
     return tf.saved_model.load(str(folder)).signatures
 
 
+@pytest.mark.thorough
 def test_a_client_without_keras_gets_the_labels(folder, files, model, tmp_path):
     command = [sys.executable, "-c", CLIENT, folder, tmp_path / "out.npz"]
     subprocess.run([*command, *files], check=True, capture_output=True)
     found = np.load(tmp_path / "out.npz", allow_pickle=True)
+    check_labels(found, files, model)
+
+
+def test_what_is_served_is_what_the_model_says(served, files, model):
+    data = [path.read_bytes() for path in files]
+    found = served["serving_default"](image_bytes=data)
+    check_labels({k: v.numpy() for k, v in found.items()}, files, model)
+
+
+def check_labels(found, files, model):
     label_map = found["label_map"]
     assert label_map.dtype == np.int32 and label_map.shape == (3, *SIZE)
     pixels = [fit_picture(read_picture(path), SIZE) for path in files]
@@ -170,17 +182,17 @@ def test_warm_up_requests_replay(folder, served):
     assert replayed == ["serving_default", "serve_images"]
 
 
-def test_loading_takes_the_highest_version(tmp_path, files, served):
+def test_loading_takes_the_highest_version(tmp_path, files, folder, served):
     data = [path.read_bytes() for path in files]
+    shutil.copytree(folder, tmp_path / "1")
     open_size = make((None, None), activation=None)
     open_size.class_names = NAMES
-    export_savedmodel(open_size, tmp_path, image_size=(14, 18))
-    second = export_savedmodel(make(), tmp_path, class_names=NAMES)
+    second = export_savedmodel(open_size, tmp_path, image_size=(14, 18))
     assert second == tmp_path / "2"
-    found = load_segmenter_savedmodel(tmp_path)(data)
+    found = load_segmenter_savedmodel(tmp_path / "1")(data)
     expected = served["serving_default"](image_bytes=data)["label_map"]
     np.testing.assert_array_equal(found, expected)
-    small = load_segmenter_savedmodel(tmp_path / "1")(data)
+    small = load_segmenter_savedmodel(tmp_path)(data)
     assert small.shape == (3, 14, 18) and small.dtype == np.int32
     pixels = [fit_picture(read_picture(path), (14, 18)) for path in files]
     logits = open_size.predict(np.stack(pixels).astype("float32"), verbose=0)
@@ -255,8 +267,10 @@ def test_models_that_are_no_segmenters(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_versions_are_never_overwritten_and_whole(tmp_path, model, monkeypatch):
-    export_savedmodel(model, tmp_path, NAMES, 3)
+def test_versions_are_never_overwritten_and_whole(
+    tmp_path, folder, model, monkeypatch
+):
+    shutil.copytree(folder, tmp_path / "3")
     with pytest.raises(FileExistsError, match="nothing is overwritten.*/3'"):
         export_savedmodel(model, tmp_path, NAMES, 3)
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from tests.backends import counts_once, to_numpy, weight_gradients
 from tests.layer_checks import fill_weights
-from tests.ylg.test_generator import POLICIES, run, settle
+from tests.ylg.test_generator import CHOICES, POLICIES, run, settle
 from ylg.gan.discriminator_network import CHANNELS, discriminator
 
 CLASSES = 3
@@ -73,8 +73,7 @@ def count(channels, halving, classes, attended=None):
         (256, [4, 8, 16, 32, 32, 64, 64], [128, 64, 32, 16, 8, 4, 4]),
     ],
 )
-@pytest.mark.parametrize("classes", [None, 3])
-@pytest.mark.parametrize("attention", [None, "ylg", "dense"])
+@pytest.mark.parametrize("classes, attention", CHOICES)
 def test_counts_and_shapes(size, channels, sides, classes, attention):
     model = discriminator(
         size, 4, classes, attention, kernel_initializer="zeros"

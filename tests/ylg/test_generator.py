@@ -21,6 +21,17 @@ POLICIES = [
 ]
 
 
+# Classes and attention; half of all pairs show each.
+CHOICES = [
+    (None, None),
+    (3, "ylg"),
+    (None, "dense"),
+    pytest.param(3, None, marks=pytest.mark.thorough),
+    pytest.param(None, "ylg", marks=pytest.mark.thorough),
+    pytest.param(3, "dense", marks=pytest.mark.thorough),
+]
+
+
 def make(**arguments):
     """A small one; with two heads, as JAX takes seconds to compile eight."""
     return generator(
@@ -107,8 +118,7 @@ def count(channels, latent_size, classes, attended=None):
         (256, [128, 64, 64, 32, 16, 8], 64),
     ],
 )
-@pytest.mark.parametrize("classes", [None, 3])
-@pytest.mark.parametrize("attention", [None, "ylg", "dense"])
+@pytest.mark.parametrize("classes, attention", CHOICES)
 def test_counts_and_shapes(size, channels, attended, classes, attention):
     model = generator(
         size, 8, classes, 6, attention, kernel_initializer="zeros"

@@ -89,6 +89,32 @@ def test_fit(num_classes, attention, steps):
         assert not np.array_equal(old, new), variable.path
 
 
+def test_losses_by_hand():
+    """The hinge of logits on both sides of its edges, and their mean."""
+    images, labels = ops.ones((3, 2, 2, 3)), ops.convert_to_tensor([0, 2, 1])
+    real, fake = [-0.5, 0.5, 1.5], [0.25, -1.5, -0.75]
+    judged = []
+
+    def judge(*given):
+        judged.extend(to_numpy(tensor) for tensor in given)
+        return ops.convert_to_tensor([*real, *fake][: len(judged[0])])
+
+    networks = types.SimpleNamespace(
+        _fakes=lambda count, labels: ops.zeros((count, 2, 2, 3)), _judge=judge
+    )
+    loss, (mean_real, mean_fake) = ylg.SAGAN._discriminator_loss(
+        networks, images, labels
+    )
+    np.testing.assert_allclose(loss, (1.5 + 0.5) / 3 + (1.25 + 0.25) / 3, 1e-6)
+    np.testing.assert_allclose([mean_real, mean_fake], [0.5, -2 / 3], 1e-6)
+    np.testing.assert_array_equal(judged[0].mean((1, 2, 3)), [1] * 3 + [0] * 3)
+    np.testing.assert_array_equal(judged[1], [0, 2, 1] * 2)
+    judged.clear()
+    loss, _ = ylg.SAGAN._generator_loss(networks, 3, labels)
+    np.testing.assert_allclose(loss, -0.5, 1e-6)
+    assert not judged[0].any() and judged[1].tolist() == [0, 2, 1]
+
+
 @pytest.mark.thorough
 def test_a_step_by_hand():
     """Losses and the discriminator's update, from the formulas."""
@@ -153,6 +179,23 @@ def test_moving_average():
     ):
         expected = decay * old + (1 - decay) * to_numpy(variable)
         np.testing.assert_allclose(to_numpy(averaged), expected, atol=1e-5)
+
+
+@checked_once
+def test_weights_hold_all_that_a_training_needs(tmp_path):
+    gans = [make(attention=None, seed=seed) for seed in (0, 7)]
+    draw = np.random.default_rng(0)
+    states = []
+    for gan in gans:
+        gan.compile()
+        states.append([*gan.weights, *gan.optimizer.variables, gan.noise.state])
+        for variable in states[-1]:
+            values = draw.uniform(1, 99, variable.shape)
+            variable.assign(values.astype(variable.dtype))
+    gans[0].save_weights(tmp_path / "gan.weights.h5")
+    gans[1].load_weights(tmp_path / "gan.weights.h5")
+    for saved, loaded in zip(*states, strict=True):
+        np.testing.assert_array_equal(to_numpy(loaded), to_numpy(saved))
 
 
 @pytest.mark.thorough

@@ -1,4 +1,6 @@
-"""Models, made once, and a zoo of one entry."""
+"""Models, made and saved once, and a zoo of one entry."""
+
+import shutil
 
 import functools
 import http.server
@@ -7,20 +9,39 @@ import threading
 import pytest
 
 import kanets
+from kanets.nets import kanet
 from kanets.zoo import entries
 from tests.zoo.common import NAMES, make_entry, make_model
 from tests.zoo.hub import Handler
 
 
 @pytest.fixture(scope="module")
-def model():
+def short():
+    """A KANet has one block a stage: half the layers to make and to load."""
+    with pytest.MonkeyPatch.context() as patch:
+        stages = tuple((*s[:3], 1, *s[4:]) for s in kanet.STAGES)
+        patch.setattr(kanet, "STAGES", stages)
+        for level, name in kanet.LEVELS.items():
+            patch.setitem(kanet.LEVELS, level, f"{name[:-1]}1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(short):
     """Not to be changed by a test."""
     return make_model()
 
 
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    """Not to be changed by a test, either: `folder` is a copy of it."""
+    folder = tmp_path_factory.mktemp("saved") / "insects"
+    return kanets.save_model(model, folder, NAMES)
+
+
 @pytest.fixture
-def folder(model, tmp_path):
-    return kanets.save_model(model, tmp_path / "insects", NAMES)
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "insects")
 
 
 @pytest.fixture
@@ -33,9 +54,9 @@ def directory(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def entry(model, directory):
+def entry(saved, directory):
     """A zoo with the entry kanet_x; its folder."""
-    folder = kanets.save_model(model, directory / "kanet_x", NAMES)
+    folder = shutil.copytree(saved, directory / "kanet_x")
     make_entry(folder)
     return folder
 
