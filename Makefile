@@ -42,8 +42,9 @@ NEAR := tests/attention/test_grid_layers.py \
 	tests/nets/test_channels_last.py \
 	tests/ylg/test_conditional_batch_normalization.py
 
-# A file stays with one worker, as what it makes once is dear.
-WORKERS := -n 2 --dist loadfile
+# Half of the tests each, whole files, as what a file makes once is dear; in
+# the end the one that is done takes tests of the other.
+WORKERS := -n 2 --dist worksteal
 
 # JAX compiles every initializer for every shape; once is enough.
 JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(abspath $(VENV))/jax \

@@ -40,7 +40,13 @@ def global_format():
 @pytest.mark.skipif(
     BACKEND == "jax", reason="how nets are built, alike on all backends"
 )
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.thorough] if n == "maxima" else [])
+        for n in NETS
+    ],
+)
 def test_a_global_format_builds_no_other_net(name, global_format):
     expected = NETS[name]()
     global_format("channels_first")
@@ -88,7 +94,14 @@ def test_channels_first_by_mistake_are_refused(net, shape):
 
 @pytest.mark.parametrize(
     "shape",
-    [(32, 32, 13), (32, 32, 1), (16, 16, 32), (3, 20, 3), (1, 40, 12)],
+    [
+        (32, 32, 13),
+        (3, 20, 3),
+        *(
+            pytest.param(shape, marks=pytest.mark.thorough)
+            for shape in ((32, 32, 1), (16, 16, 32), (1, 40, 12))
+        ),
+    ],
     ids=str,
 )
 def test_odd_channels_are_taken(shape):

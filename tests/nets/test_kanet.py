@@ -142,8 +142,14 @@ def test_local_sparse_attention(tmp_path):
         # 3.449 M without the scale and shift of the norms.
         (LITERAL, 3_479_272, 29_824, 281.1),
         ({}, 3_481_192, 31_744, 281.1),
-        ({"attention": "kao_kv"}, 3_481_192, 31_744, 288.4),
-        ({"attention": "dense"}, 3_481_192, 31_744, 365.4),
+        pytest.param(
+            *({"attention": "kao_kv"}, 3_481_192, 31_744, 288.4),
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            *({"attention": "dense"}, 3_481_192, 31_744, 365.4),
+            marks=pytest.mark.thorough,
+        ),
         ({"attention": None}, 3_226_344, 29_824, 264.9),
     ],
     ids=["literal", "qkv", "kv", "dense", "none"],
@@ -229,7 +235,10 @@ def test_feature_maps_make_a_pyramid(tiny):
         ((2, 2, 2, 2, 2), None, ((2, 2, 2, 2), (1, 1, 1, 1, 1))),
         ((2, 2, 2, 2, 2), 16, ((2, 2, 2, 1), (1, 1, 1, 2, 2))),
         ((2, 2, 2, 2, 2), 8, ((2, 2, 1, 1), (1, 2, 2, 4, 4))),
-        ((1, 2, 2, 2, 2), 8, ((2, 2, 2, 1), (1, 1, 1, 2, 2))),
+        pytest.param(
+            *((1, 2, 2, 2, 2), 8, ((2, 2, 2, 1), (1, 1, 1, 2, 2))),
+            marks=pytest.mark.thorough,
+        ),
         ((2, 1, 2, 2, 1), 8, ((1, 2, 2, 1), (1, 1, 1, 1, 1))),
     ],
     ids=str,

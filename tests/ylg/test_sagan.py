@@ -59,19 +59,21 @@ def close(first, second, atol):
 
 
 @pytest.mark.parametrize(
-    "num_classes, attention, steps",
+    "num_classes, attention, steps, options",
     (
-        (3, "ylg", 1),
-        (None, "dense", 2),
-        pytest.param(2, None, 1, marks=checked_once),
+        (3, "ylg", 1, QUICK),
+        (None, "dense", 2, QUICK),
+        pytest.param(2, None, 1, {}, marks=checked_once),
+        pytest.param(
+            *(3, "ylg", 1, {}), marks=[checked_once, pytest.mark.thorough]
+        ),
     ),
+    ids=["ylg", "dense", "a graph", "a graph with ylg"],
 )
-def test_fit(num_classes, attention, steps):
+def test_fit(num_classes, attention, steps, options):
     gan = make(num_classes, attention)
-    gan.compile(
-        discriminator_steps=steps, **({} if attention == "ylg" else QUICK)
-    )
-    images, labels = pictures(num_classes=num_classes or 1)
+    gan.compile(discriminator_steps=steps, **options)
+    images, labels = pictures(4, num_classes=num_classes or 1)
     before = [v.copy() for v in gan.get_weights()]
     history = fit(gan, images, None if num_classes is None else labels, 2)
     assert set(history) == {
@@ -81,8 +83,8 @@ def test_fit(num_classes, attention, steps):
         "fake_logit",
     }
     assert np.all(np.isfinite(list(history.values())))
-    assert int(gan.generator_optimizer.iterations) == 4
-    assert int(gan.discriminator_optimizer.iterations) == 4 * steps
+    assert int(gan.generator_optimizer.iterations) == 2
+    assert int(gan.discriminator_optimizer.iterations) == 2 * steps
     after = gan.get_weights()
     for variable, old, new in zip(gan.weights, before, after, strict=True):
         assert np.all(np.isfinite(new)), variable.path
