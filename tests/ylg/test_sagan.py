@@ -185,12 +185,13 @@ def test_moving_average():
 
 @checked_once
 def test_weights_hold_all_that_a_training_needs(tmp_path):
+    draw, states = np.random.default_rng(0), []
     gans = [make(attention=None, seed=seed) for seed in (0, 7)]
-    draw = np.random.default_rng(0)
-    states = []
     for gan in gans:
         gan.compile()
-        states.append([*gan.weights, *gan.optimizer.variables, gan.noise.state])
+        states.append([*gan.weights, gan.noise.state])
+        for optimizer in (gan.generator_optimizer, gan.discriminator_optimizer):
+            states[-1] += optimizer.variables
         for variable in states[-1]:
             values = draw.uniform(1, 99, variable.shape)
             variable.assign(values.astype(variable.dtype))

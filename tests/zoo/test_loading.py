@@ -26,6 +26,12 @@ from tests.zoo.common import (
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def plain(tmp_path):
+    """The folder of a model that is read at once."""
+    return kanets.save_model(make_plain(), tmp_path / "insects", NAMES)
+
+
 def test_a_folder_gives_the_same_model(model, folder):
     loaded = kanets.load_model(folder)
     assert loaded.class_names == NAMES
@@ -144,24 +150,24 @@ def test_other_altered_files_are_refused(entry, name):
 
 
 @pytest.mark.parametrize("text", ["ant\nbee\n", "ant\n\nbee\nwasp\n"])
-def test_labels_that_are_too_few_or_many_are_refused(folder, text):
-    (folder / "labels.txt").write_text(text)
+def test_labels_that_are_too_few_or_many_are_refused(plain, text):
+    (plain / "labels.txt").write_text(text)
     with pytest.raises(ValueError, match="each of the 3 outputs. Received: "):
-        kanets.load_model(folder)
+        kanets.load_model(plain)
     with pytest.raises(ValueError, match="2 names"):
-        kanets.save_model(make_plain(), folder, ["ant", "bee"])
+        kanets.save_model(make_plain(), plain, ["ant", "bee"])
 
 
-def test_labels_of_another_encoding_are_named(folder):
-    (folder / "labels.txt").write_bytes("ant\nbée\nwasp".encode("latin-1"))
+def test_labels_of_another_encoding_are_named(plain):
+    (plain / "labels.txt").write_bytes("ant\nbée\nwasp".encode("latin-1"))
     fault = r"in UTF-8: .*Received: '.*labels.txt', where line 2 is not"
     with pytest.raises(ValueError, match=fault):
-        kanets.load_model(folder)
+        kanets.load_model(plain)
 
 
-def test_labels_need_no_last_line_break(folder):
-    (folder / "labels.txt").write_text("ant\nbee\nwasp")
-    assert kanets.load_model(folder).class_names == NAMES
+def test_labels_need_no_last_line_break(plain):
+    (plain / "labels.txt").write_text("ant\nbee\nwasp")
+    assert kanets.load_model(plain).class_names == NAMES
 
 
 def test_the_name_of_an_entry_means_the_entry(entry, tmp_path, monkeypatch):
