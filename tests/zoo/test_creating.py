@@ -254,10 +254,10 @@ def test_overrides_of_a_segmenter(streets, segmenter, directory):
     assert_same_weights(created, segmenter, but=["predictions"])
 
 
-def test_what_is_no_override(directory):
+def test_what_is_no_override(directory, folder):
     # What is saved does not matter: it is quicker to read.
-    folder = kanets.save_model(make_plain(), directory / "kanet_x", NAMES)
-    make_entry(folder)
+    entry = kanets.save_model(make_plain(), directory / "kanet_x", NAMES)
+    make_entry(entry)
     with pytest.raises(
         ValueError, match=r"arguments of KANet: \['alpha'.*Received: \['alfa'\]"
     ):
@@ -265,10 +265,10 @@ def test_what_is_no_override(directory):
     with pytest.raises(ValueError, match=r"Received: \['classes'\]"):
         kanets.create_model("kanet_x", classes=2)
     with pytest.raises(
-        ValueError, match="need the entry.json .*kanet_x' with {'alpha': 1}"
+        ValueError, match="need the entry.json .*insects' with {'alpha': 1}"
     ):
         kanets.create_model(folder, alpha=1)
-    make_entry(folder, net="LaterNet")
+    make_entry(entry, net="LaterNet")
     with pytest.raises(ValueError, match="net='LaterNet' of 'kanet_x'"):
         kanets.create_model("kanet_x", alpha=1)
 
