@@ -1,9 +1,8 @@
 """Models, made and saved once, and a zoo of one entry."""
 
-import shutil
-
 import functools
 import http.server
+import shutil
 import threading
 
 import pytest
