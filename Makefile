@@ -27,6 +27,7 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 
 # Of these, what is hardly another on JAX is left to test-all there.
 ALIKE := --ignore=tests/zoo/test_entries.py \
+	--ignore=tests/zoo/test_pushing.py --ignore=tests/zoo/test_timm.py \
 	--ignore=tests/nets/test_kanet_segmenter.py \
 	--ignore=tests/nets/test_mobilenets.py
 
