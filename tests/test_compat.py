@@ -13,6 +13,7 @@ PRIVATE = {
     "_flatten_layers",
     "_get_function",
     "_keras_history",
+    "_nodes_by_depth",
     "_variant_tensor",
 }
 
@@ -37,6 +38,22 @@ def test_the_producer_of_a_tensor_is_its_layer():
     assert compat.producer(y) is first
     assert compat.producer(last(y)) is last
     assert isinstance(compat.producer(x), keras.layers.InputLayer)
+
+
+def test_calls_are_those_of_a_model_and_in_order():
+    twice = keras.layers.Dense(4, name="twice")
+    x = keras.Input((4,), name="x")
+    y = keras.ops.tanh(twice(x))
+    model = keras.Model(x, keras.layers.Add(name="sum")([twice(y), x]))
+    twice(keras.Input((4,)))  # of no model
+    calls = compat.calls(model)
+    names = [operation.name for operation, _, _ in calls]
+    assert names == ["x", "twice", "tanh", "twice", "sum"]
+    made = {id(x)}
+    for _, inputs, outputs in calls[1:]:
+        assert {id(t) for t in inputs} <= made
+        made |= {id(t) for t in outputs}
+    assert id(model.output) in made
 
 
 @needs_tensorflow

@@ -18,6 +18,10 @@ _LEFT_OUT = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
 )
+_ENDS = (
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
 # A call is a stride where a side of the maps shrinks so many times: more than
 # a convolution without padding takes, but in the smallest maps.
 _SHRINKS = 1.5
@@ -132,6 +136,8 @@ def before_strides(level):
     pictures = {c.maps for c in level if c.is_input}
     found, last = [], None
     for call in _passed_by_all(level):
+        if isinstance(call.operation, _ENDS):  # which may keep (1, 1) maps
+            break
         if last is not None and _strides(last.maps, call.maps):
             found.append(_before_widening(last, level))
         if not isinstance(call.operation, _LEFT_OUT):

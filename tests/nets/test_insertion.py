@@ -1,5 +1,7 @@
 """Attention in models that are there: equal at first, and it opens."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from keras import layers, ops
 
 import kanets
 from kanets import compat, insert_attention
-from tests.backends import to_numpy
+from tests.backends import BACKEND, to_numpy
 from tests.layer_checks import fill_weights, random
 
 SIZE = (12, 10, 3)
@@ -137,6 +139,8 @@ NETS = {
     "beside_body": (with_a_body, "n", 1),
     "user": (with_a_class_of_the_user, ["inner/.*", "scale"], 3),
 }
+QUICK = ("nested", "operations", "shared")  # tried on JAX by make test, too
+ON_JAX = [pytest.mark.thorough] if BACKEND == "jax" else []
 NOT_SAVED = ("functions", "user")  # what Keras itself refuses to load
 
 
@@ -178,7 +182,9 @@ def mechanisms(model):
     return [m for m in inserted(model) if isinstance(m, kinds)]
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "net", [n if n in QUICK else pytest.param(n, marks=ON_JAX) for n in NETS]
+)
 def test_outputs_are_equal(net, tmp_path):
     build, at, places = NETS[net]
     model = filled(build)
@@ -232,7 +238,7 @@ def test_what_is_inserted_and_where():
         for end in ("", "_norm", "_add")
     }
     again = insert_attention(copy, "sum_attention_add")
-    again = insert_attention(again, "sum")
+    again = insert_attention(again, re.compile("su.$"))
     assert "sum_attention_1" in [m.name for m in mechanisms(again)]
     assert_equal(model, again)
 
@@ -383,10 +389,6 @@ def test_models_that_are_refused():
     tied = Tied(shared, name="b")
     model = keras.Model(i := keras.Input(SIZE), tied(shared(i)))
     refused(model, "b", "two layers share.*kernel.*'a' and 'b'")
-    model = keras.Model(i := keras.Input(SIZE), conv(3, "b")(i))
-    model.beside = layers.Dense(2, name="beside")
-    model.beside.build((None, 2))
-    refused(model, "b", "of its graph.*beside")
 
     class NoConfig(layers.Layer):
         def __init__(self, function, **kwargs):
@@ -397,6 +399,15 @@ def test_models_that_are_refused():
 
     model = keras.Model(i := keras.Input(SIZE), NoConfig(abs, name="own")(i))
     refused(model, "own", "get_config.*'own' of class NoConfig")
+
+
+def test_weights_beside_the_graph_are_refused():
+    model = keras.Model(i := keras.Input(SIZE), conv(3, "b")(i))
+    model.beside = layers.Dense(2, name="beside")
+    model.beside.build((None, 2))
+    if not any("beside" in weight.path for weight in model.weights):
+        pytest.skip("Keras 3.12 does not count them as the model's")
+    refused(model, "b", "of its graph.*beside")
 
 
 def test_arguments_that_are_refused():
@@ -415,7 +426,7 @@ def test_arguments_that_are_refused():
 @pytest.mark.parametrize(
     "name",
     [
-        "MobileNetV3Small",
+        pytest.param("MobileNetV3Small", marks=ON_JAX),
         pytest.param("EfficientNetV2B0", marks=pytest.mark.thorough),
         pytest.param("ConvNeXtTiny", marks=pytest.mark.thorough),
         pytest.param("DenseNet121", marks=pytest.mark.thorough),
