@@ -4,6 +4,7 @@ from typing import Annotated
 
 from typer import Option
 
+from kanets.cli.messages import about_report
 from kanets.cli.options import Data, IgnoreLabel, ModelOrExport, OnError
 from kanets.cli.running import command
 
@@ -23,6 +24,12 @@ def evaluate(
         ),
     ] = None,
     on_error: OnError = "stop",
+    report: Annotated[
+        str | None,
+        Option(
+            metavar="FOLDER", help="Write where it errs: pictures, report.json."
+        ),
+    ] = None,
 ):
     """Measure a model or its export.
 
@@ -35,7 +42,11 @@ def evaluate(
         "batch_size": batch_size,
         "ignore_label": ignore_label,
         "extractor": extractor,
+        "report": report,
     }
     given = {name: value for name, value in given.items() if value is not None}
     result = evaluation.evaluate(model, data, on_error=on_error, **given)
-    yield result, tasks.of_result(result).summary(result)
+    lines = [tasks.of_result(result).summary(result)]
+    if report is not None:
+        lines += about_report(result, report)
+    yield result, "\n".join(lines)

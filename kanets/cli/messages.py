@@ -1,6 +1,7 @@
 """Messages of Python's functions, as who typed a command knows the words."""
 
 import re
+from pathlib import Path
 
 
 def one_line(text):
@@ -26,3 +27,18 @@ def with_flags(message, flags):
         message = re.sub(rf"{given}'(\S+?)'", rf"{flag} \1", message)
         message = re.sub(rf"{given}(?=\S)", f"{flag} ", message)
     return message
+
+
+def about_report(result, folder):
+    """Lines on where a model errs.
+
+    Args:
+        result: dict with `weakest`, of `kanets.evaluation.report`.
+        folder: the report's.
+    """
+    lines = []
+    if result["weakest"]:
+        named = [f"{k} {value:.4f}" for k, value in result["weakest"].items()]
+        lines.append(f"weakest classes: {', '.join(named)}")
+    pictures = sorted(path.name for path in Path(folder).glob("*.png"))
+    return [*lines, f"where it errs: {folder}, {', '.join(pictures)}"]

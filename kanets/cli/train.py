@@ -1,10 +1,13 @@
 """`kanets train`, and what a training reports."""
 
 import dataclasses
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
+from kanets.cli.messages import about_report
 from kanets.cli.options import Data, JitCompile, RunFolder
 from kanets.cli.running import command
 
@@ -49,6 +52,15 @@ def trained(recipe, folder):
     from kanets import tasks
     from kanets.train import recipes
 
-    result = recipes.train(recipe, folder)
-    text = tasks.of_recipe(recipe).run_summary(result)
-    return {"run": folder, **result}, f"{folder}: {text}"
+    result = recipes.train(recipe, folder, report=True)
+    task = tasks.of_recipe(recipe)
+    lines = [f"{folder}: {task.run_summary(result)}"]
+    if "report" in result:
+        lines += about_report(result, Path(folder, result["report"]))
+    places = {
+        "run": shlex.quote(str(folder)),
+        "name": shlex.quote(Path(folder).name),
+    }
+    for label, step in zip(("next:", "     "), task.next_steps, strict=True):
+        lines.append(f"{label} kanets {step.format(**places)}")
+    return {"run": folder, **result}, "\n".join(lines)

@@ -61,10 +61,14 @@ def read_stack(paths, read):
 
 
 class ArrayPictures:
-    """Pictures held in memory: `(n, H, W, 1 or 3)`, uint8 or float32."""
+    """Pictures held in memory: `(n, H, W, 1 or 3)`, uint8 or float32.
 
-    def __init__(self, pixels):
+    `paths` are the files they were read from, list of str, or None.
+    """
+
+    def __init__(self, pixels, paths=None):
         self.pixels = pixels
+        self.paths = paths
         self.image_size = tuple(pixels.shape[1:3])
 
     def take(self, rows):
@@ -129,6 +133,8 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         class_names, image_size, skipped, ignore_label, is_test, num_pictures,
             epoch: see above.
+        paths: list of str, the files in the order of `rows`, or None for
+            what is not of files.
     """
 
     def __init__(
@@ -179,6 +185,12 @@ class Batches(keras.utils.PyDataset):
         self._epoch = epoch
         self._start = 0  # which batch of the epoch index 0 means
         self._asked = set()
+
+    @property
+    def paths(self):
+        """The files of the pictures, in the order of `rows`, or None."""
+        paths = getattr(self.pictures, "paths", None)
+        return None if paths is None else [paths[row] for row in self.rows]
 
     def __len__(self):
         return self._steps

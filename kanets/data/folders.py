@@ -188,9 +188,10 @@ def decode_pictures(paths, image_size):
         warnings.filterwarnings("ignore", module=r"PIL\.")
         results = map_in_threads(read, range(len(paths)))
     reasons, sizes = zip(*results, strict=True)
+    files = [str(path) for path in paths]
     if pixels is None:
-        return FilePictures([str(p) for p in paths], size), reasons, sizes
-    return ArrayPictures(pixels), reasons, sizes
+        return FilePictures(files, size), reasons, sizes
+    return ArrayPictures(pixels, files), reasons, sizes
 
 
 def stop_or_warn(bad, num_good, on_error):

@@ -21,12 +21,13 @@ from kanets.evaluation.files import (
     size_of,
     takes_files,
 )
+from kanets.evaluation.report import ClassReport, check_folder
 from kanets.nets.logits import outputs_logits
 
 _PART = 32  # pictures that are read and predicted at once
 
 
-def evaluate(model, source, *, batch_size=100, on_error="stop"):
+def evaluate(model, source, *, batch_size=100, on_error="stop", report=None):
     """Top-1 accuracy on a labelled set, which is not shuffled or augmented.
 
     Args:
@@ -36,22 +37,45 @@ def evaluate(model, source, *, batch_size=100, on_error="stop"):
             `validation/`, that part.
         batch_size: pictures per step.
         on_error: "stop" at pictures that cannot be read, or "skip" them.
+        report: a folder to write what `kanets.evaluation.report` says to, new
+            or of an earlier report; None writes none.
 
     Returns:
-        A dict: `accuracy`, `correct`, `pictures`.
+        A dict: `accuracy`, `correct`, `pictures`; with a report also
+        `weakest`, the accuracy of at most three classes, and `report`.
 
     Raises:
         ValueError: no pictures there; a model without class names, of open
             size, or that ends in neither a softmax, a sigmoid nor logits; a
-            class folder the model has no class for.
+            class folder the model has no class for; a folder of something
+            else than a report.
     """
-    count = _count_files if takes_files(model) else _count_pixels
-    correct, total = count(model, source, batch_size, on_error)
-    return {
-        "accuracy": correct / total,
-        "correct": correct,
-        "pictures": total,
-    }
+    if report is not None:
+        check_folder(report)
+    batches = _of_files if takes_files(model) else _of_pixels
+    measured = ClassReport(class_names_of(model))
+    for batch in batches(model, source, batch_size, on_error):
+        measured.add(*batch)
+    written = {} if report is None else measured.write(report)
+    return {**measured.result(), **written}
+
+
+def write_report(model, pictures, folder):
+    """Writes a report on pictures that are loaded.
+
+    Args:
+        model: a Keras model, with class names.
+        pictures: what `kanets.data.load` returns, in order; the labels may be
+            one-hot.
+        folder: as `report` of `evaluate`.
+
+    Returns:
+        What `kanets.evaluation.report.Report.write` returns.
+    """
+    measured = ClassReport(class_names_of(model))
+    for batch in _of_batches(model, pictures):
+        measured.add(*batch)
+    return measured.write(folder)
 
 
 def iter_predict(model, paths, top_k=5, on_bad=None):
@@ -109,7 +133,8 @@ def _probabilities(model, given, names):
     return scores
 
 
-def _count_pixels(model, source, batch_size, on_error):
+def _of_pixels(model, source, batch_size, on_error):
+    """Yields what `ClassReport.add` takes."""
     pictures = data.load_test(
         source,
         image_size=size_of(model),
@@ -117,15 +142,22 @@ def _count_pixels(model, source, batch_size, on_error):
         class_names=class_names_of(model),
         on_error=on_error,
     )
-    correct = total = 0
+    return _of_batches(model, pictures)
+
+
+def _of_batches(model, pictures):
+    paths, start = getattr(pictures, "paths", None), 0
     for images, labels in pictures:
+        labels = keras.ops.convert_to_numpy(labels)
+        if labels.ndim == 2:
+            labels = labels.argmax(-1)
         scores = _probabilities(model, images, pictures.class_names)
-        correct += int(np.sum(scores.argmax(-1) == np.asarray(labels)))
-        total += len(scores)
-    return correct, total
+        rows = slice(start, start + len(labels))
+        start = rows.stop
+        yield labels, scores, paths and paths[rows], images
 
 
-def _count_files(model, source, batch_size, on_error):
+def _of_files(model, source, batch_size, on_error):
     root = Path(source)
     if not root.is_dir():
         raise ValueError(
@@ -135,10 +167,8 @@ def _count_files(model, source, batch_size, on_error):
     root, names = find_test_folder(root, class_names=class_names_of(model))
     paths, labels = folders.list_pictures(root, names, complete=False)
     good = servable(paths, on_error)
-    correct = 0
     for start in range(0, len(good), batch_size):
         rows = good[start : start + batch_size]
-        files = [paths[row].read_bytes() for row in rows]
-        found = _probabilities(model, files, names).argmax(-1)
-        correct += int(np.sum(found == [labels[row] for row in rows]))
-    return correct, len(good)
+        part = [paths[row] for row in rows]
+        scores = _probabilities(model, [p.read_bytes() for p in part], names)
+        yield np.array([labels[row] for row in rows]), scores, part

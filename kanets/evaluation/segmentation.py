@@ -17,10 +17,22 @@ from kanets.evaluation.files import (
     read_file,
     takes_files,
 )
+from kanets.evaluation.report import (  # noqa: F401
+    SegmentReport,
+    check_folder,
+    confusion,
+    figures,
+)
 
 
 def evaluate(
-    model, source, *, batch_size=4, on_error="stop", ignore_label=None
+    model,
+    source,
+    *,
+    batch_size=4,
+    on_error="stop",
+    ignore_label=None,
+    report=None,
 ):
     """Mean intersection over union on a set of label maps.
 
@@ -37,15 +49,21 @@ def evaluate(
         on_error: "stop" at pictures that cannot be read, or "skip" them; one
             that an artifact of files cannot, neither JPEG nor PNG, stops.
         ignore_label: the label of pixels that do not count, or None.
+        report: a folder to write what `kanets.evaluation.report` says to, new
+            or of an earlier report; None writes none.
 
     Returns:
         A dict: `mean_iou`, `pixel_accuracy`, `iou` (a dict from each class
-        that occurs to its figure), `pictures`.
+        that occurs to its figure), `pictures`; with a report also `weakest`,
+        the IoU of at most three classes, and `report`.
 
     Raises:
         ValueError: no pictures there, a model without class names, a label
-            that is no class of the model and not `ignore_label`.
+            that is no class of the model and not `ignore_label`, a folder of
+            something else than a report.
     """
+    if report is not None:
+        check_folder(report)
     names = class_names_of(model)
     pictures = data.load_segmentation_test(
         source,
@@ -59,49 +77,35 @@ def evaluate(
         found = _served(model, source, pictures)
     else:
         found = (_label_maps(model, images) for images, _ in pictures)
-    counts = np.zeros((len(names), len(names)), np.int64)
-    for (_, labels), maps in zip(pictures, found, strict=True):
-        counts += confusion(labels, maps, len(names), ignore_label)
-    if not counts.any():
-        raise ValueError(
-            "A pixel must have a class, or there is nothing to measure. "
-            f"Received: label maps of ignore_label={ignore_label} alone"
-        )
-    return {**figures(counts, names), "pictures": pictures.num_pictures}
+    measured = _measured(model, pictures, found)
+    result = measured.result()
+    return result if report is None else {**result, **measured.write(report)}
 
 
-def confusion(labels, found, classes, ignore_label=None):
-    """How many pixels of each class were taken for which.
+def write_report(model, pictures, folder):
+    """Writes a report on pictures that are loaded.
 
     Args:
-        labels, found: int arrays of one shape.
-        classes: number of classes.
-        ignore_label: the label of pixels that do not count, or None.
+        model: a Keras model, with class names.
+        pictures: what `kanets.data.load_segmentation` returns, in order.
+        folder: as `report` of `evaluate`.
 
     Returns:
-        int64 array (classes, classes): labels by what was found.
+        What `kanets.evaluation.report.Report.write` returns.
     """
-    counted = np.ones(labels.shape, bool)
-    if ignore_label is not None:
-        counted = labels != ignore_label
-    pairs = labels[counted].astype(np.int64) * classes + found[counted]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    found = (_label_maps(model, images) for images, _ in pictures)
+    return _measured(model, pictures, found).write(folder)
 
 
-def figures(counts, names):
-    """Mean IoU, pixel accuracy and IoU of the classes that occur."""
-    hits = np.diag(counts)
-    union = counts.sum(0) + counts.sum(1) - hits
-    iou = {
-        name: float(hit / total)
-        for name, hit, total in zip(names, hits, union, strict=True)
-        if total
-    }
-    return {
-        "mean_iou": float(np.mean(list(iou.values()))),
-        "pixel_accuracy": float(hits.sum() / counts.sum()),
-        "iou": iou,
-    }
+def _measured(model, pictures, found):
+    """The `SegmentReport` of pictures and of what was found in them."""
+    names = class_names_of(model)
+    measured = SegmentReport(names, pictures.ignore_label)
+    paths = pictures.paths
+    for (images, labels), maps in zip(pictures, found, strict=True):
+        rows = slice(measured.pictures, measured.pictures + len(labels))
+        measured.add(labels, maps, images, paths and paths[rows])
+    return measured
 
 
 def iter_predict(model, paths, to, top_k=5, on_bad=None):

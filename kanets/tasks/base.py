@@ -55,16 +55,22 @@ class Task(abc.ABC):
             "{name}" for the model's name.
         contract: what an export takes and returns, to end a sentence with.
         outputs: what `verify` compares, the names of an export's outputs.
+        next_steps: what to type after `kanets` when a run is complete, with
+            "{run}" for its folder and "{name}" for the folder's name.
         sized_by: the output of an export of picture files that has the
             height and width it is for; None if it does not show.
 
     and functions, each given by the class, often `lazy`:
 
-        train: (recipe, directory, verbose) -> as `kanets.recipes.train`.
+        train: (recipe, directory, verbose), and `report` if it has
+            `write_report` -> as `kanets.recipes.train`.
         evaluate: (model, source, *, on_error, options) -> as
             `kanets.evaluation.evaluate`; its keywords are the options it has.
         iter_predict: (model, paths, *, top_k, on_bad), and `to` if it
             `writes`, as `kanets.evaluation.iter_predict`.
+        write_report: (model, pictures, folder) -> as
+            `kanets.evaluation.report.Report.write`; None of a task without
+            reports.
         add_endpoints: (archive, model, class_names, *, options) -> class
             names and requests, for `kanets.export.export_savedmodel`; its
             keywords are the options it has.
@@ -79,6 +85,11 @@ class Task(abc.ABC):
     trains_on = ""
     decimals = 4
     sized_by = None
+    write_report = None
+    next_steps = (
+        "predict {run} PICTURE",
+        "export {run} --to savedmodels/{name}",
+    )
 
     @property
     def column(self):

@@ -26,6 +26,7 @@ model = kanets.create_model(
     train = lazy("kanets.train.recipes.classifier:train_classifier")
     evaluate = lazy("kanets.evaluation.classification:evaluate")
     iter_predict = lazy("kanets.evaluation.classification:iter_predict")
+    write_report = lazy("kanets.evaluation.classification:write_report")
     add_endpoints = lazy("kanets.export.classifier:add_endpoints")
     make_graph = lazy("kanets.export.classifier:make_graph")
 

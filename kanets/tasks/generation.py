@@ -29,6 +29,11 @@ pictures = ylg.gan.draw(generator, z)  # (10, H, W, 3) in [-1, 1]
     outputs = ("images",)
     sized_by = "images"
 
+    next_steps = (
+        "generate {run} --to samples.png",
+        "export {run} --to savedmodels/{name}",
+    )
+
     recipe = lazy("kanets.train.recipes.fields:GANRecipe")
     train = lazy("kanets.train.recipes.gan:train_gan")
     evaluate = lazy("kanets.evaluation.generation:evaluate")

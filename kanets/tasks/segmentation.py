@@ -25,10 +25,16 @@ tuned = kanets.create_model("{name}", num_classes=2)
     outputs = ("probabilities", "label_map")
     sized_by = "label_map"
 
+    next_steps = (
+        "predict {run} PICTURE --to seen",
+        "export {run} --to savedmodels/{name}",
+    )
+
     recipe = lazy("kanets.train.recipes.fields:SegmentationRecipe")
     train = lazy("kanets.train.recipes.segmenter:train_segmenter")
     evaluate = lazy("kanets.evaluation.segmentation:evaluate")
     iter_predict = lazy("kanets.evaluation.segmentation:iter_predict")
+    write_report = lazy("kanets.evaluation.segmentation:write_report")
     add_endpoints = lazy("kanets.export.segmenter:add_endpoints")
     make_graph = lazy("kanets.export.segmenter:make_graph")
 

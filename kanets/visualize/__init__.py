@@ -13,12 +13,20 @@ from kanets.visualize.overlays import (
     palette,
     save_segmentation,
 )
+from kanets.visualize.reports import (
+    class_bars,
+    confusion_matrix,
+    mistakes_sheet,
+)
 
 __all__ = [
     "attention_layers",
     "attention_map",
     "attention_sheet",
     "attention_weights",
+    "class_bars",
+    "confusion_matrix",
+    "mistakes_sheet",
     "overlay",
     "overlay_sheet",
     "palette",

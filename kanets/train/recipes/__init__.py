@@ -49,13 +49,17 @@ __all__ = [
 ]
 
 
-def train(recipe, directory, verbose=1):
+def train(recipe, directory, verbose=1, report=False):
     """Runs a recipe in a folder, as its task does.
 
     Args:
         recipe: a `Recipe`, `SegmentationRecipe` or `GANRecipe`.
         directory: the run's folder, new or of the same recipe.
-        verbose: as in `fit()`; 0 prints nothing.
+        verbose: 0 prints nothing; 1 shows a bar of the whole run, where the
+            output is a terminal, and prints a line an epoch; 2 as in `fit()`.
+        report: bool, whether `report/` gets where the best model errs on the
+            validation set, if there is one, and the task has reports; see
+            `kanets.evaluation.report`.
 
     Returns:
         A dict, also in the folder's `result.json`.
@@ -65,5 +69,7 @@ def train(recipe, directory, verbose=1):
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    task = tasks.of_recipe(recipe)
+    options = {"report": True} if report and task.write_report else {}
     with locked(directory):
-        return tasks.of_recipe(recipe).train(recipe, directory, verbose)
+        return task.train(recipe, directory, verbose, **options)

@@ -13,9 +13,9 @@ from kanets.train.recipes.pretrained import pretrained
 from kanets.train.recipes.rules import NETS
 
 
-def train_classifier(recipe, directory, verbose=1):
+def train_classifier(recipe, directory, verbose=1, report=False):
     """Runs a `Recipe`; see `kanets.recipes.supervised.train`."""
-    return supervised.train(PARTS, recipe, directory, verbose)
+    return supervised.train(PARTS, recipe, directory, verbose, report)
 
 
 def _load(recipe):

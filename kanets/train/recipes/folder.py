@@ -16,6 +16,7 @@ from kanets.train.recipes.files import from_dict, read, to_toml
 
 RECIPE = "recipe.toml"
 RESULT = "result.json"
+REPORT = "report"
 _ANOTHER = "This folder holds the run of another recipe; choose a new folder."
 
 

@@ -1,5 +1,6 @@
 """A GAN's recipe, run with `compile()` and `fit()`."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import ylg
 from kanets import data, zoo
 from kanets.evaluation.generation import load_extractor
-from kanets.train import checkpoints
+from kanets.train import checkpoints, display
 from kanets.train.augment import Mirror
 from kanets.train.recipes.files import arguments
 from kanets.train.recipes.folder import (
@@ -67,14 +68,20 @@ def train_gan(recipe, directory, verbose=1):
         callbacks = _callbacks(recipe, directory, pictures, batches)
         if rows:
             checkpoints.restore(directory, gan)
-        gan.fit(
-            batches,
-            initial_epoch=len(rows),
-            epochs=recipe.epochs,
-            callbacks=callbacks,
-            shuffle=False,  # the set shuffles itself, repeatably
-            verbose=verbose,
-        )
+        shown = contextlib.nullcontext()
+        if verbose == 1:
+            phases = [(0, recipe.epochs, "all")]
+            shown = display.Display(phases, len(batches), done=len(rows))
+            callbacks, verbose = [*callbacks, shown], 0
+        with shown:
+            gan.fit(
+                batches,
+                initial_epoch=len(rows),
+                epochs=recipe.epochs,
+                callbacks=callbacks,
+                shuffle=False,  # the set shuffles itself, repeatably
+                verbose=verbose,
+            )
     rows, _ = checkpoints.read_progress(directory)
     result = {
         **rows[-1],

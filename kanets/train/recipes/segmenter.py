@@ -14,9 +14,9 @@ from kanets.train.recipes.pretrained import pretrained
 from kanets.train.recipes.rules import SEGMENTERS
 
 
-def train_segmenter(recipe, directory, verbose=1):
+def train_segmenter(recipe, directory, verbose=1, report=False):
     """Runs a `SegmentationRecipe`; see `kanets.recipes.supervised.train`."""
-    return supervised.train(PARTS, recipe, directory, verbose)
+    return supervised.train(PARTS, recipe, directory, verbose, report)
 
 
 def _load(recipe):

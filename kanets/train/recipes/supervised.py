@@ -1,5 +1,6 @@
 """A run of `compile()` and `fit()` on labelled pictures, in a run's folder."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import keras
 
-from kanets import tasks
+from kanets import tasks, zoo
+from kanets.evaluation.report import check_folder
 from kanets.nets import logits_model
-from kanets.train import checkpoints
+from kanets.train import checkpoints, display
 from kanets.train.optimizers import layer_decay_factors
 from kanets.train.recipes.folder import (
+    REPORT,
     claim,
     precision,
     printer,
@@ -42,7 +45,7 @@ class Parts:
     metrics: Callable
 
 
-def train(parts, recipe, directory, verbose=1):
+def train(parts, recipe, directory, verbose=1, report=False):
     """Runs a recipe with `compile()` and `fit()` in a run's folder.
 
     The folder holds `recipe.toml`, `log.csv` (a row an epoch), `best/` (the
@@ -55,16 +58,20 @@ def train(parts, recipe, directory, verbose=1):
         parts: the `Parts`.
         recipe: a recipe of that kind.
         directory: the run's folder, new or of the same recipe.
-        verbose: as in `fit()`; 0 prints nothing.
+        verbose: 0 prints nothing; 1 shows a bar of the whole run, where the
+            output is a terminal, and prints a line an epoch; 2 as in `fit()`.
+        report: bool, whether `report/` gets where the best model errs on the
+            validation set, if there is one; see `kanets.evaluation.report`.
 
     Returns:
         A dict: the best epoch's row of the log, `parameters`, `seconds` of
-        this call and `epochs` of the run.
+        this call and `epochs` of the run; with a report also `weakest`, the
+        figures of at most three classes, and `report`, its folder's name.
 
     Raises:
         ValueError: the folder is of another recipe (the differing fields are
             named), or a file in it is damaged; a recipe's value is refused by
-            what it configures.
+            what it configures; `report/` holds something else.
         kanets.data.BadPicturesError: pictures that cannot be read.
         FloatingPointError: the training diverged; what was kept before is
             sound.
@@ -73,6 +80,8 @@ def train(parts, recipe, directory, verbose=1):
     """
     directory = Path(directory)
     start = time.time()
+    if report:
+        check_folder(directory / REPORT)
     claim(recipe, directory, scheduled=True)
     say = printer(verbose)
     rows, _ = checkpoints.read_progress(directory)
@@ -100,24 +109,11 @@ def train(parts, recipe, directory, verbose=1):
                 "The pictures held out are a test set, which chooses nothing: "
                 "the last epoch is kept."
             )
-        # One for all phases: it and what is served share no head.
-        logits = logits_model(model)
-        for phase in _phases(recipe):
-            # Also a phase that was stopped before its end: without an epoch,
-            # `fit()` does what remains, such as to put the average in place.
-            if done <= phase.last_epoch:
-                _fit(
-                    parts,
-                    model,
-                    logits,
-                    recipe,
-                    phase,
-                    max(done, phase.first_epoch),
-                    train_set,
-                    validation_set,
-                    directory,
-                    verbose,
-                )
+        sets = train_set, validation_set
+        _fit_all(parts, model, recipe, done, sets, directory, verbose)
+        written = {}
+        if report and validation_set is not None:
+            written = _report(recipe, validation_set, directory, say)
     rows, _ = checkpoints.read_progress(directory)
     monitor = _monitor(recipe, validation_set)
     best = max(rows, key=lambda row: row[monitor])
@@ -126,6 +122,7 @@ def train(parts, recipe, directory, verbose=1):
         "parameters": model.count_params(),
         "epochs": len(rows),
         "seconds": round(time.time() - start, 1),
+        **written,
     }
     checkpoints.write_log(directory, rows)
     write_result(directory, result)
@@ -145,6 +142,39 @@ def _phases(recipe):
     return [p for p in phases if p.last_epoch > p.first_epoch]
 
 
+def _fit_all(parts, model, recipe, done, sets, directory, verbose):
+    """All phases that are not over, on the training and validation set."""
+    # One for all phases: it and what is served share no head.
+    logits = logits_model(model)
+    shown, say = None, printer(verbose)
+    if verbose == 1:
+        shown, verbose = _display(recipe, sets, directory), 0
+    with shown or contextlib.nullcontext():
+        for phase in _phases(recipe):
+            begin = max(done, phase.first_epoch)
+            if begin < phase.last_epoch:
+                part = "the head alone" if phase.frozen else "all layers"
+                say(
+                    f"Compiling the training step of {part}; the first takes "
+                    "a while."
+                )
+            # Also a phase that was stopped before its end: without an epoch,
+            # `fit()` does what remains, such as to put the average in place.
+            if begin <= phase.last_epoch:
+                _fit(
+                    parts,
+                    model,
+                    logits,
+                    recipe,
+                    phase,
+                    begin,
+                    sets,
+                    directory,
+                    shown,
+                    verbose,
+                )
+
+
 def _fit(
     parts,
     served,
@@ -152,12 +182,13 @@ def _fit(
     recipe,
     phase,
     initial_epoch,
-    train_set,
-    validation_set,
+    sets,
     directory,
+    shown,
     verbose,
 ):
     """One phase: compile, restore what there is, and `fit()`."""
+    train_set, validation_set = sets
     model = served if logits is None else logits
     for layer in model.layers:
         layer.trainable = layer.name in HEADS or not phase.frozen
@@ -171,11 +202,6 @@ def _fit(
     )
     # TensorFlow traces a step that makes variables a second time.
     model.optimizer.build(model.trainable_variables)
-    if initial_epoch < phase.last_epoch:
-        part = "the head alone" if phase.frozen else "all layers"
-        printer(verbose)(
-            f"Compiling the training step of {part}; the first takes a while."
-        )
     if initial_epoch > phase.first_epoch:
         checkpoints.restore(directory, model)
     average = None
@@ -189,16 +215,45 @@ def _fit(
         train_set,
         served,
     )
-    callbacks = [c for c in (average, kept, tensorboard(directory)) if c]
+    callbacks = [average, kept, tensorboard(directory), shown]
     model.fit(
         train_set,
         validation_data=validation_set,
         initial_epoch=initial_epoch,
         epochs=phase.last_epoch,
-        callbacks=callbacks,
+        callbacks=[c for c in callbacks if c is not None],
         shuffle=False,  # the set shuffles itself, repeatably
         verbose=verbose,
     )
+
+
+def _display(recipe, sets, directory):
+    """The bar and the lines of all phases."""
+    rows, best = checkpoints.read_progress(directory)
+    train_set, validation_set = sets
+    column = _monitor(recipe, validation_set)
+    return display.Display(
+        [
+            (p.first_epoch, p.last_epoch, "head" if p.frozen else "all")
+            for p in _phases(recipe)
+        ],
+        len(train_set),
+        0 if validation_set is None else len(validation_set),
+        done=len(rows),
+        best=best,
+        column=column if column.startswith("val_") else None,
+    )
+
+
+def _report(recipe, validation_set, directory, say):
+    """Writes `report/`; what the result says of it."""
+    say("Looking at where the model errs.")
+    written = tasks.of_recipe(recipe).write_report(
+        zoo.load_model(directory / checkpoints.BEST),
+        validation_set,
+        directory / REPORT,
+    )
+    return {**written, "report": REPORT}
 
 
 def _optimizer(recipe, model, steps, epochs):
