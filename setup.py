@@ -36,6 +36,7 @@ setup(
         "pydantic>=2.8",
         "lazy_loader>=0.4",
         "wrapt>=1.16",
+        "rich>=13.8",
         "typer>=0.19",
         "safetensors>=0.5",
     ],

@@ -55,7 +55,7 @@ class Report(abc.ABC):
         pictures: int, how many were told of.
     """
 
-    title = None  # of the bars
+    figure = title = None  # of a class: its key, and the bars' title
 
     def __init__(self, class_names):
         self.class_names = list(class_names)
@@ -139,7 +139,7 @@ class Report(abc.ABC):
                 "name": name,
                 "count": int(row.sum()),
                 "correct": int(row[i]),
-                "figure": figures.get(name),
+                self.figure: figures.get(name),
             }
             for i, (name, row) in enumerate(rows)
         ]
@@ -175,6 +175,7 @@ class Report(abc.ABC):
 class ClassReport(Report):
     """Of a classifier: accuracy, and the surest of its mistakes."""
 
+    figure = "accuracy"
     title = "Accuracy by class"
 
     def add(self, labels, scores, paths=None, images=None):
@@ -254,6 +255,7 @@ class SegmentReport(Report):
         ignore_label: the label of pixels that do not count, or None.
     """
 
+    figure = "iou"
     title = "Intersection over union by class"
 
     def __init__(self, class_names, ignore_label=None):

@@ -6,6 +6,7 @@ training waits for nothing. Everywhere a line is printed after each epoch.
 """
 
 import collections
+import sys
 import threading
 import time
 
@@ -99,9 +100,14 @@ class Display(keras.callbacks.Callback):
         from rich.live import Live
 
         console = Console()
-        if console.is_terminal and not console.is_dumb_terminal:
+        # Not `console.is_terminal`, which is so wherever colours are forced.
+        if sys.stdout.isatty() and not console.is_dumb_terminal:
             self._live = Live(
-                self, console=console, refresh_per_second=4, transient=True
+                self,
+                console=console,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stderr=sys.stderr.isatty(),
             )
             self._live.start()
         return self
@@ -146,20 +152,25 @@ class Display(keras.callbacks.Callback):
         self._validation = batch + 1
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
         self.pace.lap("between")
         seconds = self.pace.clock() - self._start
-        figures = {k: v for k, v in logs.items() if not k.startswith("val_")}
-        text = f"epoch {epoch + 1} of {self.epochs}: {_figures(figures)}"
-        figures = {k[4:]: v for k, v in logs.items() if k not in figures}
-        if figures:
-            text += f"; validation {_figures(figures)}"
-        if self.column in logs:
-            value = logs[self.column]
-            if self.best is None or value > self.best:
+        print(
+            f"epoch {epoch + 1} of {self.epochs}: {self._said(logs or {})}; "
+            f"{spoken(seconds)}",
+            flush=True,
+        )
+
+    def _said(self, logs):
+        """An epoch's figures in one line, but for the validation loss."""
+        validated = {k: v for k, v in logs.items() if k.startswith("val_")}
+        text = _figures({k: v for k, v in logs.items() if k not in validated})
+        validated.pop("val_loss", None)
+        for name, value in validated.items():
+            text += f"; validation {_figures({name[4:]: value})}"
+            if name == self.column and (self.best is None or value > self.best):
                 self.best = value
-                text += " (best so far)"
-        print(f"{text}; {spoken(seconds)}", flush=True)
+                text += " (best)"
+        return text
 
     def _begin(self, epoch):
         self._epoch, self._step, self._validation = epoch, 0, 0
@@ -215,6 +226,6 @@ def spoken(seconds):
 
 def _figures(logs):
     return ", ".join(
-        f"{name.replace('_', ' ')} {float(value):.4f}"
+        f"{name.replace('_', ' ')} {float(value):.3f}"
         for name, value in logs.items()
     )

@@ -84,7 +84,9 @@ def class_bars(rows, path, title, whole=None):
     """
     rows = sorted(rows, key=lambda row: row[1])
     shown = rows[:MOST_BARS]
-    lines = [] if whole is None else [f"The line is {_percent(whole)}, of all."]
+    lines = []
+    if whole is not None:
+        lines.append(f"The line is at {_percent(whole)}, all together.")
     if len(shown) < len(rows):
         lines.append(
             f"The weakest {len(shown)} of {len(rows)} classes; the others "

@@ -73,6 +73,27 @@ def test_train_and_evaluate(run, photos, capsys):
     assert code == 0 and json.loads(out) == expected
 
 
+def test_a_report_is_of_the_best_model(run, photos, capsys, tmp_path):
+    ours = json.loads((run / "report" / "report.json").read_text())
+    log = json.loads((run / "result.json").read_text())
+    assert ours["accuracy"] == log["val_accuracy"] == 1.0
+    assert log["report"] == "report" and log["weakest"] == {}
+    # Told that red is blue, and the other way round.
+    wrong = tmp_path / "wrong"
+    for label, other in (("red", "blue"), ("blue", "red")):
+        shutil.copytree(photos / "val" / label, wrong / other)
+    folder = tmp_path / "report"
+    evaluate = ("evaluate", run, "--data", wrong, "--report", folder)
+    code, out, _ = call(capsys, *evaluate)
+    assert code == 0 and out.splitlines() == [
+        "accuracy 0.0000 (0 of 8 pictures)",
+        "weakest classes: blue 0.0000, red 0.0000",
+        f"where it errs: {folder} (classes.png, confusion.png, mistakes.png)",
+    ]
+    code, _, err = call(capsys, *evaluate[:-1], wrong)
+    assert code == 1 and err.endswith(f" Received: --report {wrong}\n")
+
+
 def test_train_reports_in_json(run, photos, capsys):
     again = ("train", run.parent / "recipe.toml", "--data", photos, "--to", run)
     code, out, err = call(capsys, *again, "--json")
@@ -223,22 +244,19 @@ def test_models_config_lists_what_was_exported(run, capsys, tmp_path):
 def test_finetune(run, photos, capsys, tmp_path):
     code, out, _ = call(
         capsys,
-        "finetune",
-        run,
-        "--data",
-        photos,
-        "--to",
-        tmp_path / "tuned",
-        "--epochs",
-        2,
-        "--frozen-epochs",
-        1,
-        "--no-jit-compile",
+        *("finetune", run, "--data", photos, "--to", tmp_path / "tuned"),
+        *("--epochs", 2, "--frozen-epochs", 1, "--no-jit-compile"),
         "--new-head",
     )
     assert code == 0
     assert "A new head for 2 classes, as new_head = true says." in out
     assert "of 2 kept, validation accuracy" in out
+    tuned = tmp_path / "tuned"
+    assert (tuned / "report" / "confusion.png").exists()
+    where, predict, export = out.splitlines()[-3:]
+    assert where.startswith(f"where it errs: {tuned}/report (classes.png, ")
+    assert predict == f"next: kanets predict {tuned} PICTURE"
+    assert export.strip().endswith(f"{tuned} --to savedmodels/tuned")
     recipe = recipes.read(tmp_path / "tuned" / "recipe.toml")
     assert recipe.jit_compile is False and recipe.finetune.new_head is True
     options = {"jit_compile": False, "new_head": True}
@@ -284,7 +302,7 @@ def test_list(capsys):
         ),
         (
             ["evaluate", "{run}", "--data", "{photos}", "--ignore-label", "7"],
-            "are `--batch-size`, `--on-error`. Received: `--ignore-label` for",
+            "`--on-error`, `--report`. Received: `--ignore-label` for",
         ),
         (
             ["finetune", "{run}", "--data", "{photos}", "--to", "{tmp}/x"]

@@ -80,8 +80,6 @@ def train(parts, recipe, directory, verbose=1, report=False):
     """
     directory = Path(directory)
     start = time.time()
-    if report:
-        check_folder(directory / REPORT)
     claim(recipe, directory, scheduled=True)
     say = printer(verbose)
     rows, _ = checkpoints.read_progress(directory)
@@ -90,6 +88,8 @@ def train(parts, recipe, directory, verbose=1, report=False):
     if done >= recipe.epochs and result is not None:
         say(f"{directory} is complete: {done} of {recipe.epochs} epochs.")
         return result
+    if report:
+        check_folder(directory / REPORT)
     if done:
         say(
             f"Resuming {directory} after epoch {done} of {recipe.epochs}, "
