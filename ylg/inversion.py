@@ -128,10 +128,8 @@ def invert(
     def losses(z):
         inputs = z if labels is None else [z, ops.convert_to_tensor(labels)]
         images = generator(inputs, training=False)
-        distances = weighted_distance(
-            embed(images, training=False), embedded, cells
-        )
-        total = ops.sum(distances, axis=1)
+        seen = embed(images, training=False)
+        total = ops.sum(weighted_distance(seen, embedded, cells), axis=1)
         if pixel_weight:
             squares = ops.square(images - target)
             total += pixel_weight * root(ops.sum(squares, axis=(1, 2, 3)))

@@ -17,64 +17,75 @@ FORMATS = {
 }
 ANY_FORMAT = ("from_logits", "image_size", "labels")
 
+Source = Annotated[
+    str, Argument(help="Zoo name, run (a GAN's, too), model folder.")
+]
+Format = Annotated[
+    Literal["savedmodel", "litert", "onnx", "openvino"],
+    Option(help="For TensorFlow Serving, or another runtime."),
+]
+Folder = Annotated[
+    str,
+    Option(help="The folder of versions; of other formats, the folder."),
+]
+Version = Annotated[
+    int | None, Option(help="Of a SavedModel; default: the next.")
+]
+Precision = Annotated[
+    str | None,
+    Option(
+        help="Of a SavedModel: float32, float16, bfloat16; of LiteRT: "
+        "float32, float16, int8; of OpenVINO: float32, float16."
+    ),
+]
+Representative = Annotated[
+    str | None,
+    Option(help="For int8: a folder of pictures, of which 200 are taken."),
+]
+BatchSize = Annotated[
+    str | None,
+    Option(
+        metavar="SIZE",
+        callback=number_or_any,
+        help="Of LiteRT: a number (default 1), or any.",
+    ),
+]
+Size = Annotated[
+    tuple[str, str] | None,
+    Option(
+        metavar="HEIGHT WIDTH",
+        callback=number_or_any,
+        help="Default: the model's; any any leaves it open, not in a "
+        "SavedModel.",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    Option(help="A file of class names, one a line; default: the model's."),
+]
+FromLogits = Annotated[
+    bool | None,
+    Option(
+        "--from-logits/--no-from-logits",
+        help="Whether the outputs need a softmax; default: as the last "
+        "activation says.",
+    ),
+]
+
 
 @command("export runs/mine --format savedmodel --to savedmodels/mine")
 def export(
-    model: Annotated[
-        str, Argument(help="Zoo name, run (a GAN's, too), model folder.")
-    ],
+    model: Source,
     *,
-    format: Annotated[
-        Literal["savedmodel", "litert", "onnx", "openvino"],
-        Option(help="For TensorFlow Serving, or another runtime."),
-    ] = "savedmodel",
-    to: Annotated[
-        str,
-        Option(help="The folder of versions; of other formats, the folder."),
-    ],
-    version: Annotated[
-        int | None, Option(help="Of a SavedModel; default: the next.")
-    ] = None,
-    precision: Annotated[
-        str | None,
-        Option(
-            help="Of a SavedModel: float32, float16, bfloat16; of LiteRT: "
-            "float32, float16, int8; of OpenVINO: float32, float16."
-        ),
-    ] = None,
-    representative: Annotated[
-        str | None,
-        Option(help="For int8: a folder of pictures, of which 200 are taken."),
-    ] = None,
-    batch_size: Annotated[
-        str | None,
-        Option(
-            metavar="SIZE",
-            callback=number_or_any,
-            help="Of LiteRT: a number (default 1), or any.",
-        ),
-    ] = None,
-    image_size: Annotated[
-        tuple[str, str] | None,
-        Option(
-            metavar="HEIGHT WIDTH",
-            callback=number_or_any,
-            help="Default: the model's; any any leaves it open, not in a "
-            "SavedModel.",
-        ),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        Option(help="A file of class names, one a line; default: the model's."),
-    ] = None,
-    from_logits: Annotated[
-        bool | None,
-        Option(
-            "--from-logits/--no-from-logits",
-            help="Whether the outputs need a softmax; default: as the last "
-            "activation says.",
-        ),
-    ] = None,
+    format: Format = "savedmodel",
+    to: Folder,
+    version: Version = None,
+    precision: Precision = None,
+    representative: Representative = None,
+    batch_size: BatchSize = None,
+    image_size: Size = None,
+    labels: Labels = None,
+    from_logits: FromLogits = None,
 ):
     """Write a model in the form its consumer wants."""
     import kanets

@@ -36,12 +36,9 @@ def invert(
     """Find the latent vectors that generate a picture."""
     check_at_least(1, starts=starts, steps=steps)
 
-    import numpy as np
-
     from kanets.data.pictures import fit_picture
     from kanets.zoo.gans import load_network
     from ylg import inversion, visualize
-    from ylg.gan import to_pixels
 
     visualize.require_matplotlib()  # now, not after all those steps
     target = read_picture(picture)
@@ -61,14 +58,7 @@ def invert(
         seed=seed,
     )
     to = Path(to)
-    to.mkdir(parents=True, exist_ok=True)
-    save_picture(target, to / "target.png")
-    for index, image in enumerate(to_pixels(found.images)):
-        save_picture(image, to / f"reconstruction_{index + 1}.png")
-    _write_losses(found.history, to / "losses.csv")
-    np.save(to / "latents.npy", found.latents)
-    visualize.plot_saliency(target, found.saliency, to / "saliency.png")
-    visualize.plot_inversion(target, found, to / "inversion.png")
+    _write(found, target, to)
     first = found.history[0].min()
     value = {"folder": to, "first_loss": first, "losses": found.losses}
     yield (
@@ -115,6 +105,23 @@ def one_label(text, generator):
             f"of {known}. Received: label={text!r}"
         )
     return labels[0]
+
+
+def _write(found, target, to):
+    """The files of an `Inversion`, in a folder that need not be there."""
+    import numpy as np
+
+    from ylg import visualize
+    from ylg.gan import to_pixels
+
+    to.mkdir(parents=True, exist_ok=True)
+    save_picture(target, to / "target.png")
+    for index, image in enumerate(to_pixels(found.images)):
+        save_picture(image, to / f"reconstruction_{index + 1}.png")
+    _write_losses(found.history, to / "losses.csv")
+    np.save(to / "latents.npy", found.latents)
+    visualize.plot_saliency(target, found.saliency, to / "saliency.png")
+    visualize.plot_inversion(target, found, to / "inversion.png")
 
 
 def _write_losses(history, path):

@@ -65,14 +65,8 @@ def decode_pictures(image_bytes, image_size):
         return tf.cond(
             is_coarse_grey,
             lambda: tf.io.decode_png(encoded, channels=3),
-            lambda: on_white(tf.io.decode_png(encoded, channels=4)),
+            lambda: _on_white(tf.io.decode_png(encoded, channels=4)),
         )
-
-    def on_white(picture):
-        picture = tf.cast(picture, tf.uint16)  # 255 * 255 + 127 fits
-        pixels, alpha = picture[..., :3], picture[..., 3:]
-        blended = pixels * alpha + 255 * (255 - alpha)
-        return tf.cast((blended + 127) // 255, tf.uint8)
 
     def decode_jpeg(encoded):
         picture = tf.io.decode_jpeg(
@@ -99,6 +93,16 @@ def decode_pictures(image_bytes, image_size):
     return tf.map_fn(
         decode, (image_bytes, positions), fn_output_signature=pixels
     )
+
+
+def _on_white(picture):
+    """Pixels with alpha (H, W, 4), uint8, over white."""
+    import tensorflow as tf
+
+    picture = tf.cast(picture, tf.uint16)  # 255 * 255 + 127 fits
+    pixels, alpha = picture[..., :3], picture[..., 3:]
+    blended = pixels * alpha + 255 * (255 - alpha)
+    return tf.cast((blended + 127) // 255, tf.uint8)
 
 
 def _starts_with(encoded, magic):

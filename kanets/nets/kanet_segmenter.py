@@ -147,15 +147,7 @@ def KANetSegmenter(  # noqa: N802
     # Pyramid and attention
     x = _pyramid(x, aspp_channels, RATES[output_stride])
     if attention is not None:
-        maps = make(attention, scale="rsqrt", name="attention")(x)
-        maps = keras.layers.DepthwiseConv2D(
-            1,
-            data_format="channels_last",
-            use_bias=False,
-            depthwise_initializer="zeros",
-            name="attention_gate",
-        )(maps)
-        x = keras.layers.Add(name="attention_add")([x, maps])
+        x = _attended(x, attention)
 
     # Decoder
     x = ResizeLike(name="decoder_resize")([x, level2])
@@ -166,6 +158,25 @@ def KANetSegmenter(  # noqa: N802
     x = _separable(x, aspp_channels, 1, "decoder")
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
+    x = _classifier(x, inputs, classes, classifier_activation)
+    return keras.Model(inputs, x, name=name)
+
+
+def _attended(x, attention):
+    """x + g * attention(x), with a g for each channel that starts at 0."""
+    maps = make(attention, scale="rsqrt", name="attention")(x)
+    maps = keras.layers.DepthwiseConv2D(
+        1,
+        data_format="channels_last",
+        use_bias=False,
+        depthwise_initializer="zeros",
+        name="attention_gate",
+    )(maps)
+    return keras.layers.Add(name="attention_add")([x, maps])
+
+
+def _classifier(x, inputs, classes, activation):
+    """Maps to the classes of each pixel of the inputs."""
     x = keras.layers.Conv2D(
         classes,
         1,
@@ -174,10 +185,9 @@ def KANetSegmenter(  # noqa: N802
         name="predictions",
     )(x)
     x = ResizeLike(dtype="float32", name="predictions_resize")([x, inputs])
-    x = keras.layers.Activation(
-        classifier_activation, dtype="float32", name="classifier_activation"
+    return keras.layers.Activation(
+        activation, dtype="float32", name="classifier_activation"
     )(x)
-    return keras.Model(inputs, x, name=name)
 
 
 def _pyramid(x, channels, rates):

@@ -54,12 +54,11 @@ class Augmentation:
         cutmix=0.0,
     ):
         self.num_classes = num_classes
+        of_all = {"data_format": "channels_last", "dtype": "float32"}
         self.picture_layers = []
         if flip:
             self.picture_layers.append(
-                keras.layers.RandomFlip(
-                    "horizontal", data_format="channels_last", dtype="float32"
-                )
+                keras.layers.RandomFlip("horizontal", **of_all)
             )
         if crop:
             height, width = image_size
@@ -69,33 +68,20 @@ class Augmentation:
                     crop / width,
                     fill_mode="reflect",
                     interpolation="nearest",
-                    data_format="channels_last",
-                    dtype="float32",
+                    **of_all,
                 )
             )
         if randaugment:
             self.picture_layers.append(
                 keras.layers.RandAugment(
-                    (0, 255),
-                    num_ops=randaugment,
-                    factor=magnitude,
-                    data_format="channels_last",
-                    dtype="float32",
+                    (0, 255), num_ops=randaugment, factor=magnitude, **of_all
                 )
             )
         self.mixing_layers = []
         if mixup:
-            self.mixing_layers.append(
-                keras.layers.MixUp(
-                    mixup, data_format="channels_last", dtype="float32"
-                )
-            )
+            self.mixing_layers.append(keras.layers.MixUp(mixup, **of_all))
         if cutmix:
-            self.mixing_layers.append(
-                keras.layers.CutMix(
-                    cutmix, data_format="channels_last", dtype="float32"
-                )
-            )
+            self.mixing_layers.append(keras.layers.CutMix(cutmix, **of_all))
         self._which = keras.random.SeedGenerator(0)
         self._random_states = [
             variable

@@ -89,18 +89,14 @@ def finetune_recipe(
         fields["model"] = {"name": str(model)}
         fields["augment"] = {"crop": min(image_size) // 10}
         fields["optimize"]["label_smoothing"] = 0.1
-    given = {
-        "batch_size": batch_size,
-        "precision": precision,
-        "jit_compile": jit_compile,
-    }
-    fields.update(_not_none(given))
-    given = {"layer_decay": layer_decay, "new_head": new_head}
-    fields["finetune"].update(_not_none(given))
+    fields |= _not_none(
+        batch_size=batch_size, precision=precision, jit_compile=jit_compile
+    )
+    fields["finetune"] |= _not_none(layer_decay=layer_decay, new_head=new_head)
     return from_dict(fields)
 
 
-def _not_none(values):
+def _not_none(**values):
     return {name: x for name, x in values.items() if x is not None}
 
 
