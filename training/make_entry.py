@@ -72,7 +72,6 @@ def make_entry(name, run, source, machine, notes):
         [body] = [e for e in zoo.list_models() if e.name == backbone]
         notes = f"{notes}; the body starts from `{backbone}`".lstrip("; ")
         licence = f"{licence}; of the body it starts from: {body.licence}"
-    backend = keras.backend.backend()
     curve = "curve.png"
     visualize.plot_curves({name: run / "log.csv"}, folder / curve, task.column)
     drawn = task.draw(folder, model, source / part, **options)
@@ -100,12 +99,7 @@ def make_entry(name, run, source, machine, notes):
         train_command=f"kanets train training/{name}.toml --data "
         f"{Path(source.name, task.trains_on)} --to runs/{name}",
         seed=recipe.seed,
-        versions={
-            "kanets": kanets.__version__,
-            "keras": keras.version(),
-            backend: importlib.metadata.version(backend),
-            "python": ".".join(platform.python_version_tuple()[:2]),
-        },
+        versions=versions(),
         machine=machine,
         licence=licence,
         metrics=task.details(measured),
@@ -117,6 +111,17 @@ def make_entry(name, run, source, machine, notes):
     shutil.rmtree(MODELS / name, ignore_errors=True)
     folder.rename(MODELS / name)
     print(f"{name}: {entry.value} {entry.metric}")
+
+
+def versions():
+    """Of what makes an entry."""
+    backend = keras.backend.backend()
+    return {
+        "kanets": kanets.__version__,
+        "keras": keras.version(),
+        backend: importlib.metadata.version(backend),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+    }
 
 
 def check_recipe(ran, path):

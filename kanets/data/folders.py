@@ -6,10 +6,15 @@ the class folders or in its parent. The order of the classes is that of the
 folders in both cases. Folders whose names differ in case, spaces at their ends
 or Unicode form alone are taken for one class in two folders, and refused unless
 `classes.tsv` or the caller names them.
+
+A model of ImageNet's classes finds them in folders that are WordNet ids, too:
+`imagenet_classes.tsv`, beside this module, has all 1,000 in the order of their
+ids, each with a name of its own.
 """
 
 import unicodedata
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -41,6 +46,7 @@ from kanets.data.threads import map_in_threads
 from kanets.files import read_text
 
 LABELS_FILE = "classes.tsv"
+IMAGENET_FILE = Path(__file__).with_name("imagenet_classes.tsv")
 
 
 def list_classes(root):
@@ -76,7 +82,7 @@ def list_pictures(root, class_names, *, complete):
         root: Path of the tree.
         class_names: list of str, the order of the labels: names of classes,
             or of their folders where not all of them are labels in
-            `classes.tsv`.
+            `classes.tsv`, or ImageNet's of folders that are WordNet ids.
         complete: bool, every class must have a picture (a training set).
 
     Returns:
@@ -91,6 +97,10 @@ def list_pictures(root, class_names, *, complete):
     known = _class_folders(root)
     if not set(known) <= set(class_names):
         known = {folder.name: folder for folder in known.values()}
+        names = imagenet_names()
+        named = {names.get(name, name): known[name] for name in known}
+        if set(named) <= set(class_names):
+            known = named
     unknown = sorted(set(known) - set(class_names))
     if unknown:
         spelled = {_spelling(name): name for name in class_names}
@@ -279,6 +289,11 @@ def _class_folders(root):
                 f"{folder.name!r} and for {other.name!r}"
             )
     return named
+
+
+def imagenet_names():
+    """Returns the names of ImageNet's 1,000 classes by WordNet id, sorted."""
+    return _read_labels(IMAGENET_FILE)
 
 
 def _read_labels(file):

@@ -5,7 +5,8 @@ squeeze-and-excitation and with ReLU6 throughout, made by its authors for 8-bit
 integers on phones. As published: TensorFlow's "same" padding, batch norm of
 epsilon 1e-3, pixels (x - 127) / 128; a variant widens and deepens all but the
 stem and the head, and deepens neither the first nor the last stage. Ours takes
-attention in its blocks, and other strides.
+other strides, and attention in its blocks as a residual that starts closed: the
+published weights fit, and give the published answers until it is trained.
 
 The weights are those of the authors, converted by
 `training/convert_efficientnet_lite.py`; Apache-2.0.
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import keras
 
 from kanets.checks import positive_integer
-from kanets.layers import BatchNormalization
+from kanets.layers import BatchNormalization, residual_attention
 from kanets.nets.kanet import (
     check_arguments,
     check_pooling,
@@ -52,6 +53,7 @@ VARIANTS = {  # width, depth and side of the pictures
 EPSILON = 1e-3
 ATTENDING_CHANNELS = 24  # the fewest of a block that attends, before widening
 POSITIONS = ("output", "expansion")
+POSITION = "output"  # where attention stands by default
 
 
 class Block(NamedTuple):
@@ -76,6 +78,8 @@ def EfficientNetLite(  # noqa: N802
     classifier_activation="softmax",
     name=None,
     *,
+    attention=None,
+    attention_position=POSITION,
     strides=(2, 2, 2, 2, 2),
     output_stride=None,
     dropout_rate=0.0,
@@ -106,6 +110,16 @@ def EfficientNetLite(  # noqa: N802
         classes: number of classes.
         classifier_activation: of the top; None gives logits.
         name: the model's name; default "efficientnet_<variant>".
+        attention: in every block of stride 1 from 24 channels on, as a
+            residual that starts closed: one of `kanets.attention.names()`,
+            such as "kao_qkv"; a dictionary of a name and arguments,
+            {"name": "kao_kv", "num_heads": 4}; or what else
+            `kanets.layers.residual_attention` takes; None is the published
+            net. `strides` do not change which blocks these are.
+        attention_position: "output", of the block, with its C channels, or
+            "expansion", before the depthwise convolution, with 6 C channels,
+            where a map of channels has 36 times as many weights
+            ({"name": "kao_qkv", "projections": ""} has none).
         strides: five numbers, 1 or 2, of the stem and of the stages that
             begin with 24, 40, 80 and 192 channels. Small pictures want fewer
             early ones. The weights do not depend on it.
@@ -141,13 +155,19 @@ def EfficientNetLite(  # noqa: N802
     check_arguments(
         input_shape, 1.0, strides, output_stride, "24, 40, 80 and 192"
     )
+    if attention_position not in POSITIONS:
+        raise ValueError(
+            f"attention_position must be one of {POSITIONS}. "
+            f"Received: attention_position={attention_position!r}"
+        )
     check_pooling(pooling)
     classes = positive_integer("classes", classes)
     inputs = make_input(input_shape, input_tensor, VARIANTS[variant][-1])
     x = inputs
     if include_preprocessing:
         x = keras.layers.Rescaling(1 / 128, -127 / 128, name="preprocessing")(x)
-    x = make_body(x, variant, strides, output_stride)
+    attentions = {attention_position: attention}
+    x = make_body(x, variant, strides, output_stride, attentions)
 
     # Head
     x = _norm(_convolution(x, HEAD_CHANNELS, 1, "head"), "head_norm")
@@ -182,8 +202,11 @@ def blocks(variant):
     return found
 
 
-def make_body(x, variant, strides, output_stride):
-    """Stem and blocks: from scaled pixels to maps (B, h, w, 320 wide)."""
+def make_body(x, variant, strides, output_stride, attentions):
+    """Stem and blocks: from scaled pixels to maps (B, h, w, 320 or more).
+
+    `attentions` are the mechanisms by position.
+    """
     x = _convolution(x, STEM_CHANNELS, 3, "stem", strides[0])
     x = _norm(x, "stem_norm")
     reached, dilation = strides[0], 1
@@ -193,7 +216,8 @@ def make_body(x, variant, strides, output_stride):
         if reached == output_stride:
             stride, dilation = 1, dilation * stride
         reached *= stride
-        x = _block(x, block, stride, first)
+        present = attentions if block.attends else {}
+        x = _block(x, block, stride, first, present)
     return x
 
 
@@ -215,12 +239,19 @@ def readers(names):
     return None
 
 
-def _block(x, block, stride, dilation):
+def _block(x, block, stride, dilation, attentions):
+    def attended(x, position):
+        mechanism = attentions.get(position)
+        if mechanism is None:
+            return x
+        return residual_attention(x, mechanism, name=f"{name}attention")
+
     name = f"block_{block.index}_"
     entering = x
     if block.expansion != 1:
         x = _convolution(x, x.shape[-1] * block.expansion, 1, f"{name}expand")
         x = _norm(x, f"{name}expand_norm")
+    x = attended(x, "expansion")
     x = keras.layers.DepthwiseConv2D(
         block.kernel,
         stride,
@@ -235,7 +266,7 @@ def _block(x, block, stride, dilation):
     x = _norm(x, f"{name}project_norm", activation=False)
     if block.place is None and x.shape[-1] == entering.shape[-1]:
         x = keras.layers.Add(name=f"{name}add")([x, entering])
-    return x
+    return attended(x, "output")
 
 
 def _convolution(x, channels, kernel, name, stride=1):

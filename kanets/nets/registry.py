@@ -16,6 +16,8 @@ class Net:
         name: what recipes and entries call it.
         place: "module:attribute" of what builds it.
         task: name of its task, of `kanets.tasks.TASKS`.
+        closed: names of its arguments whose layers start closed, so that
+            weights of the net without them fit.
         description: what a card calls it, with its article and paper.
         architectures: what the zoo builds of it with fresh weights: by name,
             the other fields of a `kanets.zoo.Architecture`.
@@ -26,6 +28,7 @@ class Net:
     place: str
     task: str
     description: str
+    closed: tuple = ()
     architectures: dict = dataclasses.field(default_factory=dict)
     timm: str = ""
 
@@ -74,6 +77,7 @@ NETS = {
             task="classification",
             description="an EfficientNet-Lite (Tan and Le, ICML 2019; "
             "tensorflow/tpu, models/official/efficientnet/lite)",
+            closed=("attention", "attention_position"),
             timm="kanets.nets.timm_names:efficientnet_lite",
             architectures={
                 f"efficientnet_{variant}": {

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import itertools
 import sys
 
 import keras
@@ -11,11 +10,17 @@ from kanets import compat, nets, tasks
 from kanets.checks import is_positive, positive_integer
 from kanets.nets.registry import NETS
 from kanets.zoo.entries import ARCHITECTURES
-from kanets.zoo.loading import read, read_architecture
+from kanets.zoo.loading import (
+    HEADS,
+    body_of,
+    carry,
+    head_name,
+    read,
+    read_architecture,
+)
 from kanets.zoo.sources import locate
 from kanets.zoo.weights import fill, find_weights
 
-HEADS = ("predictions", "fc")  # what nets call their classifier
 FINETUNING_MOMENTUM = 0.9
 
 # Arguments of builders that are no overrides: `create_model` sets them.
@@ -67,7 +72,8 @@ def create_model(
             `classifier_activation` or `output_stride`, in place of those in
             `entry.json`. The pretrained weights must fit what they make,
             in their shapes: whether they mean something there, such as
-            another `attention`'s of the same shapes, is yours to say.
+            another `attention`'s of the same shapes, is yours to say. The
+            `attention` of an `EfficientNetLite` starts closed, and is fresh.
 
     Returns:
         A `keras.Model`, not compiled, from pixels 0..255 to probabilities, of
@@ -116,11 +122,14 @@ def create_model(
         new = _build(architectures[name], num_classes, input_shape, overrides)
         return _rebuilt(new, None, None, policy)
     located = locate(name)
-    if overrides and (located.entry is None or located.part):
+    entry = located.entry
+    if overrides and (entry is None or located.part):
         raise ValueError(
             "Overrides need the entry.json of the model, for what it was "
             f"built with. Received: {str(name)!r} with {overrides}"
         )
+    if overrides:
+        located = body_of(located)
     model = read(located) if pretrained else read_architecture(located)
     class_names = getattr(model, "class_names", None)
     if num_classes is not None or input_shape is not None:
@@ -128,23 +137,19 @@ def create_model(
     if overrides:
         # A generator's builder takes no shape.
         shape = model.input_shape[1:] if input_shape is None else input_shape
-        new = _build(located.entry, num_classes, shape, overrides)
+        new = _build(entry, num_classes, shape, overrides)
         new = _rebuilt(new, None, None, policy)
     else:
         new = _rebuilt(model, num_classes, input_shape, policy)
     if pretrained and new is not model:
-        _carry(model, new, num_classes is not None, overrides)
+        closed = bool(overrides) and bool(NETS[entry.net].closed)
+        carry(model, new, num_classes is not None, overrides, closed)
     if pretrained and num_classes is not None:
         set_norm_momentum(new, FINETUNING_MOMENTUM)
     has_head = num_classes is None and overrides.get("include_top", True)
     if class_names is not None and has_head:
         new.class_names = class_names
     return new
-
-
-def head_name(names):
-    """Which of the names of a net's layers is that of its head, or None."""
-    return next((name for name in HEADS if name in names), None)
 
 
 def set_norm_momentum(model, momentum):
@@ -183,7 +188,7 @@ def feature_model(source, levels=None, input_shape=None):
         _check_takes_pictures(model, None, input_shape)
         resized = _rebuilt(model, None, input_shape)
         if resized is not model:
-            _carry(model, resized, False, {})
+            carry(model, resized)
         model = resized
     maps = nets.feature_maps(model)
     levels = list(maps) if levels is None else list(levels)
@@ -335,25 +340,3 @@ def _with_policy(config, policy):
         floating = "float" in config["config"]["name"]
         return keras.dtype_policies.serialize(policy) if floating else config
     return {k: _with_policy(value, policy) for k, value in config.items()}
-
-
-def _carry(trained, model, new_head, overrides):
-    """Copies weights by layer; all must fit, but for a head that is new."""
-    old = {layer.name: layer.weights for layer in trained.layers}
-    new = {layer.name: layer.weights for layer in model.layers}
-    for name in dict.fromkeys([*old, *new]):
-        if name in HEADS and (new_head or name not in new):
-            continue
-        for value, variable in itertools.zip_longest(
-            old.get(name, ()), new.get(name, ())
-        ):
-            given, wanted = (
-                getattr(weight, "shape", None) for weight in (value, variable)
-            )
-            if given != wanted:
-                raise ValueError(
-                    "The pretrained weights must fit; pretrained=False takes "
-                    f"any overrides. Received: {overrides}, where layer "
-                    f"{name!r} has {wanted}, trained {given}"
-                )
-            variable.assign(value)

@@ -69,15 +69,19 @@ class Entry(Architecture):
         metric: what `value` is, and on which pictures.
         value: the measured figure.
         evaluate_command: the command that printed `value`.
-        recipe: the file in `training/` that made it.
-        train_command: the command that ran the recipe.
-        seed: of the training.
+        recipe: the file in `training/` that made it: a recipe, or the script
+            that converted weights trained elsewhere.
+        train_command: the command that ran it.
+        seed: of the training; None where it was elsewhere.
         versions: of "kanets", "keras", the backend and "python", as text.
         machine: what it was trained on, in words.
         licence: of weights and data.
         metrics: further figures by name.
         pictures: names of picture files in the folder, for the card.
         notes: what else a reader should know.
+        weights_of: name of the entry whose weights it has, as far as they go:
+            the layers that it has besides start closed, with fresh weights.
+            "" for weights of its own.
     """
 
     parameters: int
@@ -90,13 +94,14 @@ class Entry(Architecture):
     evaluate_command: str
     recipe: str
     train_command: str
-    seed: int
+    seed: int | None
     versions: dict[str, str]
     machine: str
     licence: str
     metrics: dict = dataclasses.field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     notes: str = ""
+    weights_of: str = ""
 
     @property
     def figure(self):

@@ -1,6 +1,7 @@
 """Reads models from disk, and says in one line why one cannot be read."""
 
 import contextlib
+import itertools
 import json
 import zipfile
 
@@ -9,7 +10,14 @@ import keras
 from kanets.files import LABELS, read_labels
 from kanets.zoo.entries import newer
 from kanets.zoo.saving import check_class_names, check_finite
-from kanets.zoo.sources import checked_weights, locate, one_line
+from kanets.zoo.sources import (
+    check_others,
+    checked_weights,
+    locate,
+    one_line,
+)
+
+HEADS = ("predictions", "fc")  # what nets call their classifier
 
 
 def load_model(source):
@@ -60,6 +68,12 @@ def saved_class_names(source):
 def read(located):
     """The model of a `Located`."""
     path = located.path
+    body = body_of(located)
+    if body is not located:
+        check_others(located)
+        model = read_architecture(located)
+        carry(read(body), model, closed=True)
+        return model
     weights = None if path.is_file() else checked_weights(located)
     with _in_one_line(located):
         if weights is None or weights.parent == path:
@@ -78,6 +92,55 @@ def read_architecture(located):
     with _in_one_line(located):
         model = _architecture(located.path)
     return _with_labels(model, located.path)
+
+
+def body_of(located):
+    """The `Located` whose weights a model has: itself, or what it names."""
+    entry = located.entry
+    if entry is None or not entry.weights_of:
+        return located
+    return locate(entry.weights_of)
+
+
+def head_name(names):
+    """Which of the names of a net's layers is that of its head, or None."""
+    return next((name for name in HEADS if name in names), None)
+
+
+def carry(trained, model, new_head=False, overrides=None, closed=False):
+    """Copies weights by layer; all must fit.
+
+    Args:
+        trained: the model they are of.
+        model: the model they are for.
+        new_head: whether its head keeps fresh weights.
+        overrides: what it was built with, for the error.
+        closed: whether it may have layers that `trained` has not, which keep
+            fresh weights.
+
+    Raises:
+        ValueError: a layer's weights do not fit.
+    """
+    old = {layer.name: layer.weights for layer in trained.layers}
+    new = {layer.name: layer.weights for layer in model.layers}
+    for name in dict.fromkeys([*old, *new]):
+        if name in HEADS and (new_head or name not in new):
+            continue
+        if closed and name not in old:
+            continue
+        for value, variable in itertools.zip_longest(
+            old.get(name, ()), new.get(name, ())
+        ):
+            given, wanted = (
+                getattr(weight, "shape", None) for weight in (value, variable)
+            )
+            if given != wanted:
+                raise ValueError(
+                    "The pretrained weights must fit; pretrained=False takes "
+                    f"any overrides. Received: {overrides}, where layer "
+                    f"{name!r} has {wanted}, trained {given}"
+                )
+            variable.assign(value)
 
 
 def _architecture(folder):

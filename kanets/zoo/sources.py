@@ -112,11 +112,8 @@ def checked_weights(located):
                 f"Received: {entry.name!r} with files={entry.files}, "
                 f"without {name!r}"
             )
+        check_others(located)
         folder = located.path.parent if located.part else located.path
-        for other, expected in entry.files.items():
-            path = folder / other
-            if path.parent == located.path and path.name != WEIGHTS:
-                _check(path, expected)
         mirror = os.environ.get(MIRROR)
         installed = entries.models_directory().resolve()
         if mirror and folder.parent.resolve() == installed:
@@ -126,6 +123,19 @@ def checked_weights(located):
             weights = Path(mirror) / folder.name / name
     _check(weights, digest)
     return weights
+
+
+def check_others(located):
+    """Checks the files of a model folder that its entry knows, but weights.
+
+    Raises:
+        ValueError: as `checked_weights`.
+    """
+    folder = located.path.parent if located.part else located.path
+    for name, expected in located.entry.files.items():
+        path = folder / name
+        if path.parent == located.path and path.name != WEIGHTS:
+            _check(path, expected)
 
 
 def _check(path, digest):

@@ -83,6 +83,31 @@ def test_a_callers_names_set_the_labels(photos, names):
     assert root == photos / "val" and found == names
 
 
+def test_names_of_imagenet_find_folders_of_wordnet_ids(tmp_path):
+    names = folders.imagenet_names()
+    assert len(names) == 1000 and list(names) == sorted(names)
+    assert len({name.casefold() for name in names.values()}) == 1000
+    root = make_tree(tmp_path / "photos")
+    for old, new in (("n01", "n03126707"), ("n02", "n02012849")):
+        (root / old).rename(root / new)
+    (root / "n03").rename(root / "n01440764")
+    classes = list(names.values())
+    paths, labels = folders.list_pictures(root, classes, complete=False)
+    found = {
+        p.parent.name: classes[i] for p, i in zip(paths, labels, strict=True)
+    }
+    assert found == {
+        "n01440764": "tench",
+        "n02012849": "crane (bird)",
+        "n03126707": "crane (machine)",
+    }
+    # Otherwise the folders' names are the classes', as they always were.
+    assert folders.list_classes(root) == sorted(p.name for p in root.iterdir())
+    (root / "n02012849").rename(root / "n99")
+    with pytest.raises(ValueError, match=r"Received: \['n01440764', .*'n99'"):
+        folders.list_pictures(root, classes, complete=False)
+
+
 def test_labels_go_before_folder_names(photos):
     """A label may be the name of another folder."""
     swapped = {"n01": "n02", "n02": "n01", "n03": "n03"}

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: its counts, its maps, saved outputs, and daily use.
+"""EfficientNet-Lite: counts, maps, the authors' logits, and daily use.
 
 `python -m tests.nets.test_efficientnet_lite` writes
 tests/golden/efficientnet_lite_tiny.npz anew.
@@ -10,14 +10,17 @@ import keras
 import numpy as np
 import pytest
 
+import kanets
 from kanets import EfficientNetLite
-from kanets.nets import feature_maps
+from kanets.nets import feature_maps, logits_model
 from tests.backends import counts_once, to_numpy
 from tests.layer_checks import fill_weights
+from training.convert_efficientnet_lite import GOLDEN, random_pictures
 
-FOLDER = Path(__file__).parent.parent / "golden"
-TINY = FOLDER / "efficientnet_lite_tiny.npz"
+TINY = Path(__file__).parent.parent / "golden" / "efficientnet_lite_tiny.npz"
 STRIDES = (2, 2, 2, 1, 1)
+ATTENDING = (2, 4, 6, 7, 8, 9, 10, 12, 13, 14, 15)
+CHEAP = {"name": "kao_qkv", "projections": ""}
 
 
 def pixels(*shape, seed=0):
@@ -97,6 +100,51 @@ def tiny_outputs(model):
     x = pixels(2, 32, 32, 3)
     maps = keras.Model(model.input, feature_maps(model)["level4"])
     return {"logits": run(model, x), "level4": run(maps, x)}
+
+
+def test_the_entry_answers_as_the_network_of_its_authors():
+    """Their logits; its kernels are rounded to float16."""
+    model = kanets.create_model("efficientnet_lite0_imagenet")
+    logits = run(logits_model(model), random_pictures(224).astype("float32"))
+    expected = np.load(GOLDEN)["logits"]
+    assert np.abs(expected).max() > 3
+    np.testing.assert_allclose(logits, expected, atol=0.03)
+    np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("position", "attention"), [("output", "kao_qkv"), ("expansion", CHEAP)]
+)
+def test_attention_starts_closed_in_blocks_of_stride_1(
+    tiny, position, attention
+):
+    place = {"attention": attention, "attention_position": position}
+    model = make_tiny(**place)
+    for layer in tiny.layers:
+        model.get_layer(layer.name).set_weights(layer.get_weights())
+    names = {layer.name for layer in model.layers}
+    looking = {n for n in names if n.endswith("_attention")}
+    assert looking == {f"block_{i}_attention" for i in ATTENDING}
+    closed = EfficientNetLite(
+        (32, 32, 3),
+        strides=STRIDES,
+        classes=5,
+        classifier_activation=None,
+        **place,
+    )
+    for layer in tiny.layers:
+        closed.get_layer(layer.name).set_weights(layer.get_weights())
+    x = pixels(2, 32, 32, 3)
+    difference = run(closed, x) - run(tiny, x)
+    assert np.abs(difference).max() == 0.0
+    # And the branches are there: filled, they are seen.
+    assert np.abs(run(model, x) - run(tiny, x)).max() > 0.01
+    channels = 24 if position == "output" else 6 * 24
+    assert model.get_layer("block_2_attention").output.shape[-1] == channels
+    maps = feature_maps(model)
+    assert [maps[n].shape for n in maps] == [
+        tensor.shape for tensor in feature_maps(tiny).values()
+    ]
 
 
 def test_preprocessing(tiny):
@@ -186,6 +234,8 @@ def test_a_saved_model_is_the_same(tiny, tmp_path):
         ({"classes": 0}, "classes must be a positive .*classes=0"),
         ({"input_shape": (3, 32, 32)}, r"input_shape=\(3, 32, 32\)"),
         ({"output_stride": 4}, "output_stride=4"),
+        ({"attention_position": "input"}, "attention_position='input'"),
+        ({"attention": "kao_q"}, "Received: .*'kao_q'"),
     ],
     ids=str,
 )

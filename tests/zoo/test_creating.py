@@ -68,6 +68,26 @@ def norm_momenta(model):
     }
 
 
+def test_closed_attention_is_fresh_upon_weights_without():
+    name, shape = "efficientnet_lite0_imagenet", (32, 32, 3)
+    small = {"name": "kao_kv", "num_heads": 2}
+    plain = kanets.create_model(name, input_shape=shape)
+    tuned = kanets.create_model(
+        name, num_classes=3, input_shape=shape, attention=small
+    )
+    assert tuned.output_shape == (None, 3)
+    assert norm_momenta(tuned) == {0.9}
+    x = np.random.default_rng(0).uniform(0, 255, (1, *shape))
+    means = [
+        predict(keras.Model(m.input, m.get_layer("pool").output), x)
+        for m in (tuned, plain)
+    ]
+    np.testing.assert_array_equal(*means)
+    assert tuned.get_layer("block_2_attention").mode == "kv"
+    with pytest.raises(ValueError, match="layer 'block_3_depthwise' has"):
+        kanets.create_model(name, input_shape=shape, variant="lite2")
+
+
 def test_a_new_head_of_as_many_classes_is_new(folder, model):
     tuned = kanets.create_model(folder, num_classes=3)
     assert getattr(tuned, "class_names", None) is None

@@ -17,6 +17,7 @@ from tests.backends import counts_once, needs_tensorflow, to_numpy
 from tests.zoo.common import make_entry
 
 NAMES = [entry.name for entry in zoo.list_models()]
+WHOLE = [entry.name for entry in zoo.list_models() if not entry.weights_of]
 
 
 def test_an_entry_reads_what_it_wrote(tmp_path):
@@ -27,11 +28,12 @@ def test_an_entry_reads_what_it_wrote(tmp_path):
     assert zoo.Entry.from_json(path) == written
     values = json.loads(path.read_text(encoding="utf-8"))
     assert list(values) == [f.name for f in dataclasses.fields(zoo.Entry)]
-    for name in ("metrics", "pictures", "notes"):
+    for name in ("metrics", "pictures", "notes", "weights_of"):
         del values[name]
     path.write_text(json.dumps(values))
     read = zoo.Entry.from_json(path)
-    assert (read.metrics, read.pictures, read.notes) == ({}, (), "")
+    assert (read.metrics, read.pictures) == ({}, ())
+    assert (read.notes, read.weights_of) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -198,6 +200,8 @@ def test_every_entry_is_whole(name):
         assert model.output_shape[-1] == entry.num_classes
     if entry.num_classes is not None:
         assert len(model.class_names) == entry.num_classes
+    if entry.weights_of:
+        return check_borrowed_weights(entry, model)
     for part in {Path(file).parent for file in entry.files}:
         loaded = kanets.load_model(folder / part) if part.name else model
         # As somebody reads it who has Keras, and has imported kanets.
@@ -216,6 +220,23 @@ def test_every_entry_is_whole(name):
     assert set(entry.files) == set(present)
     assert entry.weights_bytes == sum(
         path.stat().st_size for path in present.values() if path.suffix == ".h5"
+    )
+
+
+def check_borrowed_weights(entry, model):
+    """Those of the other entry, and it answers the same."""
+    [owner] = kanets.list_models(entry.weights_of)
+    folder = zoo.models_directory() / entry.name
+    assert set(entry.files) == {"config.json", "labels.txt"}
+    assert not (folder / "model.weights.h5").exists()
+    assert entry.weights_bytes == owner.weights_bytes
+    assert (entry.value, entry.metrics) == (owner.value, owner.metrics)
+    assert entry.parameters > owner.parameters
+    body = kanets.create_model(owner.name)
+    inputs = inputs_of(body)
+    np.testing.assert_array_equal(
+        to_numpy(model(inputs, training=False)),
+        to_numpy(body(inputs, training=False)),
     )
 
 
@@ -242,7 +263,7 @@ def test_every_entry_states_its_multiply_adds(name):
     assert multiply_adds(created(name), shape) == entry.multiply_adds
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WHOLE)
 def test_every_entry_is_a_repository_of_the_hub(name):
     hub = pytest.importorskip("huggingface_hub")
     folder = zoo.models_directory() / name

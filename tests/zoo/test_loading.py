@@ -45,6 +45,20 @@ def test_a_folder_gives_the_same_model(model, folder):
     }
 
 
+def test_an_entry_may_have_the_weights_of_another(model, entry):
+    folder = kanets.save_model(model, entry.parent / "kanet_y", NAMES)
+    (folder / "model.weights.h5").unlink()
+    make_entry(folder, weights_of="kanet_x")
+    loaded = kanets.load_model("kanet_y")
+    assert loaded.class_names == NAMES
+    np.testing.assert_array_equal(predict(loaded), predict(model))
+    tuned = kanets.create_model("kanet_y", dropout_rate=0.1)
+    np.testing.assert_allclose(predict(tuned), predict(model), atol=1e-6)
+    (folder / "labels.txt").write_text("bee\nant\nwasp\n")
+    with pytest.raises(ValueError, match="do not match .*kanet_y/labels"):
+        kanets.load_model("kanet_y")
+
+
 def test_keras_alone_loads_a_folder(model, folder):
     loaded = keras.saving.load_model(folder)
     np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)

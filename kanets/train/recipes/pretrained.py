@@ -3,7 +3,8 @@
 import keras
 
 from kanets import zoo
-from kanets.zoo.creating import head_name, set_norm_momentum
+from kanets.zoo.creating import set_norm_momentum
+from kanets.zoo.loading import head_name
 
 
 def pretrained(recipe, name, class_names, input_shape, say, **options):

@@ -23,7 +23,7 @@ from kanets.train.recipes.folder import (
     write_result,
 )
 from kanets.train.recipes.rules import OPTIMIZERS
-from kanets.zoo.creating import HEADS
+from kanets.zoo.loading import HEADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Parts:
     Attributes:
         load: recipe -> training and validation set, the latter maybe None.
         build: recipe, training set, function that prints -> model whose last
-            trained layer is one of `kanets.zoo.creating.HEADS`.
+            trained layer is one of `kanets.zoo.loading.HEADS`.
         loss: recipe, training set, whether the outputs are logits -> loss.
         metrics: training set -> list of metrics; the greatest value of the
             one that is the task's figure marks the best epoch.
