@@ -39,6 +39,6 @@ def about_report(result, folder):
     lines = []
     if result["weakest"]:
         named = [f"{k} {value:.4f}" for k, value in result["weakest"].items()]
-        lines.append(f"weakest classes: {', '.join(named)}")
+        lines.append(f"weakest classes: {'; '.join(named)}")
     pictures = sorted(path.name for path in Path(folder).glob("*.png"))
     return [*lines, f"where it errs: {folder} ({', '.join(pictures)})"]

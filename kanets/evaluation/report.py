@@ -55,7 +55,8 @@ class Report(abc.ABC):
         pictures: int, how many were told of.
     """
 
-    figure = title = None  # of a class: its key, and the bars' title
+    # Of a class: the key of its figure, the title of the bars, what counts.
+    figure = title = unit = None
 
     def __init__(self, class_names):
         self.class_names = list(class_names)
@@ -164,7 +165,7 @@ class Report(abc.ABC):
         label = self.class_names.index(name)
         row = self.counts[label].copy()
         right, total = row[label], row.sum()
-        note = f"{right:,} of {total:,}"
+        note = f"{right:,} of {total:,} {self.unit}"
         row[label] = 0
         if not row.any():
             return note
@@ -177,6 +178,7 @@ class ClassReport(Report):
 
     figure = "accuracy"
     title = "Accuracy by class"
+    unit = "pictures"
 
     def add(self, labels, scores, paths=None, images=None):
         """Tells of a batch.
@@ -236,7 +238,7 @@ class ClassReport(Report):
     def draw_mistakes(self, path):
         tiles = []
         for index, (file, pixels, true, best, figures) in self._ranked():
-            said = f"{self.class_names[best]}, {100 * figures[0]:.0f} %"
+            said = f"{100 * figures[0]:.0f} % {self.class_names[best]}"
             name = f"picture {index}" if file is None else Path(file).name
             picture = pixels if file is None else _read(file)
             tiles.append((picture, self.class_names[true], said, name))
@@ -257,6 +259,7 @@ class SegmentReport(Report):
 
     figure = "iou"
     title = "Intersection over union by class"
+    unit = "pixels"
 
     def __init__(self, class_names, ignore_label=None):
         super().__init__(class_names)

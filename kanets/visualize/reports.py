@@ -11,7 +11,7 @@ _INK, _GREY, _LINE = (33, 37, 41), (108, 116, 125), (222, 226, 230)
 _RIGHT, _WRONG = (28, 100, 170), (205, 62, 30)
 _GAP = 20  # around everything
 _TEXT, _SMALL, _TITLE = 16, 14, 22  # pixels
-_LONGEST = 190  # pixels of a name
+_LONGEST, _LONGEST_NOTE = 190, 420  # pixels of a name, of a note
 _BAR, _BAR_LENGTH = 26, 340
 _TILE, _COLUMNS = 168, 6
 
@@ -86,14 +86,17 @@ def class_bars(rows, path, title, whole=None):
     shown = rows[:MOST_BARS]
     lines = []
     if whole is not None:
-        lines.append(f"The line is at {_percent(whole)}, all together.")
+        lines.append(f"The line is at {_percent(whole)}: all classes.")
     if len(shown) < len(rows):
         lines.append(
             f"The weakest {len(shown)} of {len(rows)} classes; the others "
             f"reach {_percent(shown[-1][1])} or more. All are in report.json."
         )
     labels = [_cut(name, _font(_TEXT), _LONGEST) for name, _, _ in shown]
-    notes = [f"{_percent(x)}   {note}".rstrip() for _, x, note in shown]
+    notes = [
+        _cut(f"{_percent(x)}   {note}".rstrip(), _font(_SMALL), _LONGEST_NOTE)
+        for _, x, note in shown
+    ]
     left = _GAP + _widest(labels, _TEXT) + 10
     width = left + _BAR_LENGTH + 12 + _widest(notes, _SMALL) + _GAP
     top = _GAP + _head_height(lines)
@@ -137,7 +140,7 @@ def mistakes_sheet(mistakes, path, title):
         _GAP + columns * step - 14 + _GAP,
         top + rows * height,
         title,
-        ["Blue: what it is. Red: what the model said, and how surely."],
+        ["Blue: what it is. Red: how surely the model said what."],
     )
     for place, (picture, truth, said, name) in enumerate(mistakes):
         x = _GAP + place % columns * step

@@ -87,7 +87,7 @@ def test_a_report_is_of_the_best_model(run, photos, capsys, tmp_path):
     code, out, _ = call(capsys, *evaluate)
     assert code == 0 and out.splitlines() == [
         "accuracy 0.0000 (0 of 8 pictures)",
-        "weakest classes: blue 0.0000, red 0.0000",
+        "weakest classes: blue 0.0000; red 0.0000",
         f"where it errs: {folder} (classes.png, confusion.png, mistakes.png)",
     ]
     code, _, err = call(capsys, *evaluate[:-1], wrong)

@@ -141,7 +141,7 @@ def test_classes_without_pictures():
     assert found.class_figures() == {"a": 0.5}
     rows = found._classes(found.class_figures())
     assert rows[1] == {"name": "b", "count": 0, "correct": 0, "accuracy": None}
-    assert found._note("a") == "1 of 2; 1 taken for c"
+    assert found._note("a") == "1 of 2 pictures; 1 taken for c"
 
 
 def test_a_folder_of_something_else_is_refused(model, tmp_path, monkeypatch):
@@ -190,11 +190,12 @@ def test_a_picture_that_is_gone_is_grey(tmp_path):
 def test_a_segmenter_has_one(tmp_path):
     streets = write_streets(tmp_path / "streets", 1, 9, streets_of.SIZE)
     folder = zoo.save_model(streets_of.by_colour(), tmp_path / "model", NAMES)
-    labels = streets / "val" / "labels" / "4.png"
-    pixels = np.array(Image.open(labels))
-    Image.fromarray(np.where(pixels < 2, 1 - pixels, 7).astype("uint8")).save(
-        labels
-    )
+    for name, columns in (("2", 4), ("4", 12)):  # wrong from the left on
+        path = streets / "val" / "labels" / f"{name}.png"
+        pixels = np.array(Image.open(path))
+        wrong = np.where(pixels < 2, 1 - pixels, 7)[:, :columns]
+        pixels[:, :columns] = wrong
+        Image.fromarray(pixels).save(path)
     plain = evaluation.evaluate(folder, streets, ignore_label=7)
     result = evaluation.evaluate(
         folder, streets, ignore_label=7, report=tmp_path / "report"
@@ -206,9 +207,10 @@ def test_a_segmenter_has_one(tmp_path):
     content = json.loads((tmp_path / "report" / "report.json").read_text())
     assert names_in(tmp_path / "report") == PICTURES
     worst = content["most_wrong"]
-    assert worst[0]["picture"].endswith("images/4.png")
-    assert worst[0]["pixel_accuracy"] < 0.1 < 0.9
-    assert len(worst) <= 6
+    assert [entry["index"] for entry in worst[:2]] == [4, 2]
+    assert worst[0]["picture"].endswith("images/4.png") and len(worst) <= 6
+    assert worst[0]["pixel_accuracy"] < 0.1
+    assert worst[1]["pixel_accuracy"] == pytest.approx(8 / 11, abs=0.05)
     assert np.sum(content["confusion"]) == 9 * 8 * 11
     assert content["classes"][0]["iou"] == plain["iou"]["blue"]
 
