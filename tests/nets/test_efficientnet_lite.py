@@ -170,6 +170,7 @@ def test_probabilities_tops_and_dropout(tiny):
     assert "dropout" not in [layer.name for layer in tiny.layers]
 
 
+@pytest.mark.thorough
 def test_open_sizes_and_other_inputs(tiny):
     x = pixels(2, 32, 32, 3)
     model = make_tiny((None, None, 3))
@@ -184,7 +185,9 @@ def test_open_sizes_and_other_inputs(tiny):
     )
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize(
+    "output_stride", [pytest.param(8, marks=pytest.mark.thorough), 16]
+)
 def test_a_dilated_net_holds_the_maps_of_the_strided_one(output_stride):
     """Between the cells of the strided net come others; odd sizes keep the
     cells aligned."""
