@@ -97,23 +97,21 @@ class _Copier:
         self._arguments = arguments
         levels = places.calls(model)
         self._taken = {c.operation.name for level in levels for c in level}
-        self._trains = train == "all"  # whether what is copied now may
+        # To Keras a layer's own flag counts, and that of the outermost model.
+        self._body_trains = train == "all" and model.trainable
         self._copies = {}  # id of an original: its copy
-        self._leaves = []  # (original, copy, whether it may be trained)
+        self._leaves = []  # (original, copy)
         self._places = {}  # id of a copy: the path of its original
 
     def model(self, model):
         """The copy of a model whose calls are known."""
         plain = places.graph(model)
-        may, self._trains = self._trains, self._trains and model.trainable
-        copy = keras.models.clone_model(
+        return keras.models.clone_model(
             plain,
             input_tensors=keras.tree.map_structure(_new_input, plain.input),
             clone_function=self._operation,
             call_function=self._call,
         )
-        self._trains = may
-        return copy
 
     def _operation(self, operation):
         if id(operation) not in self._copies:
@@ -135,7 +133,7 @@ class _Copier:
                 f"{type(operation).__name__}, where that fails: {error}"
             ) from error
         if isinstance(operation, keras.layers.Layer):
-            self._leaves.append((operation, copy, self._trains))
+            self._leaves.append((operation, copy))
         return copy
 
     def _is_rebuilt(self, model):
@@ -179,7 +177,7 @@ class _Copier:
     def carry(self):
         """Gives the copies the weights and flags of their originals."""
         owners = {}
-        for layer, copy, may_train in self._leaves:
+        for layer, copy in self._leaves:
             for variable in layer.variables:
                 owner = owners.setdefault(id(variable), layer.name)
                 if owner != layer.name:
@@ -189,7 +187,7 @@ class _Copier:
                         f"{owner!r} and {layer.name!r}"
                     )
             _carry_weights(layer, copy)
-            _carry_flags(layer, copy, may_train)
+            _carry_flags(layer, copy, self._body_trains)
         for variable in self._original.weights:
             if id(variable) not in owners:
                 raise ValueError(

@@ -313,6 +313,12 @@ def test_flags_are_kept():
 
     assert trained(copy) == trained(model)
     assert len(trained(copy)) < len(copy.trainable_weights)
+    # Under what is frozen a layer is trained that says so itself.
+    middle = model.get_layer("middle")
+    middle.trainable = False
+    middle.get_layer("inner").get_layer("c").trainable = True
+    copy = insert_attention(model, "middle/inner/sum")
+    assert trained(copy) == trained(model) == ["c/kernel", "c/bias"]
     model.trainable = False
     copy = insert_attention(model, "middle/inner/sum")
     assert copy.trainable_weights and not trained(copy)
