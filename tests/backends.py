@@ -9,14 +9,23 @@ needs_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="about tf.function or SavedModel"
 )
 
+needs_xla = pytest.mark.skipif(
+    BACKEND == "torch", reason="about XLA; PyTorch's compiler takes minutes"
+)
 counts_once = pytest.mark.skipif(
-    BACKEND == "jax",
-    reason="a count, alike on all backends; JAX compiles every initializer",
+    BACKEND != "tensorflow",
+    reason="a count, alike on all backends, and made on TensorFlow",
 )
 
 
 def to_numpy(tensor):
     return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+def dot(tensor, array):
+    """Sum of a tensor times an array, which not every backend multiplies."""
+    array = keras.ops.convert_to_tensor(array, tensor.dtype)
+    return keras.ops.sum(tensor * array)
 
 
 def gradient(function, *tensors):
@@ -30,6 +39,9 @@ def gradient(function, *tensors):
                 tape.watch(tensor)
             value = function(*tensors)
         return [to_numpy(g) for g in tape.gradient(value, tensors)]
+    if BACKEND == "torch":
+        tensors = [_leaf(t) for t in tensors]
+        return _torch_gradients(function(*tensors), tensors)
     import jax
 
     tensors = [keras.ops.convert_to_tensor(t) for t in tensors]
@@ -40,7 +52,9 @@ def gradient(function, *tensors):
 
 
 def compiled(function):
-    """The function as one XLA program."""
+    """The function as one XLA program; PyTorch runs it as it is written."""
+    if BACKEND == "torch":
+        return function
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -65,8 +79,10 @@ def weight_gradients(layer, inputs, **arguments):
             **arguments,
         )
         direction = np.random.default_rng(0).normal(size=output.shape)
-        return keras.ops.sum(output * direction.astype("float32"))
+        return dot(output, direction)
 
+    # `stateless_call` leaves inputs as they are given.
+    inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
     values = [v.value for v in layer.trainable_variables]
     if BACKEND == "tensorflow":
         import tensorflow as tf
@@ -77,9 +93,26 @@ def weight_gradients(layer, inputs, **arguments):
                 tape.watch(value)
             result = loss(values)
         grads = tape.gradient(result, values)
+    elif BACKEND == "torch":
+        values = [_leaf(v) for v in values]
+        grads = _torch_gradients(loss(values), values)
     else:
         import jax
 
         grads = jax.jit(jax.grad(loss))(values)
     names = [v.path for v in layer.trainable_variables]
     return dict(zip(names, [to_numpy(g) for g in grads], strict=True))
+
+
+def _leaf(tensor):
+    """The tensor where PyTorch's gradients end."""
+    tensor = keras.ops.convert_to_tensor(tensor)
+    return tensor.detach().clone().requires_grad_()
+
+
+def _torch_gradients(value, leaves):
+    import torch
+
+    if not leaves:
+        return []
+    return [to_numpy(g) for g in torch.autograd.grad(value, leaves)]

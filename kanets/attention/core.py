@@ -1,9 +1,10 @@
 """Attention between two sets of tokens: what every mechanism is made of.
 
 One rule for all: scores and softmax run in float32 (or float64, if that is
-what comes), whatever the precision of the inputs, since products of float16
-overflow and bfloat16 would round logits by 2^-8, which the exponential
-multiplies. What a query does not see has the least score there is.
+what comes and Keras multiplies in it, as on TensorFlow), whatever the
+precision of the inputs, since products of float16 overflow and bfloat16 would
+round logits by 2^-8, which the exponential multiplies. What a query does not
+see has the least score there is.
 
 Letters: B batch, N heads, Q queries, K keys, D and E sizes of a head. Heads
 stand before tokens, so that a head's tokens lie together; a single head has
@@ -85,7 +86,7 @@ def attend(
     """
     logits = scores(query, key, scale)
     if bias is not None:
-        logits = logits + bias
+        logits = logits + ops.cast(bias, logits.dtype)
     weights = masked_softmax(logits, visible, rows_may_be_empty)
     return ops.matmul(ops.cast(weights, value.dtype), value), weights
 

@@ -78,7 +78,8 @@ class SegmentationCrossentropy(keras.losses.Loss):
         return super().__call__(y_true, y_pred)
 
     def call(self, y_true, y_pred):
-        shapes = f"y_true of shape {y_true.shape}, y_pred of {y_pred.shape}"
+        shapes = (tuple(y.shape) for y in (y_true, y_pred))
+        shapes = "y_true of shape {}, y_pred of {}".format(*shapes)
         if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
             y_true = ops.squeeze(y_true, -1)
         if len(y_true.shape) != len(y_pred.shape) - 1:
@@ -93,15 +94,17 @@ class SegmentationCrossentropy(keras.losses.Loss):
         if len(class_weight) != num_classes:
             raise ValueError(
                 "`class_weight` must have one weight for each class. "
-                f"Received: {len(class_weight)} weights, y_pred of shape "
-                f"{y_pred.shape}"
+                f"Received: {len(class_weight)} weights, {shapes}"
             )
         labels = ops.cast(y_true, "int32")
         if self.ignore_label is not None:
             labels = ops.where(labels == self.ignore_label, -1, labels)
-        # What is no class gets zeros, and with them the weight 0.
-        chosen = ops.one_hot(labels, num_classes, dtype="float32")
-        weights = ops.sum(chosen * np.array(class_weight, "float32"), -1)
+        # What is no class gets zeros, and with them the weight 0; PyTorch's
+        # one-hot takes classes alone.
+        labels = ops.expand_dims(labels, -1)
+        chosen = ops.cast(labels == ops.arange(num_classes), "float32")
+        class_weight = ops.convert_to_tensor(class_weight, "float32")
+        weights = ops.sum(chosen * class_weight, -1)
         if self.from_logits:
             logs = ops.sum(chosen * ops.log_softmax(y_pred), -1)
         else:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kanets import ops
-from tests.backends import BACKEND, compiled, gradient, to_numpy
+from tests.backends import BACKEND, compiled, dot, gradient, to_numpy
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 GRIDS = [(5, 7), (1, 11), (7, 1), (1, 1), (13,), (3, 5, 2)]
@@ -113,7 +113,7 @@ def lucidrains_operator(golden):
             query=lambda t: keras.ops.matmul(t, query),
             key=lambda t: keras.ops.matmul(t, key),
             value=lambda t: keras.ops.matmul(t, value),
-            output=lambda t: keras.ops.matmul(t, out) + bias,
+            output=lambda t: keras.ops.add(keras.ops.matmul(t, out), bias),
         )
 
     return operator
@@ -127,7 +127,7 @@ def test_equals_the_independent_pytorch_port():
     np.testing.assert_allclose(to_numpy(operator(x)), expected, atol=1e-5)
 
     cotangent = golden["case0_cotangent"].transpose(0, 2, 3, 1)
-    (actual,) = gradient(lambda t: keras.ops.sum(operator(t) * cotangent), x)
+    (actual,) = gradient(lambda t: dot(operator(t), cotangent), x)
     expected = golden["case0_input_grad"].transpose(0, 2, 3, 1)
     # Logits reach 119 here, unscaled, so float32 itself is near 1e-5 away.
     np.testing.assert_allclose(actual, expected, atol=2e-5)
@@ -183,11 +183,9 @@ def naive(kind, x, num_heads):
 def test_gradient_equals_autodiff_of_the_formula(kind):
     x, cotangent = random(2, 5, 7, 6), random(2, 5, 7, 6, seed=1)
     (actual,) = gradient(
-        lambda t: keras.ops.sum(OPERATORS[kind](t, num_heads=2) * cotangent), x
+        lambda t: dot(OPERATORS[kind](t, num_heads=2), cotangent), x
     )
-    (expected,) = gradient(
-        lambda t: keras.ops.sum(naive(kind, t, 2) * cotangent), x
-    )
+    (expected,) = gradient(lambda t: dot(naive(kind, t, 2), cotangent), x)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
@@ -280,9 +278,7 @@ def test_logits_and_softmax_of_half_precision_are_exact(kind, num_heads, dtype):
     )
 
     def loss(function):
-        return lambda t: keras.ops.sum(
-            keras.ops.cast(function(t), "float32") * cotangent
-        )
+        return lambda t: dot(keras.ops.cast(function(t), "float32"), cotangent)
 
     (found,) = gradient(
         loss(lambda t: OPERATORS[kind](t, num_heads=num_heads)), half

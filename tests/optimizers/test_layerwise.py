@@ -12,7 +12,7 @@ from kanets.train.optimizers import (
     LayerwiseSGD,
     layer_decay_factors,
 )
-from tests.backends import needs_tensorflow, to_numpy
+from tests.backends import needs_tensorflow, needs_xla, to_numpy
 
 RATE = 0.1
 FACTORS = {"frozen": 0.0, "slow": 0.25, "fast": 2.0}  # "plain" is absent
@@ -66,8 +66,10 @@ def test_without_factors_it_is_the_plain_optimizer(kind):
     actual = descend(kind(**arguments), NAMES)
     expected = descend(kind.__mro__[2](**arguments), NAMES)
     assert kind.__mro__[2].__module__.startswith("keras")
-    for name in NAMES:
-        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-6)
+    for name in NAMES:  # Keras's own for PyTorch round in another order
+        np.testing.assert_allclose(
+            actual[name], expected[name], rtol=1e-6, atol=2e-7
+        )
 
 
 def test_schedules_and_exclusions_are_kept():
@@ -80,7 +82,7 @@ def test_schedules_and_exclusions_are_kept():
         weight_decay=0.3,
     )
     plain.exclude_from_weight_decay(var_names=["slow"])
-    expected = descend(plain, ["slow"])["slow"]
+    expected = descend(plain, ["slow", "frozen"])["slow"]
     np.testing.assert_allclose(actual["slow"], expected, rtol=1e-6)
 
 
@@ -115,6 +117,7 @@ def optimizer_for_fit(kind=LayerwiseAdamW):
     return kind(0.05, factors=factors, weight_decay=0.1)
 
 
+@needs_xla
 @pytest.mark.parametrize("kind", [LayerwiseSGD, LayerwiseAdamW])
 def test_fit_with_and_without_xla(kind):
     weights = {}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tests.backends import needs_xla
 from ylg.lookahead import Lookahead
 
 # Keras 3.15 reads its own variables in a way that NumPy 2.4 deprecates.
@@ -85,7 +86,9 @@ def test_matches_a_loop_in_numpy(sync_period, slow_step_size):
     assert int(optimizer.iterations) == 11
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=needs_xla)]
+)
 def test_fit_compiled_equals_eager(jit_compile):
     def optimizer():
         return Lookahead(keras.optimizers.AdamW(0.05), sync_period=3)
