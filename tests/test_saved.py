@@ -47,7 +47,7 @@ def test_a_model_answers_as_before(saved, name):
         expected = arrays["output"]
         given = [arrays[key] for key in sorted(set(arrays) - {"output"})]
     if name == "sagan":
-        if BACKEND == "jax":
+        if BACKEND != "tensorflow":
             pytest.skip("latents of one seed differ from backend to backend")
         found = model.generate(2, seed=0)
     else:

@@ -6,6 +6,7 @@ from keras import ops
 from kanets.attention.base import GridAttention
 from kanets.attention.checks import check_positive
 from kanets.attention.grid import (
+    average_pool,
     cells,
     check_mask,
     flatten,
@@ -55,9 +56,7 @@ def dense_attention(
     keys, key_mask = x, None
     _check_pooling(x, mask, pool_size)
     if pool_size != 1:
-        keys = ops.average_pool(
-            x, pool_size, pool_size, "same", data_format="channels_last"
-        )
+        keys = average_pool(x, pool_size)
     if mask is not None:
         mask = check_mask(mask, x)
         key_mask = ops.reshape(mask, (-1, cells(ops.shape(x)[1:-1])))

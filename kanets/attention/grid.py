@@ -5,6 +5,7 @@ Letters: B batch, H W grid, C channels, N heads, T tokens.
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -79,6 +80,33 @@ def spread(weights, grid, pool_size):
     pooled = (*weights.shape[:-1], rows[-1] + 1, columns[-1] + 1)
     counts = row_counts[:, None] * column_counts
     return weights.reshape(pooled)[..., rows[:, None], columns] / counts
+
+
+def average_pool(x, pool_size):
+    """Means of windows side by side, the last of them over what they hold.
+
+    That is "same" pooling, but on PyTorch, where Keras 3.15 repeats the edge
+    of a picture that is no multiple of the window.
+
+    Args:
+        x: float tensor (B, H, W, C).
+        pool_size: side of the window, and stride.
+
+    Returns:
+        Tensor (B, H / pool_size, W / pool_size, C), sizes rounded up.
+    """
+    padding = "same"
+    if keras.backend.backend() == "torch":
+        counts = [_windows(size, pool_size)[1] for size in x.shape[1:3]]
+        share = pool_size**2 / np.outer(*counts)
+        missing = [-size % pool_size for size in x.shape[1:3]]
+        around = [(n // 2, n - n // 2) for n in missing]
+        x = x * ops.cast(share[..., None], x.dtype)
+        x = ops.pad(x, [(0, 0), *around, (0, 0)])
+        padding = "valid"
+    return ops.average_pool(
+        x, pool_size, pool_size, padding, data_format="channels_last"
+    )
 
 
 def grid_axes(x):

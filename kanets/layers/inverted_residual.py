@@ -11,6 +11,7 @@ import keras
 
 from kanets.attention import table
 from kanets.attention.checks import check_positive
+from kanets.attention.grid import average_pool
 from kanets.layers.batch_normalization import BatchNormalization
 
 ATTENTIONS = table.MECHANISMS  # where it was, as `make_attention`
@@ -299,13 +300,7 @@ class AttnModule(_InvertedResidual):
         if self.adds_input and self.strides == 1:
             maps = maps + inputs
         if self.strides > 1:
-            maps = keras.ops.average_pool(
-                maps,
-                self.strides,
-                self.strides,
-                "same",
-                data_format="channels_last",
-            )
+            maps = average_pool(maps, self.strides)
         return keras.ops.concatenate([mixed, maps], axis=-1)
 
     def compute_output_spec(self, inputs, training=None):

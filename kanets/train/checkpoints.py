@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
 from kanets import files, zoo
 from kanets.zoo.saving import nbytes, not_finite
@@ -54,6 +55,7 @@ class Progress(keras.callbacks.Callback):
         self.epoch = epoch
         if hasattr(self.batches, "epoch"):
             self.batches.epoch = epoch
+        _seed_dropout([getattr(self.batches, "seed", None) or 0, epoch])
 
     def on_train_batch_end(self, batch, logs=None):
         # A mean over the epoch so far, which NaN and infinity do not leave.
@@ -180,6 +182,18 @@ def restore(directory, model):
         )
     for state, value in zip(states, saved, strict=True):
         state.assign(value)
+
+
+def _seed_dropout(key):
+    """Makes Keras's dropout repeatable on PyTorch, where it has no state.
+
+    There it draws from the one generator of PyTorch, of which no file of a
+    model tells; elsewhere `_seed_states` are all.
+    """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
 def _seed_states(model):

@@ -102,7 +102,8 @@ class SegmentationCrossentropy(keras.losses.Loss):
         # What is no class gets zeros, and with them the weight 0; PyTorch's
         # one-hot takes classes alone.
         labels = ops.expand_dims(labels, -1)
-        chosen = ops.cast(labels == ops.arange(num_classes), "float32")
+        classes = ops.arange(num_classes, dtype="int32")
+        chosen = ops.cast(labels == classes, "float32")
         class_weight = ops.convert_to_tensor(class_weight, "float32")
         weights = ops.sum(chosen * class_weight, -1)
         if self.from_logits:

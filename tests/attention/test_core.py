@@ -6,6 +6,7 @@ import pytest
 
 from kanets.attention import attend
 from kanets.attention.core import HIDDEN, masked_softmax, scores
+from kanets.attention.grid import average_pool
 from tests.backends import BACKEND, gradient, to_numpy
 from tests.layer_checks import random
 
@@ -71,7 +72,7 @@ def test_the_least_score_is_of_float32():
             "float64",
             "float64",
             marks=pytest.mark.skipif(
-                BACKEND != "tensorflow", reason="has none"
+                BACKEND != "tensorflow", reason="Keras has none elsewhere"
             ),
         ),
     ],
@@ -83,3 +84,19 @@ def test_scores_are_wide(dtype, wide):
     np.testing.assert_allclose(to_numpy(found), 360000, rtol=1e-2)
     output, _ = attend(x, x, x)
     assert keras.backend.standardize_dtype(output.dtype) == dtype
+
+
+@pytest.mark.parametrize("pool_size", [1, 2, 3])
+def test_pooled_means_are_of_the_cells_there_are(pool_size):
+    x = random(2, 7, 5, 3)
+    found = to_numpy(average_pool(keras.ops.convert_to_tensor(x), pool_size))
+    cells = [  # of each window along an axis; "same" pads more at the end
+        [range(n)[max(0, start) : start + pool_size] for start in starts]
+        for n in (7, 5)
+        for starts in [range(-(-n % pool_size // 2), n, pool_size)]
+    ]
+    for i, rows in enumerate(cells[0]):
+        for j, columns in enumerate(cells[1]):
+            expected = x[:, rows][:, :, columns].mean((1, 2))
+            np.testing.assert_allclose(found[:, i, j], expected, atol=1e-6)
+    assert found.shape == (2, len(cells[0]), len(cells[1]), 3)
