@@ -1,7 +1,8 @@
 # make demo: train, evaluate, export and ask a KANet, on embedded pictures.
 # make test: lint, and the tests of what a change can break, on TensorFlow and
 #     on JAX.
-# make test-all: all tests but the slow ones, and the lowest Keras.
+# make test-torch: those of them on PyTorch that differ from backend to backend.
+# make test-all: all tests but the slow ones, PyTorch, and the lowest Keras.
 # make test-bounds: what is nearest to Keras, on the lowest version of it and on
 #     the first and last Python of setup.py, where they are there.
 # make bench: the tables of benchmarks/, half an hour on two quiet cores.
@@ -31,6 +32,20 @@ ALIKE := --ignore=tests/zoo/test_entries.py \
 	--ignore=tests/nets/test_kanet_segmenter.py \
 	--ignore=tests/nets/test_mobilenets.py
 
+# On PyTorch, where backends differ: what is computed, trained and saved.
+TORCH := tests/layers tests/optimizers tests/test_augment.py \
+	tests/test_losses.py tests/test_recipes.py tests/test_saved.py \
+	tests/test_segmentation_recipes.py tests/test_visualize.py \
+	tests/evaluation/test_generation.py tests/nets/test_kanet.py \
+	tests/nets/test_kanet_segmenter.py tests/nets/test_logits.py \
+	tests/zoo/test_creating.py tests/zoo/test_loading.py \
+	$(filter-out $(NUMPY), \
+	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
+
+# The wheel without CUDA, which takes 3 GB; not every index has it.
+TORCH_VERSION := 2.13.0+cpu
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
 # The ends of what setup.py allows; the default Python is what `test` is for.
 LOWEST_KERAS := 3.12.0
 PYTHONS := python3.11 python3.13
@@ -58,7 +73,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # What `make bench` asks, a script a question; the last one sums up.
 QUESTIONS := kronecker ylg_attention nets training startup report
 
-.PHONY: demo test test-all test-lowest test-bounds lint slow bench clean
+.PHONY: demo test test-all test-torch test-lowest test-bounds lint slow bench \
+	clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
@@ -71,11 +87,17 @@ endef
 
 test: lint
 	$(call tests,,$(ALIKE))
-	@echo "SKIPPED, left to make test-all: the thorough tests, the lowest Keras"
+	@echo "SKIPPED, left to make test-all: the thorough tests, PyTorch, the" \
+		"lowest Keras"
 
 test-all: lint
 	$(call tests,-m "not slow")
-	$(MAKE) --no-print-directory test-lowest
+	$(MAKE) --no-print-directory test-torch test-lowest
+
+# Two processes on two cores: PyTorch's own threads would be in their way.
+test-torch: $(VENV)/torch.stamp
+	PYTHONPATH=$(basename $<) KERAS_BACKEND=torch OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest $(WORKERS) $(TORCH)
 
 test-lowest: $(VENV)/keras-$(LOWEST_KERAS).stamp
 	PYTHONPATH=$(basename $<) $(BIN)/python -c "import keras; \
@@ -117,6 +139,14 @@ $(VENV)/test.stamp: setup.py | $(BIN)/python
 $(VENV)/keras-$(LOWEST_KERAS).stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet --upgrade --no-deps \
 		--target $(basename $@) keras==$(LOWEST_KERAS)
+	touch $@
+
+# Beside the other packages, not among them: only test-torch finds it.
+$(VENV)/torch.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --upgrade --target $(basename $@) \
+		torch==$(TORCH_VERSION) || \
+	$(BIN)/pip install --quiet --upgrade --target $(basename $@) \
+		--extra-index-url $(TORCH_INDEX) torch==$(TORCH_VERSION)
 	touch $@
 
 $(VENV)/python%.stamp: setup.py

@@ -43,6 +43,7 @@ setup(
     extras_require={
         "hub": ["huggingface_hub>=0.34"],
         "jax": ["jax>=0.10"],
+        "torch": ["torch>=2.13"],
         "onnx": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.20"],
         "litert": ["ai-edge-litert>=2.0"],
         "openvino": ["openvino>=2025.0"],

@@ -9,6 +9,10 @@ needs_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="about tf.function or SavedModel"
 )
 
+needs_gan_steps = pytest.mark.skipif(
+    BACKEND == "torch",
+    reason="needs TensorFlow or JAX: GANs train and invert on no other backend",
+)
 needs_xla = pytest.mark.skipif(
     BACKEND == "torch", reason="about XLA; PyTorch's compiler takes minutes"
 )

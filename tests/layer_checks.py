@@ -58,13 +58,13 @@ def fill_weights(variables, root=""):
         variable.assign(values.astype("float32"))
 
 
-def call_in_a_fresh_process(path, x):
+def call_in_a_fresh_process(path, x, backend=BACKEND):
     """Outputs of a saved model where only keras and kanets are imported."""
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "x.npy", Path(folder) / "y.npy"
         np.save(given, x)
         command = [sys.executable, "-c", LOAD_AND_CALL, path, given, found]
-        environment = {**os.environ, "KERAS_BACKEND": BACKEND}
+        environment = {**os.environ, "KERAS_BACKEND": backend}
         done = subprocess.run(
             [str(part) for part in command],
             cwd=ROOT,

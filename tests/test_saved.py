@@ -13,8 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import recipes
+from kanets import recipes, zoo
 from tests.backends import BACKEND, needs_tensorflow
+from tests.layer_checks import call_in_a_fresh_process
 from tests.photos import write_photos, write_streets
 
 ARCHIVE = Path(__file__).parent / "golden" / "saved" / "saved.zip"
@@ -83,6 +84,23 @@ def test_training_goes_on_where_it_was(saved, name):
     history = model.fit(x, labels, batch_size=4, verbose=0).history
     expected = json.loads((saved / f"{name}.json").read_text())
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="about runs on PyTorch")
+def test_what_pytorch_trained_answers_alike_on_tensorflow(tmp_path):
+    photos = write_photos(tmp_path / "photos", 12, 6, (32, 32), "png")
+    net = {"name": "KANet", "attention": "kao_kv", "alpha": 0.25}
+    plan = recipes.from_dict(
+        {"model": net, "epochs": 1, "data": {"source": str(photos)}}
+    )
+    recipes.train(plan, tmp_path / "run", verbose=0)
+    model, path = zoo.load_model(tmp_path / "run"), tmp_path / "model.keras"
+    model.save(path)
+    x = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3))
+    expected = model.predict_on_batch(x.astype("float32"))
+    found = call_in_a_fresh_process(path, x.astype("float32"), "tensorflow")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 1e-4
 
 
 def write_data(name, root):

@@ -26,7 +26,7 @@ def descend(losses, start, networks, optimizer, steps, verbose):
         The vectors (steps, S, ...) and their losses (steps, S) before each of
         the steps, as arrays; inf for a loss that is not finite.
     """
-    make = for_backend("Inversion", tensorflow=_tensorflow_step, jax=_jax_step)
+    make = step_of_backend()
     z = keras.Variable(start, name="latents")
     optimizer.build([z])
     step = make(losses, z, networks, optimizer)
@@ -44,6 +44,15 @@ def descend(losses, start, networks, optimizer, steps, verbose):
     )
     # A start that left the range of floats is the worst, not the best.
     return latents, np.where(np.isfinite(history), history, np.inf)
+
+
+def step_of_backend():
+    """What makes a step of `descend`; asked early, it refuses early.
+
+    Raises:
+        ValueError: another backend than TensorFlow and JAX.
+    """
+    return for_backend("Inversion", tensorflow=_tensorflow_step, jax=_jax_step)
 
 
 def make_optimizer(optimizer, learning_rate, steps):

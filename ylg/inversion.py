@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from kanets.attention.checks import check_positive
-from ylg.descent import descend, make_optimizer
+from ylg.descent import descend, make_optimizer, step_of_backend
 from ylg.gan.sampling import num_classes
 from ylg.saliency import (
     INTERPOLATIONS,  # noqa: F401
@@ -105,7 +105,8 @@ def invert(
         ValueError: a picture of another size, dtype or range than above; a
             label where there are no classes, none where there are, or one
             out of range; a discriminator without attention, or for another
-            size; an argument out of its range.
+            size; an argument out of its range; a backend that is neither
+            TensorFlow nor JAX.
 
     Cost: `steps` passes forward and back of S pictures through the generator
     and the first half of the discriminator.
@@ -119,6 +120,7 @@ def invert(
         - [Daras et al., CVPR 2020](https://arxiv.org/abs/1911.12287), sec. 6
         - [Zhang et al., 2019](https://arxiv.org/abs/1907.08610), Lookahead
     """
+    step_of_backend()
     _check_numbers(starts, steps, learning_rate, pixel_weight)
     target = _check_image(image, generator, discriminator)
     labels = _check_labels(label, generator, starts)

@@ -91,7 +91,9 @@ def export(
     import kanets
     from kanets import export
     from kanets.evaluation import files
+    from kanets.export import bundle
 
+    bundle.check_backend()
     options = {
         "version": version,
         "precision": precision,

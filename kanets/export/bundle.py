@@ -19,14 +19,8 @@ from kanets.zoo.saving import check_finite
 positive_int = positive_integer  # its name here in earlier versions
 
 
-def check_model(model):
-    """Refuses a model that cannot be exported.
-
-    Raises:
-        RuntimeError: Keras does not run on TensorFlow.
-        ValueError: it is no Keras model, is not built, or has weights that
-            are not finite.
-    """
+def check_backend():
+    """Raises a RuntimeError where Keras does not run on TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "Exporting needs the TensorFlow backend of Keras. Save the model "
@@ -34,6 +28,17 @@ def check_model(model):
             "KERAS_BACKEND=tensorflow. "
             f"Received: backend={keras.backend.backend()!r}"
         )
+
+
+def check_model(model):
+    """Refuses a model that cannot be exported.
+
+    Raises:
+        RuntimeError: as `check_backend`.
+        ValueError: it is no Keras model, is not built, or has weights that
+            are not finite.
+    """
+    check_backend()
     if not isinstance(model, keras.Model):
         raise ValueError(
             "`model` must be a Keras model, as kanets.load_model returns it. "

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tests.backends import compiled, gradient, to_numpy
+from tests.backends import compiled, gradient, needs_gan_steps, to_numpy
 from tests.layer_checks import random
 from tests.ylg.test_generator import settle
 from ylg import descent, inversion, patterns
@@ -249,6 +249,7 @@ def test_distance_errors(shapes):
 # Inversion.
 
 
+@needs_gan_steps
 def test_recovers_a_generated_picture():
     arguments = {
         "num_classes": CLASSES,
@@ -284,6 +285,7 @@ def test_recovers_a_generated_picture():
             np.testing.assert_array_equal(old, new)
 
 
+@needs_gan_steps
 def test_what_is_returned(networks, target):
     found = quick(target, *networks, 1, starts=3, steps=10)
     assert found.latents.shape == (3, LATENT)
@@ -312,6 +314,7 @@ def test_what_is_returned(networks, target):
         assert array.dtype == np.float32
 
 
+@needs_gan_steps
 def test_true_latent_has_loss_0_and_starts_do_not_couple(networks):
     model = networks[0]
     starts = np.random.default_rng(5).normal(size=(3, LATENT))
@@ -328,6 +331,7 @@ def test_true_latent_has_loss_0_and_starts_do_not_couple(networks):
     np.testing.assert_allclose(first, alone.history[:, 0], rtol=1e-3)
 
 
+@needs_gan_steps
 def test_arguments_reach_the_loss(networks, target, monkeypatch):
     calls = []
     original = inversion.weighted_distance
@@ -355,6 +359,7 @@ def test_arguments_reach_the_loss(networks, target, monkeypatch):
     )
 
 
+@needs_gan_steps
 def test_dense_attention_no_classes_and_bytes():
     pair = small_networks(None, NonLocalAttention2D, 1)
     pixels = to_pixels(draw(pair[0], random(1, LATENT, seed=7))[0])
@@ -364,6 +369,7 @@ def test_dense_attention_no_classes_and_bytes():
     assert rmse(result.images[0], pixels / 127.5 - 1) < 0.1
 
 
+@needs_gan_steps
 def test_progress_bar(networks, target, capsys, monkeypatch):
     monkeypatch.setattr(
         descent, "_tensorflow_step", lambda *_: lambda: (z, z[:, 0])
@@ -377,6 +383,7 @@ def test_progress_bar(networks, target, capsys, monkeypatch):
     assert "2/2" in capsys.readouterr().out
 
 
+@needs_gan_steps
 def test_a_start_that_diverges_is_last(networks, target, monkeypatch):
     z = ops.convert_to_tensor(random(2, LATENT))
     values = iter([[np.nan, 2.0], [1.0, np.inf]])
@@ -391,6 +398,7 @@ def test_a_start_that_diverges_is_last(networks, target, monkeypatch):
     assert result.history.tolist() == [[np.inf, 2.0], [1.0, np.inf]]
 
 
+@needs_gan_steps
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -418,6 +426,7 @@ def test_errors(networks, change, message):
         quick(image, *networks, label, **options)
 
 
+@needs_gan_steps
 def test_errors_of_networks(networks):
     def bare(*size):
         x = keras.Input((*size, 3))

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 import ylg
-from tests.backends import BACKEND, to_numpy
+from tests.backends import BACKEND, needs_gan_steps, to_numpy
 from ylg.gan.checks import check_pixels
 
 # A graph takes seconds to trace, for the one or two steps of most tests. On
@@ -58,6 +58,7 @@ def close(first, second, atol):
         np.testing.assert_allclose(a, b, atol=atol)
 
 
+@needs_gan_steps
 @pytest.mark.parametrize(
     "num_classes, attention, steps, options",
     (
@@ -117,6 +118,7 @@ def test_losses_by_hand():
     assert not judged[0].any() and judged[1].tolist() == [0, 2, 1]
 
 
+@needs_gan_steps
 @pytest.mark.thorough
 def test_a_step_by_hand():
     """Losses and the discriminator's update, from the formulas."""
@@ -157,6 +159,7 @@ def test_a_step_by_hand():
     close(gan.averaged_generator.get_weights(), gan.generator.get_weights(), 0)
 
 
+@needs_gan_steps
 @pytest.mark.thorough
 @checked_once
 def test_generator_climbs_the_logit():
@@ -166,6 +169,7 @@ def test_generator_climbs_the_logit():
     assert history[-1] < history[0] - 0.05
 
 
+@needs_gan_steps
 @checked_once
 def test_moving_average():
     gan = make()
@@ -201,6 +205,7 @@ def test_weights_hold_all_that_a_training_needs(tmp_path):
         np.testing.assert_array_equal(to_numpy(loaded), to_numpy(saved))
 
 
+@needs_gan_steps
 @pytest.mark.thorough
 def test_resume_is_exact(tmp_path):
     """Weights, average, both optimizers and the latents go on as they were."""
@@ -222,6 +227,7 @@ def test_resume_is_exact(tmp_path):
     close(resumed.get_weights(), gan.get_weights(), 1e-5)
 
 
+@needs_gan_steps
 @pytest.mark.thorough
 @checked_once
 def test_a_saved_model_goes_on(tmp_path):
@@ -302,6 +308,7 @@ def tf_data(images, labels):
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
 
 
+@needs_gan_steps
 @pytest.mark.parametrize("kind", ("array", Two, generated, tf_data))
 @pytest.mark.parametrize(
     "change, message",
@@ -333,6 +340,7 @@ class Untrained(ylg.SAGAN):
         self.num_classes = 3
 
 
+@needs_gan_steps
 @pytest.mark.thorough
 @checked_once
 def test_no_batch_is_lost_by_looking():
@@ -386,6 +394,7 @@ def test_generate():
     assert make(None).generate(2).shape == (2, 32, 32, 3)
 
 
+@needs_gan_steps
 @pytest.mark.parametrize(
     "policy",
     (
@@ -451,6 +460,7 @@ def test_tf_data():
     assert np.all(np.isfinite(list(history.values())))
 
 
+@needs_gan_steps
 @pytest.mark.thorough
 @checked_once
 def test_callbacks(tmp_path):
@@ -515,6 +525,7 @@ def test_errors_name_the_value(call, message):
         call()
 
 
+@needs_gan_steps
 def test_misuse():
     images, labels = pictures(4)
     # A model each: on JAX, Keras leaves one whose step failed without values.

@@ -26,10 +26,18 @@ def gradient_step(loss, variables, optimizer, model):
     Raises:
         ValueError: another backend.
     """
-    step = for_backend(
+    return step_of_backend()(loss, variables, optimizer, model)
+
+
+def step_of_backend():
+    """What `gradient_step` calls; asked early, it refuses early.
+
+    Raises:
+        ValueError: another backend than TensorFlow and JAX.
+    """
+    return for_backend(
         "Training a GAN", tensorflow=_tensorflow_step, jax=_jax_step
     )
-    return step(loss, variables, optimizer, model)
 
 
 def run_stateless(model, state, step):

@@ -14,7 +14,7 @@ from kanets.attention.checks import check_positive
 from ylg.gan.checks import check_labels, check_pixels
 from ylg.gan.discriminator_network import discriminator
 from ylg.gan.generator_network import generator
-from ylg.gan.gradients import gradient_step, run_stateless
+from ylg.gan.gradients import gradient_step, run_stateless, step_of_backend
 from ylg.gan.optimizer_pair import OptimizerPair
 from ylg.gan.sampling import draw
 
@@ -229,8 +229,10 @@ class SAGAN(keras.Model):
         Raises:
             ValueError: pixels that are not in 0..255, labels that are not in
                 0..num_classes - 1: of arrays any, of other data those of the
-                first batch, which is read once more for it.
+                first batch, which is read once more for it. A backend that
+                is neither TensorFlow nor JAX.
         """
+        step_of_backend()
         if hasattr(x, "dtype"):
             first = (x, y)
         elif isinstance(x, types.GeneratorType):  # it gives each batch once

@@ -118,7 +118,7 @@ def inception_v3(weights="imagenet"):
     finally:
         keras.config.set_dtype_policy(policy)
     pooled = net.get_layer("avg_pool").output
-    model = keras.Model(net.inputs, [pooled, net.outputs[0]])
+    model = keras.Model(net.inputs[0], [pooled, net.outputs[0]])
     source = {"imagenet": "ImageNet", None: "random weights"}
     name = f"InceptionV3 (keras.applications, {source.get(weights, weights)})"
     return FeatureExtractor(model, name, (-1, 1))
@@ -164,7 +164,7 @@ def classifier_features(
     if from_logits:
         output = keras.layers.Softmax(dtype="float32")(output)
     return FeatureExtractor(
-        keras.Model(model.inputs, [features, output]),
+        keras.Model(model.inputs[0], [features, output]),
         f"features of {name or model.name} (not Inception)",
         pixel_range,
     )

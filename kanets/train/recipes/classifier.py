@@ -21,12 +21,12 @@ def train_classifier(recipe, directory, verbose=1, report=False):
 def _load(recipe):
     train_set, validation_set = load(recipe)
     classes = len(train_set.class_names)
-    if keras.backend.backend() == "jax" and not isinstance(
-        train_set, data.Batches
-    ):
+    backend = keras.backend.backend()
+    if backend != "tensorflow" and not isinstance(train_set, data.Batches):
         raise ValueError(
-            "On JAX, a data set must fit in memory or be a folder of pictures. "
-            f"Received: data.source={recipe.data.source!r}, "
+            "On another backend than TensorFlow, a data set must fit in memory "
+            f"or be a folder of pictures. Received: backend={backend!r}, "
+            f"data.source={recipe.data.source!r}, "
             f"{train_set.num_pictures:,} pictures of {train_set.image_size}"
         )
     augmentation = Augmentation(

@@ -22,6 +22,7 @@ from kanets.train.recipes.folder import (
     tensorboard,
     write_result,
 )
+from ylg.gan.gradients import step_of_backend
 
 NETWORKS = ("generator", "discriminator")
 
@@ -37,9 +38,10 @@ def train_gan(recipe, directory, verbose=1):
     whole epoch, and ends as if it had not been stopped; with more epochs it
     goes on, as its learning rates are constant.
 
-    Args, Returns, Raises: as `supervised.train`; the result is the last row
-    of the log.
+    Args, Returns, Raises: as `supervised.train`, and a ValueError on a backend
+    that trains no GAN; the result is the last row of the log.
     """
+    step_of_backend()
     directory = Path(directory)
     start = time.time()
     claim(recipe, directory, scheduled=False)
