@@ -44,7 +44,7 @@ def pair(model, x):
 @pytest.mark.parametrize(
     "identifier",
     [*FAMILY, SCALED[0], *(pytest.param(i, marks=ON_JAX) for i in SCALED[1:])],
-    ids=str,
+    ids=lambda given: "a function" if callable(given) else str(given),
 )
 def test_the_branch_is_closed_and_gets_gradients(identifier):
     model = build(identifier)
