@@ -176,9 +176,11 @@ class GridAttention(AttentionLayer):
     """Up to four linear maps around one operator, the method `operator`.
 
     Args:
-        num_heads: N, a divisor of the channels.
+        num_heads: N, a divisor of the channels, but with `key_dim`.
         projections: which of q, k, v, o are learned C -> C maps; the others
             are identities.
+        key_dim: D, the size of a head, with all four maps: q, k, v are then
+            C -> N·D and o is N·D -> C. None is C / N.
         use_bias: whether the maps have a bias.
         kernel_initializer, kernel_regularizer: of the maps.
         output_initializer: of the kernel of the last map, o or, without it,
@@ -190,6 +192,7 @@ class GridAttention(AttentionLayer):
         self,
         num_heads=1,
         projections="v",
+        key_dim=None,
         scale=None,
         use_bias=False,
         kernel_initializer="glorot_uniform",
@@ -207,7 +210,15 @@ class GridAttention(AttentionLayer):
                 'projections must be letters of "qkvo", each once at most. '
                 f"Received: projections={projections!r}"
             )
+        if key_dim is not None:
+            check_positive(key_dim=key_dim)
+            if set(projections) != set(MAP_NAMES):
+                raise ValueError(
+                    'key_dim is of layers with projections="qkvo". Received: '
+                    f"key_dim={key_dim} with projections={projections!r}"
+                )
         self.projections = projections
+        self.key_dim = key_dim
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -221,8 +232,11 @@ class GridAttention(AttentionLayer):
                 "The input must be (batch, *grid, channels) with known "
                 f"channels. Received: input_shape={tuple(input_shape)}"
             )
-        channels = input_shape[-1]
-        check_divides(self.num_heads, channels)
+        channels = width = input_shape[-1]
+        if self.key_dim is None:
+            check_divides(self.num_heads, channels)
+        else:
+            width = self.num_heads * self.key_dim
         last = self._last_map()
         for letter, name in MAP_NAMES.items():
             if letter in self.projections:
@@ -230,14 +244,14 @@ class GridAttention(AttentionLayer):
                 if letter == last and self.output_initializer is not None:
                     initializer = self.output_initializer
                 linear = keras.layers.Dense(
-                    channels,
+                    channels if letter == "o" else width,
                     use_bias=self.use_bias,
                     kernel_initializer=fresh(initializer),
                     kernel_regularizer=self.kernel_regularizer,
                     dtype=self.dtype_policy,
                     name=name,
                 )
-                linear.build((None, channels))
+                linear.build((None, width if letter == "o" else channels))
                 self._maps[name] = linear
         if self._maps:
             self.input_spec = keras.layers.InputSpec(
@@ -267,7 +281,8 @@ class GridAttention(AttentionLayer):
 
     def check_inputs(self, inputs, mask=None):
         grid_axes(inputs)
-        check_heads(inputs.shape[-1], inputs.shape[-1], self.num_heads)
+        if self.key_dim is None:
+            check_heads(inputs.shape[-1], inputs.shape[-1], self.num_heads)
         if mask is not None:
             check_mask_shape(mask, inputs)
 
@@ -275,6 +290,7 @@ class GridAttention(AttentionLayer):
         return {
             **super().get_config(),
             "projections": self.projections,
+            "key_dim": self.key_dim,
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer

@@ -81,7 +81,7 @@ class DenseAttention(GridAttention):
     Args:
         pool_size: side of the window (and stride) over which keys and values
             are averaged; 1 is no pooling.
-        num_heads, projections, scale, use_bias, kernel_initializer,
+        num_heads, projections, key_dim, scale, use_bias, kernel_initializer,
             kernel_regularizer, output_initializer: as in
             `KroneckerAttention`.
 

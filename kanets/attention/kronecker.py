@@ -257,12 +257,15 @@ class KroneckerAttention(GridAttention):
 
     Args:
         mode: "kv" or "qkv".
-        num_heads: N, a divisor of the channels.
+        num_heads: N, a divisor of the channels, but with `key_dim`.
         projections: which of q, k, v, o are learned C -> C maps: "" is the
             bare operator, "v" the paper's choice in compact modules, "qkvo"
             the full layer. The others are identities.
+        key_dim: D, the size of a head, with "qkvo": q, k, v are then maps
+            C -> N·D and o is N·D -> C, which is cheap where C is large.
+            None is C/N.
         scale: factor of the logits: None is none, as in the paper; "rsqrt"
-            is 1/sqrt(C/N); or a number.
+            is 1/sqrt(D); or a number.
         use_bias: whether the maps have a bias. In "qkv" mode the bias of
             `o` enters once per grid axis, as that map is applied before the
             outer sum, where it is cheap.

@@ -32,10 +32,11 @@ def formula(kind, x, maps=None, num_heads=1, scale=None):
     """
     x = x.astype("float64")
     maps = {} if maps is None else maps
-    batch, *grid, channels = x.shape
+    batch, *grid, _ = x.shape
     query, key, value = (
         linear(x, maps.get(name)) for name in ("query", "key", "value")
     )
+    channels = query.shape[-1]
     if scale is None:
         scale = 1.0
     elif scale == "rsqrt":
@@ -53,8 +54,8 @@ def formula(kind, x, maps=None, num_heads=1, scale=None):
         query, summary(key), summary(value), num_heads, scale
     )
     if kind != "qkv":
-        return linear(found.reshape(x.shape), maps.get("output"))
-    result = np.zeros_like(x)
+        return linear(found.reshape(batch, *grid, channels), maps.get("output"))
+    result = np.zeros((batch, *grid, channels))
     for cell in np.ndindex(*grid):
         start = 0
         for size, index in zip(grid, cell, strict=True):
@@ -105,6 +106,7 @@ def filled(layer, x):
         ("qkv", {"projections": "qkvo", "use_bias": True, "num_heads": 3}),
         ("dense", {"projections": "qko", "scale": "rsqrt"}),
         ("pooled", {"kernel_regularizer": "l2"}),
+        ("kv", {"projections": "qkvo", "num_heads": 2, "key_dim": 5}),
     ],
     ids=str,
 )
@@ -137,6 +139,25 @@ def test_maps_commute_with_averages(kind, projections):
     assert set(maps) == {NAMES[letter] for letter in projections}
     expected = formula(kind, x, maps, 3, "rsqrt")
     np.testing.assert_allclose(to_numpy(layer(x)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_heads_of_their_own_size(kind):
+    x = random(2, 3, 5, 7)  # three heads of 4 are neither a part of 7 nor 7
+    layer = LAYERS[kind](
+        projections="qkvo",
+        key_dim=4,
+        num_heads=3,
+        scale="rsqrt",
+        use_bias=True,
+    )
+    filled(layer, x)
+    maps = maps_of(layer)
+    assert maps["query"][0].shape == (7, 12) == maps["output"][0].shape[::-1]
+    expected = formula(kind, x, maps, 3, "rsqrt")
+    np.testing.assert_allclose(to_numpy(layer(x)), expected, atol=1e-5)
+    shape = layer(keras.Input(x.shape[1:])).shape
+    assert shape == (None, *x.shape[1:])
 
 
 @pytest.mark.parametrize("scale", [None, "rsqrt", 0.3, 2])
@@ -316,6 +337,14 @@ def test_initializer_may_be_a_function():
         (
             lambda: DenseAttention(projections="vv"),
             "Received: projections='vv'",
+        ),
+        (
+            lambda: KroneckerAttention(projections="qkvo", key_dim=0),
+            "key_dim must be a positive integer. Received: key_dim=0",
+        ),
+        (
+            lambda: DenseAttention(key_dim=4),
+            "Received: key_dim=4 with projections='v'",
         ),
         (
             lambda: KroneckerAttention(projections=None),
