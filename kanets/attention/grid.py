@@ -101,7 +101,7 @@ def average_pool(x, pool_size):
         share = pool_size**2 / np.outer(*counts)
         missing = [-size % pool_size for size in x.shape[1:3]]
         around = [(n // 2, n - n // 2) for n in missing]
-        x = x * ops.cast(share[..., None], x.dtype)
+        x = ops.multiply(x, ops.cast(share[..., None], x.dtype))
         x = ops.pad(x, [(0, 0), *around, (0, 0)])
         padding = "valid"
     return ops.average_pool(

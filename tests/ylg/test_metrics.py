@@ -450,7 +450,7 @@ def test_logits_become_probabilities(activation, from_logits, softmax):
 
 def test_softmax_layer_is_seen():
     model = tiny_classifier(None)
-    model = keras.Model(model.inputs, layers.Softmax()(model.outputs[0]))
+    model = keras.Model(model.inputs[0], layers.Softmax()(model.outputs[0]))
     extractor = metrics.classifier_features(model)
     images = uint8_pictures(3, 7, 11)
     np.testing.assert_allclose(

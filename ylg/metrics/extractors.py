@@ -58,7 +58,7 @@ class FeatureExtractor:
         self.batch_size = batch_size
 
     def __call__(self, images, value_range=None):
-        images = np.asarray(images)
+        images = keras.ops.convert_to_numpy(images)
         if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
             raise ValueError(
                 "Pictures must be (B, H, W, 3) with B of 1 or more. "
