@@ -20,7 +20,8 @@ NUMPY := tests/attention/test_checks.py tests/attention/test_patterns.py \
 # What does not depend on TensorFlow, and is tested on JAX, too.
 NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	tests/evaluation tests/test_augment.py tests/test_compat.py \
-	tests/test_losses.py tests/test_recipes.py tests/test_saved.py \
+	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
+	tests/test_saved.py \
 	tests/test_segmentation_recipes.py \
 	tests/test_tensorflow_addons.py tests/test_visualize.py \
 	$(filter-out $(NUMPY), \
@@ -34,7 +35,8 @@ ALIKE := --ignore=tests/zoo/test_entries.py \
 
 # On PyTorch, where backends differ: what is computed, trained and saved.
 TORCH := tests/layers tests/optimizers tests/test_augment.py \
-	tests/test_losses.py tests/test_recipes.py tests/test_saved.py \
+	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
+	tests/test_saved.py \
 	tests/test_segmentation_recipes.py tests/test_visualize.py \
 	tests/evaluation/test_generation.py tests/nets/test_kanet.py \
 	tests/nets/test_kanet_segmenter.py tests/nets/test_logits.py \

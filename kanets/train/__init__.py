@@ -1,8 +1,15 @@
-"""Training: recipes, optimizers, losses, augmentation, checkpoints."""
+"""Training: recipes, optimizers, losses, teachers, augmentation, state."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    ["augment", "checkpoints", "losses", "optimizers", "recipes"],
+    [
+        "augment",
+        "checkpoints",
+        "distillation",
+        "losses",
+        "optimizers",
+        "recipes",
+    ],
 )

@@ -1,4 +1,4 @@
-"""Losses for training on label maps."""
+"""Losses for training on label maps, and on what a teacher answers."""
 
 import math
 
@@ -120,6 +120,101 @@ class SegmentationCrossentropy(keras.losses.Loss):
             "ignore_label": self.ignore_label,
             "class_weight": self.class_weight,
             "from_logits": self.from_logits,
+        }
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class DistillationCrossentropy(keras.losses.Loss):
+    """What labels and a teacher have to say of a student's logits.
+
+    With `s` the student's logits, `t` the teacher's and `T` the temperature,
+
+        (1 - weight) CE(labels, softmax(s))
+            + weight T^2 KL(softmax(t / T) || softmax(s / T))
+
+    The factor T^2 keeps the gradients of both terms alike in size whatever T
+    is. `kanets.train.distillation.Distillation` adds the teacher's logits to
+    the labels.
+
+    Args:
+        weight: float in 0..1, of the teacher's term.
+        temperature: float above 0.
+        label_smoothing: float in 0..1, of the labels alone.
+        name: str.
+        reduction: as in `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: tensor (B, 2 classes), the labels, one-hot or soft, and after
+            them the teacher's logits; or (B, classes), the labels alone: then
+            their cross-entropy is all there is, whatever `weight` says, as in
+            validation.
+        y_pred: tensor (B, classes), the student's logits. Both may have any
+            dtype; what follows runs in float32.
+
+    Returns:
+        Float32, a scalar, or (B,) without reduction.
+
+    Raises:
+        ValueError: an argument out of its range; `y_true` of another width.
+
+    References: Hinton, Vinyals & Dean, "Distilling the knowledge in a neural
+    network", 2015, section 2.
+    """
+
+    def __init__(
+        self,
+        weight=0.5,
+        temperature=2.0,
+        label_smoothing=0.0,
+        name="distillation_crossentropy",
+        reduction="sum_over_batch_size",
+    ):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+        shares = {"weight": weight, "label_smoothing": label_smoothing}
+        for argument, value in shares.items():
+            if not 0 <= value <= 1:
+                raise ValueError(
+                    f"`{argument}` must be in 0..1. "
+                    f"Received: {argument}={value!r}"
+                )
+        if not 0 < temperature < math.inf:
+            raise ValueError(
+                "`temperature` must be a positive number. "
+                f"Received: temperature={temperature!r}"
+            )
+        self.weight = float(weight)
+        self.temperature = float(temperature)
+        self.label_smoothing = float(label_smoothing)
+
+    def call(self, y_true, y_pred):
+        classes = y_pred.shape[-1]
+        if y_true.shape[-1] not in (classes, 2 * classes):
+            raise ValueError(
+                "`y_true` must be labels (batch, classes), or these and a "
+                "teacher's logits (batch, 2 classes). Received: y_true of "
+                f"shape {y_true.shape}, y_pred of {y_pred.shape}"
+            )
+        of_labels = keras.losses.categorical_crossentropy(
+            y_true[:, :classes],
+            y_pred,
+            from_logits=True,
+            label_smoothing=self.label_smoothing,
+        )
+        if y_true.shape[-1] == classes:
+            return of_labels
+        teacher = ops.log_softmax(y_true[:, classes:] / self.temperature)
+        student = ops.log_softmax(y_pred / self.temperature)
+        divergence = ops.sum(ops.exp(teacher) * (teacher - student), -1)
+        return (
+            1 - self.weight
+        ) * of_labels + self.weight * self.temperature**2 * divergence
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "weight": self.weight,
+            "temperature": self.temperature,
+            "label_smoothing": self.label_smoothing,
         }
 
 

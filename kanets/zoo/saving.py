@@ -95,3 +95,17 @@ def check_class_names(model, class_names, where):
             f"There must be a class name for each of the {classes} outputs. "
             f"Received: {len(class_names)} names, {str(where)!r}"
         )
+
+
+def class_order(known, class_names):
+    """Where each of the class names stands among those known.
+
+    Both hold the same names. A name that comes twice is found at both of its
+    places.
+    """
+    theirs, ours = (
+        sorted(range(len(names)), key=names.__getitem__)
+        for names in (known, class_names)
+    )
+    places = dict(zip(ours, theirs, strict=True))
+    return [places[label] for label in range(len(class_names))]

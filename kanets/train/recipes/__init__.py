@@ -14,6 +14,7 @@ from kanets.train.recipes import classifier, gan, segmenter, supervised  # noqa:
 from kanets.train.recipes.fields import (
     Augment,
     Data,
+    Distill,
     FineTune,
     GANOptimize,
     GANRecipe,
@@ -32,6 +33,7 @@ __all__ = [
     "NETS",
     "Augment",
     "Data",
+    "Distill",
     "FineTune",
     "GANOptimize",
     "GANRecipe",

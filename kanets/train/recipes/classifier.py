@@ -6,6 +6,8 @@ import keras
 
 from kanets import data
 from kanets.train.augment import Augmentation
+from kanets.train.distillation import Distillation
+from kanets.train.losses import DistillationCrossentropy
 from kanets.train.recipes import supervised
 from kanets.train.recipes.files import arguments
 from kanets.train.recipes.folder import load
@@ -50,9 +52,27 @@ def _build(recipe, train_set, say=print):
 
 
 def _loss(recipe, train_set, from_logits=False):
+    smoothing, distill = recipe.optimize.label_smoothing, recipe.distill
+    if distill.teacher:
+        return DistillationCrossentropy(
+            distill.weight, distill.temperature, smoothing
+        )
     return keras.losses.CategoricalCrossentropy(
-        from_logits=from_logits, label_smoothing=recipe.optimize.label_smoothing
+        from_logits=from_logits, label_smoothing=smoothing
     )
+
+
+def _taught(recipe, train_set, logits, say):
+    teacher = recipe.distill.teacher
+    if not teacher:
+        return logits
+    if logits is None:
+        raise ValueError(
+            "A net that learns from a teacher must end in a softmax or in "
+            f"logits. Received: model={recipe.model}, teacher={teacher!r}"
+        )
+    say(f"The teacher is {teacher}.")
+    return Distillation(logits, teacher, train_set.class_names)
 
 
 PARTS = supervised.Parts(
@@ -60,4 +80,5 @@ PARTS = supervised.Parts(
     build=_build,
     loss=_loss,
     metrics=lambda train_set: [keras.metrics.CategoricalAccuracy("accuracy")],
+    taught=_taught,
 )

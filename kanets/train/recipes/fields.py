@@ -94,6 +94,30 @@ class FineTune:
     new_head: rules.Auto = "auto"
 
 
+@typed
+class Distill:
+    """What a net learns from another one, besides the labels.
+
+    The loss is that of `kanets.losses.DistillationCrossentropy`. The figures
+    of the log are of labels alone, and so is the loss of validation.
+
+    Attributes:
+        teacher: a classifier of the same classes, a zoo name or path, which
+            sees the same augmented pictures; "" is none.
+        weight: of the teacher's loss; the labels' has the rest.
+        temperature: both softmaxes are softened by it.
+    """
+
+    teacher: str = ""
+    weight: rules.Fraction = 0.5
+    temperature: rules.Positive = 2.0
+
+    def __post_init__(self):
+        if not self.teacher and (self.weight, self.temperature) != (0.5, 2.0):
+            rule = "given where its weight or temperature is"
+            raise refused("distill.teacher", self.teacher, rule)
+
+
 @_recipe
 class Recipe:
     """A training run as plain data.
@@ -109,7 +133,8 @@ class Recipe:
         keep: which epoch becomes `best/`: "best" by validation accuracy (the
             last where the source has a test set in its place, which chooses
             nothing), or "last".
-        data, augment, optimize, finetune: sections, see their classes.
+        data, augment, optimize, finetune, distill: sections, see their
+            classes.
     """
 
     model: rules.Classifier
@@ -123,6 +148,7 @@ class Recipe:
     augment: Augment = Augment()
     optimize: Optimize = Optimize()
     finetune: FineTune = FineTune()
+    distill: Distill = Distill()
 
     def __post_init__(self):
         rules.check_frozen(self)

@@ -5,6 +5,7 @@ import keras
 from kanets import zoo
 from kanets.zoo.creating import set_norm_momentum
 from kanets.zoo.loading import head_name
+from kanets.zoo.saving import class_order
 
 
 def pretrained(recipe, name, class_names, input_shape, say, **options):
@@ -80,17 +81,7 @@ def _keep_head(model, known, class_names):
             f"of {outputs} classes, data of {len(class_names)}"
         )
     if known is not None and sorted(known) == sorted(class_names):
-        order = _order(known, class_names)
+        order = class_order(known, class_names)
         for weight in head.weights:
             weight.assign(keras.ops.take(weight, order, axis=-1))
     model.class_names = tuple(class_names)
-
-
-def _order(known, class_names):
-    """Where each of the class names stands among those known."""
-    theirs, ours = (
-        sorted(range(len(names)), key=names.__getitem__)
-        for names in (known, class_names)
-    )
-    places = dict(zip(ours, theirs, strict=True))
-    return [places[label] for label in range(len(class_names))]

@@ -37,12 +37,15 @@ class Parts:
         loss: recipe, training set, whether the outputs are logits -> loss.
         metrics: training set -> list of metrics; the greatest value of the
             one that is the task's figure marks the best epoch.
+        taught: recipe, training set, the net's logits as a model, or None,
+            function that prints -> the model that trains, of their weights.
     """
 
     load: Callable
     build: Callable
     loss: Callable
     metrics: Callable
+    taught: Callable = lambda recipe, train_set, logits, say: logits
 
 
 def train(parts, recipe, directory, verbose=1, report=False):
@@ -144,9 +147,9 @@ def _phases(recipe):
 
 def _fit_all(parts, model, recipe, done, sets, directory, verbose):
     """All phases that are not over, on the training and validation set."""
-    # One for all phases: it and what is served share no head.
-    logits = logits_model(model)
     shown, say = None, printer(verbose)
+    # One for all phases: it and what is served share no head.
+    logits = parts.taught(recipe, sets[0], logits_model(model), say)
     if verbose == 1:
         shown, verbose = _display(recipe, sets, directory), 0
     with shown or contextlib.nullcontext():
