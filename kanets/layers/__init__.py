@@ -5,6 +5,7 @@ import keras  # noqa: F401, before ours: see `kanets.registered`
 
 from kanets.attention.dense import DenseAttention
 from kanets.attention.kronecker import KroneckerAttention
+from kanets.layers.attention_branch import residual_attention
 from kanets.layers.batch_normalization import BatchNormalization
 from kanets.layers.inverted_residual import (
     AttnModule,
@@ -12,7 +13,6 @@ from kanets.layers.inverted_residual import (
     BaseModule,
     BaseSkipModule,
 )
-from kanets.layers.residual_attention import residual_attention
 from kanets.layers.resize_like import ResizeLike
 
 __all__ = [

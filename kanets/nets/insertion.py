@@ -9,7 +9,7 @@ import keras
 from kanets import compat
 from kanets.attention import table
 from kanets.attention.checks import check_choice
-from kanets.layers.residual_attention import residual_attention
+from kanets.layers.attention_branch import residual_attention
 from kanets.nets import places
 
 TRAIN = ("all", "attention")
