@@ -146,6 +146,37 @@ def test_a_new_net_takes_the_weights_of_a_backbone(tmp_path, streets, base):
     assert "attention" not in names and "predictions" in names
 
 
+def test_the_body_learns_more_slowly(tmp_path, streets, base):
+    backbone = nets.EfficientNetLite((32, 32, 3), classes=5)
+    zoo.save_model(backbone, tmp_path / "backbone")
+    section = {"alpha": 0.25, "backbone": str(tmp_path / "backbone")}
+    plan = recipe(
+        streets,
+        base,
+        segmenter={"name": "KANetSegmenter", **section},
+        finetune={"body_factor": 0.25},
+    )
+    train_set, _ = recipes.segmenter._load(plan)
+    model = recipes.segmenter._build(plan, train_set)
+    optimizer = recipes.supervised._optimizer(plan, model, 1, 1)
+    factors = optimizer.factors
+    body = {v.path for v in model.get_layer("block_3_project").weights}
+    assert {factors[path] for path in body} == {0.25}
+    assert set(factors) == {
+        v.path
+        for v in model.trainable_variables
+        if v.path.startswith(("stem", "block_"))
+    }
+    # Of a model that is loaded: all but its head, with the decay per layer.
+    finetune = {"body_factor": 0.5, "layer_decay": 0.5}
+    plan = recipe(streets, base, finetune=finetune)
+    model = zoo.load_model(base)
+    factors = recipes.supervised._optimizer(plan, model, 1, 1).factors
+    found = {path: factors[path] for path in ("conv/kernel", "bn/gamma")}
+    assert found == {"conv/kernel": 0.125, "bn/gamma": 0.25}
+    assert factors["predictions/kernel"] == 1.0
+
+
 def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
     (streets / "classes.txt").write_text("blue\nred\n")
     run = tmp_path / "run"
@@ -169,6 +200,7 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
     ("changes", "text"),
     [
         ({"segmenter": {}}, "segmenter must be a section with a name"),
+        ({"finetune": {"body_factor": 0}}, r"body_factor must be in \(0, 1\]"),
         ({"balanced": 1.5}, "balanced must be one of"),
         ({"augment": {"scale": 0.5}}, "augment.scale must be 1 or more"),
         ({"augment": {"crop_size": [8]}}, r"crop_size=\(8,\)"),

@@ -5,7 +5,15 @@ from typing import Annotated
 from typer import Option
 
 from kanets.cli.messages import about_report
-from kanets.cli.options import Data, IgnoreLabel, ModelOrExport, OnError
+from kanets.cli.options import (
+    Data,
+    Flip,
+    IgnoreLabel,
+    ModelOrExport,
+    OnError,
+    Scales,
+    Window,
+)
 from kanets.cli.running import command
 
 
@@ -30,6 +38,9 @@ def evaluate(
             metavar="FOLDER", help="Write where it errs: pictures, report.json."
         ),
     ] = None,
+    scales: Scales = None,
+    flip: Flip = None,
+    window: Window = None,
 ):
     """Measure a model or its export.
 
@@ -43,6 +54,9 @@ def evaluate(
         "ignore_label": ignore_label,
         "extractor": extractor,
         "report": report,
+        "scales": scales,
+        "flip": flip,
+        "window": window,
     }
     given = {name: value for name, value in given.items() if value is not None}
     result = evaluation.evaluate(model, data, on_error=on_error, **given)

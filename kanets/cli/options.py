@@ -37,6 +37,34 @@ Gan = Annotated[
 PictureFile = Annotated[str, Option(help="The picture file to write.")]
 RunFolder = Annotated[str, Option(help="The run's folder.")]
 Seed = Annotated[int, Option(help="Of all that is random.")]
+Flip = Annotated[
+    bool | None,
+    Option("--flip", help="Of a segmenter: see pictures mirrored, too."),
+]
+Window = Annotated[
+    tuple[int, int] | None,
+    Option(
+        metavar="HEIGHT WIDTH",
+        help="Of a segmenter: slide a window of this size over pictures.",
+    ),
+]
+
+
+def _numbers(text):
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadParameter(f"{text!r} is no list as 0.75,1,1.25") from error
+
+
+Scales = Annotated[
+    list | None,
+    Option(
+        parser=_numbers,
+        metavar="NUMBERS",
+        help="Of a segmenter: sizes to see pictures at, as 0.75,1,1.25.",
+    ),
+]
 
 
 def number_or_any(value):

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kanets.cli.messages import one_line
-from kanets.cli.options import ModelOrExport, OnError
+from kanets.cli.options import Flip, ModelOrExport, OnError, Scales, Window
 from kanets.cli.running import command
 
 
@@ -21,6 +21,9 @@ def predict(
         Option(help="Of a segmenter: folder for label maps and overlays."),
     ] = None,
     on_error: OnError = "stop",
+    scales: Scales = None,
+    flip: Flip = None,
+    window: Window = None,
 ):
     """Classes of picture files; of a segmenter, label maps."""
     from kanets import evaluation
@@ -31,12 +34,14 @@ def predict(
         left_out.append(path)
         print(f"kanets: {path}: {one_line(reason)}", file=sys.stderr)
 
+    given = {"scales": scales, "flip": flip, "window": window}
     results = evaluation.iter_predict(
         model,
         pictures,
         top_k=top_k,
         to=to,
         on_bad=skip if on_error == "skip" else None,
+        **{k: value for k, value in given.items() if value is not None},
     )
     count = 0
     for path, ranked in results:

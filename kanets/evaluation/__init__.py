@@ -38,17 +38,7 @@ def evaluate(source, data, **options):
         kanets.data.BadPicturesError: pictures that cannot be read.
     """
     model, task = _open(source)
-    known = list(inspect.signature(task.evaluate).parameters)[2:]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        known, unknown = (
-            ", ".join(f"`{name}`" for name in names)
-            for names in (known, unknown)
-        )
-        raise ValueError(
-            f"The options of {task.name} are {known}. "
-            f"Received: {unknown} for {str(source)!r}"
-        )
+    _check_options(task, task.evaluate, options, source)
     if task.takes_pictures and not getattr(model, "class_names", None):
         raise ValueError(
             "Class names must say which label is which class, in labels.txt "
@@ -58,11 +48,11 @@ def evaluate(source, data, **options):
     return task.evaluate(model, data, **options)
 
 
-def predict(source, paths, *, top_k=5, to=None):
+def predict(source, paths, *, top_k=5, to=None, **options):
     """What a classifier or a segmenter says of picture files.
 
     Args:
-        source, paths, top_k, to: as in `iter_predict`.
+        source, paths, top_k, to, **options: as in `iter_predict`.
 
     Returns:
         A list of what `iter_predict` yields.
@@ -70,10 +60,10 @@ def predict(source, paths, *, top_k=5, to=None):
     Raises:
         As `iter_predict`.
     """
-    return list(iter_predict(source, paths, top_k=top_k, to=to))
+    return list(iter_predict(source, paths, top_k=top_k, to=to, **options))
 
 
-def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None):
+def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None, **options):
     """What a model says of picture files, as they are read.
 
     Args:
@@ -86,6 +76,8 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None):
         on_bad: function (path, reason), called for each picture that cannot
             be read, which is left out. Defaults to an error at the first,
             after the results of all before it.
+        **options: for a segmenter `scales`, `flip` and `window`, as in
+            `kanets.evaluation.segmentation.evaluate`.
 
     Returns:
         An iterator of `(path, [(class name, figure), ...])`, greatest first:
@@ -94,7 +86,8 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None):
 
     Raises:
         ValueError: a generator; a segmenter without `to`, a classifier with
-            it; `top_k` is no positive integer; a folder without pictures.
+            it; `top_k` is no positive integer; a folder without pictures; an
+            option the kind of model does not have.
         kanets.data.BadPicturesError: a file that cannot be read, named.
         FileNotFoundError: a path that does not exist.
         ImportError: the runtime of an export is not installed.
@@ -106,7 +99,8 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None):
             f"A {task.model} says nothing of pictures: give a classifier or a "
             f"segmenter. Received: {str(source)!r}, a {task.model}"
         )
-    options = {"top_k": top_k, "on_bad": on_bad}
+    _check_options(task, task.iter_predict, options, source)
+    options |= {"top_k": top_k, "on_bad": on_bad}
     if task.writes:
         if to is None:
             raise ValueError(
@@ -121,6 +115,21 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None):
             f"Received: to={str(to)!r} for {str(source)!r}"
         )
     return task.iter_predict(model, paths, **options)
+
+
+def _check_options(task, function, options, source):
+    """Refuses options that a function of a task does not take."""
+    known = list(inspect.signature(function).parameters)[2:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        known, unknown = (
+            ", ".join(f"`{name}`" for name in names)
+            for names in (known, unknown)
+        )
+        raise ValueError(
+            f"The options of {task.name} are {known}. "
+            f"Received: {unknown} for {str(source)!r}"
+        )
 
 
 def _open(source):

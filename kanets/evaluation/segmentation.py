@@ -23,6 +23,9 @@ from kanets.evaluation.report import (  # noqa: F401
     confusion,
     figures,
 )
+from kanets.evaluation.views import Views
+
+_AS_IT_IS = Views()
 
 
 def evaluate(
@@ -33,6 +36,9 @@ def evaluate(
     on_error="stop",
     ignore_label=None,
     report=None,
+    scales=(1.0,),
+    flip=False,
+    window=None,
 ):
     """Mean intersection over union on a set of label maps.
 
@@ -51,6 +57,10 @@ def evaluate(
         ignore_label: the label of pixels that do not count, or None.
         report: a folder to write what `kanets.evaluation.report` says to, new
             or of an earlier report; None writes none.
+        scales, flip, window: views of each picture whose probabilities are
+            averaged, as in `kanets.evaluation.views.Views`; of a Keras model.
+            One of a fixed size sees other scales through windows of that
+            size. With a window, pictures keep their own size.
 
     Returns:
         A dict: `mean_iou`, `pixel_accuracy`, `iou` (a dict from each class
@@ -60,23 +70,24 @@ def evaluate(
     Raises:
         ValueError: no pictures there, a model without class names, a label
             that is no class of the model and not `ignore_label`, a folder of
-            something else than a report.
+            something else than a report; views that are none, or of an export.
     """
     if report is not None:
         check_folder(report)
+    views = _views(model, scales, flip, window)
     names = class_names_of(model)
     pictures = data.load_segmentation_test(
         source,
         class_names=names,
         ignore_label=ignore_label,
-        image_size=_size(model),
+        image_size=None if window else _size(model),
         batch_size=batch_size,
         on_error=on_error,
     )
     if takes_files(model):
         found = _served(model, source, pictures)
     else:
-        found = (_label_maps(model, images) for images, _ in pictures)
+        found = (_label_maps(model, images, views) for images, _ in pictures)
     measured = _measured(model, pictures, found)
     result = measured.result()
     return result if report is None else {**result, **measured.write(report)}
@@ -108,7 +119,17 @@ def _measured(model, pictures, found):
     return measured
 
 
-def iter_predict(model, paths, to, top_k=5, on_bad=None):
+def iter_predict(
+    model,
+    paths,
+    to,
+    top_k=5,
+    on_bad=None,
+    *,
+    scales=(1.0,),
+    flip=False,
+    window=None,
+):
     """Writes what a segmenter sees in picture files, one by one.
 
     Args:
@@ -118,13 +139,15 @@ def iter_predict(model, paths, to, top_k=5, on_bad=None):
             `<stem>_overlay.png`, the picture tinted by class.
         top_k: classes per picture.
         on_bad: as in `evaluation.iter_predict`.
+        scales, flip, window: as in `evaluate`.
 
     Returns:
         An iterator of `(path, [(class name, share of the pixels), ...])`,
         greatest first.
 
     Raises:
-        ValueError: two pictures of one stem; a folder without pictures.
+        ValueError: two pictures of one stem; a folder without pictures; views
+            that are none, or of an export.
         kanets.data.BadPicturesError, FileNotFoundError: a file that cannot be
             read or does not exist, named.
     """
@@ -137,7 +160,8 @@ def iter_predict(model, paths, to, top_k=5, on_bad=None):
             f"differ. Received: {twice} more than once"
         )
     names = list(getattr(model, "class_names", None) or ())
-    size = _size(model)
+    views = _views(model, scales, flip, window)
+    size = None if window else _size(model)
 
     def look(path):
         content = read_file(path) if takes_files(model) else None
@@ -149,7 +173,7 @@ def iter_predict(model, paths, to, top_k=5, on_bad=None):
         for [(path, (picture, content))] in in_parts(files, look, 1, on_bad):
             given = picture[None].astype("float32")
             given = given if content is None else [content]
-            [found] = _label_maps(model, given)
+            [found] = _label_maps(model, given, views)
             visualize.save_segmentation(picture, found, to, path.stem)
             counts = np.bincount(found.ravel(), minlength=len(names))
             order = np.argsort(-counts, kind="stable")[:top_k]
@@ -168,9 +192,31 @@ def iter_predict(model, paths, to, top_k=5, on_bad=None):
     return results()
 
 
-def _label_maps(model, given):
+def _views(model, scales, flip, window):
+    """The `Views` of the arguments, which a model must be able to have."""
+    views = Views(scales, flip, window)
+    if not views.single and not is_keras(model):
+        raise ValueError(
+            "`scales`, `flip` and `window` are for a Keras model, as an export "
+            "looks at a picture as it is. Received: "
+            f"scales={scales!r}, flip={flip!r}, window={window!r} for "
+            f"{model.name!r}"
+        )
+    size = _size(model)
+    if None not in (size, views.window) and size != views.window:
+        raise ValueError(
+            "`window` must be the size of the model, if that is fixed. "
+            f"Received: window={window!r} for {model.name!r} of size {size}"
+        )
+    other = any(scale != 1 for scale in scales)
+    return Views(scales, flip, size) if size and other else views
+
+
+def _label_maps(model, given, views=_AS_IT_IS):
     if is_keras(model):
-        scores = np.asarray(model.predict_on_batch(given))
+        scores = views.probabilities(
+            lambda images: np.asarray(model.predict_on_batch(images)), given
+        )
         check_outputs(scores, model)
         return scores.argmax(-1)
     outputs = model(given)

@@ -170,7 +170,8 @@ def feature_maps(model):
     """The last feature map of each level of a KANet or an EfficientNetLite.
 
     Args:
-        model: a model made by `KANet`, `KANetSegmenter` or `EfficientNetLite`.
+        model: a model made by `KANet` or `EfficientNetLite`, or by
+            `KANetSegmenter` with the body of one.
 
     Returns:
         A dict from "level1" ... "level5" to symbolic tensors (B, h, w, c),

@@ -57,8 +57,11 @@ tuned = kanets.create_model("{name}", num_classes=2)
 
     def entry_fields(self, arguments, model, size=None):
         fields = super().entry_fields(arguments, model, size)
-        # Where the body's weights came from, not what it is.
-        fields["arguments"].pop("backbone", None)
+        from kanets.nets.efficientnet_lite import readers
+
+        if readers({layer.name for layer in model.layers}) is None:
+            # Where the weights of a KANet's body came from, not what it is.
+            fields["arguments"].pop("backbone", None)
         return fields
 
     def details(self, measured):

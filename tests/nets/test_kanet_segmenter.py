@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import KANet
+from kanets import EfficientNetLite, KANet, create_model, feature_model
 from kanets.layers import KroneckerAttention
 from kanets.nets import KANetSegmenter, feature_maps
+from kanets.nets.backbones import body_layers
 from tests.backends import (
     compiled,
     counts_once,
@@ -396,8 +397,10 @@ def test_loads_in_a_fresh_process(tiny, tmp_path):
         ),
         (
             {"backbone": "kanet_qkv_cifar10"},
-            "as a keras.Model. Received: backbone='kanet_qkv_cifar10'",
+            r"whose layer 'stem_conv' has \(3, 3, 3, 16\), not \(3, 3, 3, 8",
         ),
+        ({"backbone": 3}, "a name or a keras.Model. Received: backbone=3"),
+        ({"backbone": "efficientnet_lite_0"}, "Nearest: efficientnet_lite0"),
     ],
     ids=str,
 )
@@ -441,6 +444,107 @@ def test_a_backbone_that_differs_is_refused(arguments, text):
 def test_a_backbone_of_another_net_is_refused():
     inputs = keras.Input((32, 32, 3))
     other = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs), name="other")
-    text = "backbone='other', whose layer 'stem_conv' has None, not Conv2D"
+    text = "a dict with the maps level2 and level5. Received: backbone='other'"
     with pytest.raises(ValueError, match=text):
         KANetSegmenter(alpha=0.25, backbone=other)
+    body = {"level2": inputs, "level4": other.output}
+    with pytest.raises(ValueError, match=text):
+        KANetSegmenter(backbone=keras.Model(inputs, body, name="other"))
+
+
+def light(**arguments):
+    arguments = {"variant": "lite0", "attention": "kao_kv", **arguments}
+    model = EfficientNetLite((48, 64, 3), classes=3, **arguments)
+    fill_weights(model.weights)
+    return model
+
+
+def levels_of(model, x):
+    maps = keras.Model(model.input, feature_maps(model))(x, training=False)
+    return {level: to_numpy(value) for level, value in maps.items()}
+
+
+@pytest.mark.parametrize(
+    "output_stride", [8, pytest.param(16, marks=pytest.mark.thorough)]
+)
+def test_a_light_body_is_dilated(output_stride):
+    backbone = light()
+    dilated = light(output_stride=output_stride)
+    model = KANetSegmenter(
+        None, 0.25, 5, backbone=backbone, output_stride=output_stride
+    )
+    assert model.output_shape == (None, None, None, 5)
+    x = pixels(2, 48, 64, 3)
+    expected, found = levels_of(dilated, x), levels_of(model, x)
+    assert expected["level5"].shape[1] == 48 // output_stride
+    assert list(found) == list(expected)
+    for level, values in expected.items():
+        np.testing.assert_allclose(found[level], values, atol=1e-4)
+        assert values.std() > 0.01
+    # Copied, not shared, and the body alone.
+    kernel = model.get_layer("stem").kernel
+    assert kernel is not backbone.get_layer("stem").kernel
+    names = {layer.name for layer in body_layers(model)}
+    theirs = {layer.name for layer in backbone.layers}
+    assert names - {"pixels"} < theirs and "block_15_project_norm" in names
+    others = {layer.name for layer in model.layers} - names
+    assert {n.split("_")[0] for n in others} == {
+        *("aspp", "attention", "decoder", "dropout", "predictions"),
+        "classifier",
+    }
+
+
+@pytest.mark.thorough
+def test_a_body_that_is_dilated_already():
+    found = [
+        KANetSegmenter(None, 0.25, 5, backbone=b, output_stride=8).get_config()
+        for b in (light(), light(output_stride=16), feature_model(light()))
+    ]
+    of_layers = [
+        [(x["name"], x["config"]) for x in config["layers"]] for config in found
+    ]
+    for pair in zip(*of_layers, strict=True):
+        (name, first), *others = pair
+        first.pop("dtype", None)
+        for other_name, other in others:
+            other.pop("dtype", None)
+            assert (other_name, other) == (name, first)
+
+
+def test_a_feature_model_as_a_body():
+    inputs = keras.Input((None, None, 3))
+    x = level2 = keras.layers.Conv2D(8, 3, 4, "same", name="one")(inputs)
+    x = keras.layers.Conv2D(8, 3, 4, "same", name="two")(x)
+    body = keras.Model(inputs, {"level2": level2, "level5": x}, name="mine")
+    model = KANetSegmenter(None, 0.25, 5, backbone=body)
+    picture = pixels(1, 33, 50, 3)
+    expected = body(picture)
+    for name, level in (("one", "level2"), ("two", "level5")):
+        [found] = maps_of(model, picture, name)
+        np.testing.assert_allclose(found, to_numpy(expected[level]), atol=1e-4)
+    assert model(picture).shape == (1, 33, 50, 5)
+    assert body.get_layer("one") is not model.get_layer("one")
+    for shape in (None, (64, 96, 3)):
+        with pytest.raises(ValueError, match="reduces .*output_stride=8, of a"):
+            KANetSegmenter(shape, 0.25, 5, backbone=body, output_stride=8)
+    for arguments, text in (
+        ({"strides": (2, 2, 1, 2, 2)}, r"strides=\(2, 2, 1, 2, 2\), backb"),
+        ({"backbone_attention": None}, "KANet, .* backbone_attention=None"),
+        ({"include_preprocessing": False}, "include_preprocessing=False"),
+    ):
+        with pytest.raises(ValueError, match=f"{text}.*='mine'"):
+            KANetSegmenter(backbone=body, **arguments)
+
+
+def test_words_for_bodies():
+    kanet = KANetSegmenter(None, 0.25, 5, backbone="kanet")
+    assert [v.path for v in kanet.weights] == [
+        v.path for v in KANetSegmenter(None, 0.25, 5).weights
+    ]
+    model = KANetSegmenter(None, 0.25, 5, backbone="efficientnet_lite0")
+    entry = create_model("efficientnet_lite0_imagenet")
+    for layer in body_layers(model):
+        for new, old in zip(
+            layer.weights, entry.get_layer(layer.name).weights, strict=True
+        ):
+            np.testing.assert_array_equal(to_numpy(new), to_numpy(old))

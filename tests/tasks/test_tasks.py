@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from kanets import export, layers, recipes, tasks, zoo
+from kanets import export, layers, nets, recipes, tasks, zoo
 from kanets.tasks.base import lazy
 from tests.photos import write_photos, write_streets
 
@@ -285,6 +285,12 @@ def test_a_segmenter_in_an_entry(tmp_path):
         "input_shape": (360, 480, 3),
     }
     assert given["backbone"] and given["name"]  # they stay as they were
+    # What a body is, not only where its weights came from.
+    light = nets.EfficientNetLite((32, 32, 3), include_top=False)
+    model = nets.KANetSegmenter(None, 0.25, 2, backbone=light)
+    model.class_names = NAMES
+    kept = task.entry_fields(given, model, (32, 32))["arguments"]
+    assert kept == {"attention": None, "backbone": given["backbone"]}
 
 
 def test_a_generator_in_an_entry(tmp_path):

@@ -79,6 +79,9 @@ class FineTune:
             batch norm of the frozen body runs in inference mode.
         layer_decay: each layer below the head learns by this factor slower
             than the one above it; 1 is all alike.
+        body_factor: factor of the learning rate of all that is not new: of a
+            segmenter with a backbone the layers of its body, of another
+            model all below the head.
         norm_momentum: of the moving statistics of batch norm, of a model that
             is loaded. A small set has few steps an epoch, and Keras's 0.99
             would go on describing the pictures the model came from.
@@ -90,6 +93,7 @@ class FineTune:
 
     frozen_epochs: rules.Whole = 0
     layer_decay: rules.Factor = 1.0
+    body_factor: rules.Factor = 1.0
     norm_momentum: rules.Fraction = 0.9
     new_head: rules.Auto = "auto"
 
@@ -184,7 +188,7 @@ class SegmentationRecipe:
     Attributes:
         segmenter: `name` ("KANetSegmenter", or a zoo name or path of a
             segmenter to start from) and, for the former, the net's arguments,
-            where `backbone` may be a zoo name or path; "none" is None.
+            where `backbone` is a zoo name or path; "none" is None.
         balanced: whether the loss weighs classes by median frequency.
         epochs, batch_size, seed, precision, jit_compile, keep: as in
             `Recipe`; the best epoch is that of the greatest mean IoU.

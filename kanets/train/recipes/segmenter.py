@@ -2,7 +2,7 @@
 
 import keras
 
-from kanets import data, zoo
+from kanets import data
 from kanets.train.augment import SegmentationAugmentation
 from kanets.train.losses import (
     SegmentationCrossentropy,
@@ -57,12 +57,7 @@ def _build(recipe, train_set, say=print):
     names = train_set.class_names
     if name not in SEGMENTERS:
         return pretrained(recipe, name, names, shape, say, **options)
-    backbone = options.pop("backbone", None)
-    if backbone is not None:
-        backbone = zoo.load_model(backbone)
-    return SEGMENTERS[name](
-        input_shape=shape, classes=len(names), backbone=backbone, **options
-    )
+    return SEGMENTERS[name](input_shape=shape, classes=len(names), **options)
 
 
 def _loss(recipe, train_set, from_logits=False):

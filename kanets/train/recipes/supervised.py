@@ -11,6 +11,7 @@ import keras
 from kanets import tasks, zoo
 from kanets.evaluation.report import check_folder
 from kanets.nets import logits_model
+from kanets.nets.backbones import body_layers
 from kanets.train import checkpoints, display
 from kanets.train.optimizers import layer_decay_factors
 from kanets.train.recipes.folder import (
@@ -276,16 +277,30 @@ def _optimizer(recipe, model, steps, epochs):
         arguments.update(use_ema=True, ema_momentum=settings.average)
     if settings.clip:
         arguments.update(global_clipnorm=settings.clip)
-    if recipe.finetune.layer_decay != 1.0:
-        arguments["factors"] = layer_decay_factors(
-            model, recipe.finetune.layer_decay
-        )
+    factors = _factors(recipe.finetune, model)
+    if factors:
+        arguments["factors"] = factors
     optimizer = OPTIMIZERS[settings.name](rate, **arguments)
     if settings.weight_decay:
         optimizer.exclude_from_weight_decay(
             var_list=[v for v in model.variables if len(v.shape) < 2]
         )
     return optimizer
+
+
+def _factors(settings, model):
+    """Learning-rate factors by a variable's path, of a section `finetune`."""
+    factors = {}
+    if settings.layer_decay != 1.0:
+        factors = layer_decay_factors(model, settings.layer_decay)
+    if settings.body_factor != 1.0:
+        for layer in body_layers(model):
+            if layer.name in HEADS:
+                continue
+            for variable in layer.trainable_weights:
+                factor = factors.get(variable.path, 1.0)
+                factors[variable.path] = factor * settings.body_factor
+    return factors
 
 
 def _monitor(recipe, validation_set):

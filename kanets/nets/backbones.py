@@ -1,0 +1,199 @@
+"""The body of a segmenter: fresh, or of a net that is there already.
+
+A KANet's is built anew and takes the weights; an EfficientNetLite's is copied
+with strides and dilations of another output stride; of any other net its maps
+are taken as they are. Nothing is shared with what is given.
+"""
+
+import pkgutil
+from itertools import zip_longest
+
+import keras
+
+from kanets.nets import efficientnet_lite, kanet
+from kanets.nets.efficientnet_lite import PYRAMID
+
+MAPS = ("level2", "level5")  # those a segmenter reads
+OF_A_KANET = {
+    "strides": (2, 2, 2, 2, 2),
+    "backbone_attention": "kao_qkv",
+    "include_preprocessing": True,
+}
+
+
+def segmenter_body(backbone, input_shape, alpha, output_stride, **of_a_kanet):
+    """What a segmenter's maps come from.
+
+    Args:
+        backbone: as in `KANetSegmenter`.
+        input_shape: (H, W, 3), sizes may be None.
+        alpha: width of a KANet's body.
+        output_stride: 8 or 16.
+        **of_a_kanet: `strides`, `backbone_attention` and
+            `include_preprocessing` of `KANetSegmenter`.
+
+    Returns:
+        A `keras.Model` from pixels (B, H, W, 3) to a dict of the maps of
+        "level2" and "level5".
+
+    Raises:
+        ValueError: as `KANetSegmenter`.
+    """
+    if isinstance(backbone, str):
+        backbone = None if backbone == "kanet" else _named(backbone)
+    inputs = keras.Input(input_shape, name="pixels")
+    if backbone is None or _is_kanet(backbone):
+        body = _kanet(inputs, alpha, output_stride, **of_a_kanet)
+        if backbone is not None:
+            _copy_weights(backbone, body)
+        return body
+    maps = _maps(backbone)
+    for name, value in of_a_kanet.items():
+        given = tuple(value) if isinstance(value, list) else value
+        if given != OF_A_KANET[name]:
+            raise ValueError(
+                f"{name} is for the body of a KANet, and another has its own. "
+                f"Received: {name}={value!r}, backbone={backbone.name!r}"
+            )
+    body = _copied(keras.Model(backbone.input, maps), inputs, output_stride)
+    _check_output_stride(body, output_stride)
+    return body
+
+
+def body_layers(model):
+    """The layers of a net that are not new when it starts from another.
+
+    Args:
+        model: a segmenter of `KANetSegmenter`, or a net with a head.
+
+    Returns:
+        A list of layers: those before the pyramid, or all.
+    """
+    if PYRAMID not in {layer.name for layer in model.layers}:
+        return list(model.layers)
+    return keras.Model(model.input, model.get_layer(PYRAMID).input).layers
+
+
+def _named(name):
+    """The model of a name; the zoo stands above the nets, so is asked here."""
+    architectures = pkgutil.resolve_name("kanets.zoo.entries:ARCHITECTURES")
+    if name in {a.name for a in architectures}:
+        name = f"{name}_imagenet"
+    policy = keras.config.dtype_policy()
+    dtype = None if policy.name == "float32" else policy
+    return pkgutil.resolve_name("kanets.zoo:create_model")(name, dtype=dtype)
+
+
+def _is_kanet(backbone):
+    if not isinstance(backbone, keras.Model):
+        raise ValueError(
+            "backbone must be a name or a keras.Model. "
+            f"Received: backbone={backbone!r}"
+        )
+    names = {layer.name for layer in backbone.layers}
+    return names.issuperset(kanet.LEVELS.values())
+
+
+def _kanet(
+    inputs,
+    alpha,
+    output_stride,
+    strides,
+    backbone_attention,
+    include_preprocessing,
+):
+    x = inputs
+    if include_preprocessing:
+        x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
+    x = kanet.make_body(x, alpha, strides, output_stride, backbone_attention)
+    levels = kanet.feature_maps(keras.Model(inputs, x))
+    return keras.Model(inputs, {name: levels[name] for name in MAPS})
+
+
+def _maps(backbone):
+    """Maps by level, of an EfficientNetLite or of a feature model."""
+    if not isinstance(backbone.output, dict):
+        try:
+            found = kanet.feature_maps(backbone)
+        except ValueError:
+            found = {}
+    else:
+        found = backbone.output
+    if not found.keys() >= set(MAPS):
+        raise ValueError(
+            "backbone must be a KANet, an EfficientNetLite or a model from "
+            f"pixels to a dict with the maps {' and '.join(MAPS)}. "
+            f"Received: backbone={backbone.name!r}"
+        )
+    return {name: found[name] for name in MAPS}
+
+
+def _copied(model, inputs, output_stride):
+    """A copy of a body, dilated where its strides and blocks are known."""
+    changes = {}
+    if efficientnet_lite.readers({layer.name for layer in model.layers}):
+        changes = efficientnet_lite.dilations(model, output_stride)
+
+    def copy(layer):
+        config = {**layer.get_config(), **changes.get(layer.name, {})}
+        return type(layer).from_config(config)
+
+    body = keras.models.clone_model(model, inputs, clone_function=copy)
+    weights = {layer.name: layer.weights for layer in model.layers}
+    for layer in body.layers:
+        if layer.weights:
+            for new, old in zip(
+                layer.weights, weights[layer.name], strict=True
+            ):
+                new.assign(old)
+    return body
+
+
+def _check_output_stride(body, output_stride):
+    size = [n or 16 * output_stride for n in body.input.shape[1:3]]
+    shapes = body.compute_output_shape((1, *size, 3))
+    reached = shapes["level5"][1:3]
+    if any(
+        abs(cells - side / output_stride) >= 1
+        for cells, side in zip(reached, size, strict=True)
+    ):
+        raise ValueError(
+            "output_stride must be what the backbone reduces pictures by, "
+            "unless it is a KANet or an EfficientNetLite whose strides reach "
+            f"it. Received: output_stride={output_stride}, of a picture "
+            f"{tuple(size)} level5 {tuple(reached)}"
+        )
+
+
+def _copy_weights(backbone, body):
+    found = {layer.name: layer for layer in backbone.layers}
+    for layer in body.layers:
+        if not layer.weights:
+            continue
+        given = found.get(layer.name)
+        for has, needs in zip_longest(_summary(given), _summary(layer)):
+            if has != needs:
+                raise ValueError(
+                    "backbone must be a KANet of this alpha and this "
+                    f"backbone_attention. Received: backbone={backbone.name!r}"
+                    f", whose layer {layer.name!r} has {has}, not {needs}"
+                )
+        for new, old in zip(layer.weights, given.weights, strict=True):
+            new.assign(old)
+
+
+def _summary(layer):
+    """What must agree: kind, settings of the attention, weights' shapes.
+
+    A layer of one's own is a dictionary, too, of another name in each module.
+    """
+    if layer is None:
+        return [None]
+    config = layer.get_config()
+    keys = ("attention", "attention_scale", "attention_activation")
+    settings = [config[key] for key in keys if key in config]
+    return [
+        type(layer).__name__,
+        *(s for s in settings if not isinstance(s, dict) or "name" in s),
+        *(tuple(weight.shape) for weight in layer.weights),
+    ]
