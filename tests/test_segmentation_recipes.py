@@ -142,6 +142,7 @@ def test_a_new_net_takes_the_weights_of_a_backbone(tmp_path, streets, base):
     assert model.output_shape == (None, None, None, 2)
     stem = backbone.get_layer("stem_conv").kernel
     np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, stem)
+    assert model.get_layer("decoder_bn").momentum == 0.99  # as ever
     names = {layer.name for layer in model.layers}
     assert "attention" not in names and "predictions" in names
 
@@ -158,6 +159,8 @@ def test_the_body_learns_more_slowly(tmp_path, streets, base):
     )
     train_set, _ = recipes.segmenter._load(plan)
     model = recipes.segmenter._build(plan, train_set)
+    for name in ("block_3_project_norm", "decoder_bn"):
+        assert model.get_layer(name).momentum == 0.9
     optimizer = recipes.supervised._optimizer(plan, model, 1, 1)
     factors = optimizer.factors
     body = {v.path for v in model.get_layer("block_3_project").weights}

@@ -71,8 +71,9 @@ class Views:
         for scale in self.scales:
             seen = _resized(images, [max(1, int(n * scale)) for n in size])
             for turn in turns:
-                found = self._slide(model, seen[:, :, ::turn])
-                total = total + _resized_maps(found[:, :, ::turn], images)
+                turned = np.ascontiguousarray(seen[:, :, ::turn])
+                found = _resized_maps(self._slide(model, turned), images)
+                total = total + found[:, :, ::turn]
         return total / (len(self.scales) * len(turns))
 
     def _slide(self, model, images):

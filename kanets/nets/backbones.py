@@ -42,7 +42,7 @@ def segmenter_body(backbone, input_shape, alpha, output_stride, **of_a_kanet):
     if isinstance(backbone, str):
         backbone = None if backbone == "kanet" else _named(backbone)
     inputs = keras.Input(input_shape, name="pixels")
-    if backbone is None or _is_kanet(backbone):
+    if backbone is None or is_kanet(_checked(backbone)):
         body = _kanet(inputs, alpha, output_stride, **of_a_kanet)
         if backbone is not None:
             _copy_weights(backbone, body)
@@ -58,6 +58,12 @@ def segmenter_body(backbone, input_shape, alpha, output_stride, **of_a_kanet):
     body = _copied(keras.Model(backbone.input, maps), inputs, output_stride)
     _check_output_stride(body, output_stride)
     return body
+
+
+def is_kanet(model):
+    """Whether a model is a KANet or has the body of one."""
+    names = {layer.name for layer in model.layers}
+    return names.issuperset(kanet.LEVELS.values())
 
 
 def body_layers(model):
@@ -84,14 +90,13 @@ def _named(name):
     return pkgutil.resolve_name("kanets.zoo:create_model")(name, dtype=dtype)
 
 
-def _is_kanet(backbone):
+def _checked(backbone):
     if not isinstance(backbone, keras.Model):
         raise ValueError(
             "backbone must be a name or a keras.Model. "
             f"Received: backbone={backbone!r}"
         )
-    names = {layer.name for layer in backbone.layers}
-    return names.issuperset(kanet.LEVELS.values())
+    return backbone
 
 
 def _kanet(

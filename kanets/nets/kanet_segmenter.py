@@ -123,9 +123,8 @@ def KANetSegmenter(  # noqa: N802
     ===== ============= ==================== ==============
 
     Resizing adds 0.5 to 0.6 G in plain matrix products. With the body of
-    EfficientNet-Lite0, 11 classes and output stride 16: 3.86 M trainable
-    parameters and 4.1 G multiply-adds at alpha 1, 3.30 M and 3.1 G at 0.5; at
-    output stride 8 and alpha 1, 11.3 G.
+    EfficientNet-Lite0, 11 classes and the resizing: 3.86 M and 4.1 G at alpha 1
+    and output stride 16, 11.3 G at 8; 3.30 M and 3.1 G at 0.5 and 16.
 
     Example:
 

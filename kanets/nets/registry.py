@@ -108,7 +108,7 @@ NETS = {
             name="KANetSegmenter",
             place="kanets.nets.kanet_segmenter:KANetSegmenter",
             task="segmentation",
-            description="a KANet with a dilated body, a pyramid, a Kronecker "
+            description="a segmenter of a dilated body, a pyramid, a Kronecker "
             "attention module and a bilinear decoder "
             "(`kanets.KANetSegmenter`)",
             architectures={

@@ -83,7 +83,8 @@ class FineTune:
             segmenter with a backbone the layers of its body, of another
             model all below the head.
         norm_momentum: of the moving statistics of batch norm, of a model that
-            is loaded. A small set has few steps an epoch, and Keras's 0.99
+            is loaded, and of a segmenter on the body of another net than a
+            KANet. A small set has few steps an epoch, and Keras's 0.99
             would go on describing the pictures the model came from.
         new_head: whether the last layer starts anew. "auto": unless the
             classes of the data are those of the model, by their names, in any

@@ -3,6 +3,7 @@
 import keras
 
 from kanets import data
+from kanets.nets.backbones import is_kanet
 from kanets.train.augment import SegmentationAugmentation
 from kanets.train.losses import (
     SegmentationCrossentropy,
@@ -12,6 +13,7 @@ from kanets.train.recipes import supervised
 from kanets.train.recipes.files import arguments
 from kanets.train.recipes.pretrained import pretrained
 from kanets.train.recipes.rules import SEGMENTERS
+from kanets.zoo.creating import set_norm_momentum
 
 
 def train_segmenter(recipe, directory, verbose=1, report=False):
@@ -57,7 +59,10 @@ def _build(recipe, train_set, say=print):
     names = train_set.class_names
     if name not in SEGMENTERS:
         return pretrained(recipe, name, names, shape, say, **options)
-    return SEGMENTERS[name](input_shape=shape, classes=len(names), **options)
+    model = SEGMENTERS[name](input_shape=shape, classes=len(names), **options)
+    if options.get("backbone") is not None and not is_kanet(model):
+        set_norm_momentum(model, recipe.finetune.norm_momentum)
+    return model
 
 
 def _loss(recipe, train_set, from_logits=False):
