@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from kanets.zoo.loading import read
+from kanets.zoo.saving import save_model
 from kanets.zoo.sources import (
     FILES,
     WEIGHTS,
@@ -13,6 +15,7 @@ from kanets.zoo.sources import (
     hub_library,
     locate,
     one_line,
+    sha256,
 )
 
 CARD, LICENCE = "README.md", "LICENSE"
@@ -76,15 +79,37 @@ def push_model(source, address, private=False, message=None):
         )
     hub = hub_library(address)
     located = locate(source)
-    files = _files(source, located)
-    _check_card(files, located, hub)
     with tempfile.TemporaryDirectory() as folder:
+        if located.entry is not None and located.entry.weights_of:
+            located = _made_whole(located, Path(folder, "whole"))
+        files = _files(source, located)
+        _check_card(files, located, hub)
+        sizes = {name: path.stat().st_size for name, path in files.items()}
         for name, path in files.items():
-            target = Path(folder, name)
+            target = Path(folder, "pushed", name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        url = _upload(hub, match.group(1), folder, private, message)
-    return Pushed(url, {n: path.stat().st_size for n, path in files.items()})
+        pushed = Path(folder, "pushed")
+        url = _upload(hub, match.group(1), pushed, private, message)
+    return Pushed(url, sizes)
+
+
+def _made_whole(located, folder):
+    """A copy of an entry that has another's weights, with its own instead."""
+    save_model(read(located), folder)
+    for path in located.path.iterdir():
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+    entry = located.entry
+    known = [*entry.files, WEIGHTS]
+    entry = dataclasses.replace(
+        entry,
+        files={name: sha256(folder / name) for name in known},
+        weights_bytes=(folder / WEIGHTS).stat().st_size,
+        weights_of="",
+    )
+    entry.to_json(folder / "entry.json")
+    return dataclasses.replace(located, path=folder, entry=entry)
 
 
 def _files(source, located):

@@ -1,5 +1,6 @@
 """Model folders to the Hub: by its library's own interface, without it."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -149,6 +150,11 @@ def test_every_entry_of_the_zoo_can_be_pushed(api):
     for entry in kanets.list_models():
         pushed = kanets.push_model(entry.name, f"hf://owner/{entry.name}")
         assert {"README.md", "entry.json"} <= set(pushed.files)
+        # Whole, where the zoo's folder has the weights of another entry.
+        told = json.loads(api.uploaded["entry.json"])
+        weights = hashlib.sha256(api.uploaded["model.weights.h5"])
+        assert not told.get("weights_of")
+        assert told["files"]["model.weights.h5"] == weights.hexdigest()
 
 
 @pytest.mark.parametrize(
