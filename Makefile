@@ -2,9 +2,11 @@
 # make test: lint, and the tests of what a change can break, on TensorFlow and
 #     on JAX.
 # make test-torch: those of them on PyTorch that differ from backend to backend.
-# make test-all: all tests but the slow ones, PyTorch, and the lowest Keras.
+# make test-all: all tests on TensorFlow but the slow ones, more of them on JAX,
+#     PyTorch, and the lowest Keras.
 # make test-bounds: what is nearest to Keras, on the lowest version of it and on
 #     the first and last Python of setup.py, where they are there.
+# make slow: the tests that take minutes, and the thorough ones on JAX.
 # make bench: the tables of benchmarks/, half an hour on two quiet cores.
 
 PYTHON ?= python3
@@ -21,26 +23,27 @@ NUMPY := tests/attention/test_checks.py tests/attention/test_patterns.py \
 NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	tests/evaluation tests/test_augment.py tests/test_compat.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
-	tests/test_saved.py \
-	tests/test_segmentation_recipes.py \
+	tests/test_saved.py tests/test_segmentation_recipes.py \
 	tests/test_tensorflow_addons.py tests/test_visualize.py \
 	$(filter-out $(NUMPY), \
 	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
 
-# Of these, what is hardly another on JAX is left to test-all there.
-ALIKE := --ignore=tests/zoo/test_entries.py \
-	--ignore=tests/zoo/test_pushing.py --ignore=tests/zoo/test_timm.py \
-	--ignore=tests/nets/test_kanet_segmenter.py \
-	--ignore=tests/nets/test_mobilenets.py
+# Where JAX computes, differentiates or trains by code of its own; what is made
+# of it, nets, zoo, evaluation, is left to test-all there.
+JAX := tests/layers tests/optimizers tests/test_augment.py \
+	tests/test_compat.py tests/test_losses.py tests/test_recipes.py \
+	tests/nets/test_logits.py tests/ylg/test_backends.py \
+	tests/ylg/test_sagan.py \
+	$(filter-out $(NUMPY) tests/attention/test_superconcentrator%, \
+	$(wildcard tests/attention/test_*.py))
 
 # On PyTorch, where backends differ: what is computed, trained and saved.
 TORCH := tests/layers tests/optimizers tests/test_augment.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
-	tests/test_saved.py \
-	tests/test_segmentation_recipes.py tests/test_visualize.py \
+	tests/test_saved.py tests/test_segmentation_recipes.py \
+	tests/test_visualize.py \
 	tests/evaluation/test_generation.py tests/nets/test_kanet.py \
-	tests/nets/test_kanet_segmenter.py tests/nets/test_logits.py \
-	tests/zoo/test_creating.py tests/zoo/test_loading.py \
+	tests/nets/test_logits.py tests/zoo/test_loading.py \
 	$(filter-out $(NUMPY), \
 	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
 
@@ -84,17 +87,19 @@ demo: $(VENV)/demo.stamp
 define tests
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(WORKERS) $(1)
 	$(JAX_CACHE) KERAS_BACKEND=jax \
-		$(BIN)/python -m pytest $(WORKERS) $(1) $(2) $(NEUTRAL)
+		$(BIN)/python -m pytest $(WORKERS) $(2)
 endef
 
 test: lint
-	$(call tests,,$(ALIKE))
-	@echo "SKIPPED, left to make test-all: the thorough tests, PyTorch, the" \
-		"lowest Keras"
+	$(call tests,,$(JAX))
+	@echo "SKIPPED, left to make test-all: the thorough tests, nets and zoo on" \
+		"JAX, PyTorch, the lowest Keras"
 
 test-all: lint
-	$(call tests,-m "not slow")
+	$(call tests,-m "not slow",$(NEUTRAL))
 	$(MAKE) --no-print-directory test-torch test-lowest
+	@echo "SKIPPED, left to make slow: the tests that take minutes, the" \
+		"thorough ones on JAX"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp
@@ -125,6 +130,8 @@ bench: $(VENV)/bench.stamp
 
 slow: $(VENV)/test.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
+	$(JAX_CACHE) KERAS_BACKEND=jax \
+		$(BIN)/python -m pytest $(WORKERS) -m thorough $(NEUTRAL)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
