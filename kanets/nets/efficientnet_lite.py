@@ -24,7 +24,7 @@ import keras
 
 from kanets.checks import positive_integer
 from kanets.layers import BatchNormalization, residual_attention
-from kanets.nets.kanet import (
+from kanets.nets.parts import (
     check_arguments,
     check_pooling,
     classifier,

@@ -6,9 +6,6 @@ from the input or from a Kronecker attention operator. It differs from the
 paper in the attention path, which is scaled and normalised: see `AttnModule`.
 """
 
-import itertools
-import operator
-
 import keras
 
 from kanets.checks import positive_integer
@@ -17,7 +14,17 @@ from kanets.layers import (
     AttnSkipModule,
     BaseModule,
     BaseSkipModule,
-    BatchNormalization,
+)
+from kanets.nets import efficientnet_lite
+from kanets.nets.parts import (
+    check_arguments,
+    check_pooling,
+    classifier,
+    conv_norm_relu6,
+    finished,
+    make_input,
+    pooled,
+    width,
 )
 
 # Module, expansion, channels, repeats, and the index of its stride in
@@ -181,8 +188,6 @@ def feature_maps(model):
     Raises:
         ValueError: `model` has no such layers.
     """
-    from kanets.nets import efficientnet_lite  # which imports this module
-
     names = {layer.name for layer in model.layers}
     if names.issuperset(LEVELS.values()):
         layers = {n: model.get_layer(name) for n, name in LEVELS.items()}
@@ -230,140 +235,3 @@ def make_body(
                 **arguments,
             )(x)
     return x
-
-
-def make_input(input_shape, input_tensor, side=224):
-    """The pixels: a new input, square without a shape, or the given tensor."""
-    if input_tensor is None:
-        shape = (side, side, 3) if input_shape is None else input_shape
-        return keras.Input(shape, name="pixels")
-    if not keras.backend.is_keras_tensor(input_tensor):
-        raise ValueError(
-            "input_tensor must be a Keras tensor, from keras.Input or a "
-            f"layer. Received: input_tensor={type(input_tensor).__name__}"
-        )
-    return input_tensor
-
-
-def classifier(x, classes, activation, dropout_rate, name="predictions"):
-    """Means of the maps, and probabilities of them in float32."""
-    x = pooled(x, "avg")
-    if dropout_rate:
-        x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
-    return keras.layers.Dense(
-        classes, activation=activation, dtype="float32", name=name
-    )(x)
-
-
-def pooled(x, pooling):
-    """The means or the greatest of the maps, or the maps as they are."""
-    if pooling is None:
-        return x
-    layer = {
-        "avg": keras.layers.GlobalAveragePooling2D,
-        "max": keras.layers.GlobalMaxPooling2D,
-    }[pooling]
-    return layer(data_format="channels_last", name="pool")(x)
-
-
-def finished(name, inputs, outputs, input_tensor, weights):
-    """The model of a graph, with the weights of a file if there is one."""
-    if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
-        # A list would warn when the model is called with one tensor.
-        inputs = inputs[0] if len(inputs) == 1 else inputs
-    model = keras.Model(inputs, outputs, name=name)
-    if weights is not None:
-        model.load_weights(weights)
-    return model
-
-
-def conv_norm_relu6(x, channels, kernel_size, strides, name):
-    """A convolution without bias, batch normalisation and ReLU6."""
-    x = keras.layers.Conv2D(
-        channels,
-        kernel_size,
-        strides=strides,
-        padding="same",
-        data_format="channels_last",
-        use_bias=False,
-        name=f"{name}_conv",
-    )(x)
-    return norm_relu6(x, name)
-
-
-def norm_relu6(x, name):
-    """Batch normalisation and ReLU6."""
-    x = BatchNormalization(name=f"{name}_bn")(x)
-    return keras.layers.Activation("relu6", name=f"{name}_relu6")(x)
-
-
-def width(channels, alpha):
-    """A multiple of 8 near channels * alpha, never 10 % below it."""
-    scaled = channels * alpha
-    rounded = max(8, int(scaled + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * scaled else rounded
-
-
-def are_strides(value):
-    """Whether it is five numbers, 1 or 2."""
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 5
-        and all(stride in (1, 2) for stride in value)
-    )
-
-
-def check_pooling(pooling):
-    """Raises a ValueError for a pooling that is none."""
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(
-            'pooling must be None, "avg" or "max". '
-            f"Received: pooling={pooling!r}"
-        )
-
-
-def check_channels_last(input_shape):
-    """Raises a ValueError for (channels, height, width) by mistake."""
-    first, *others = input_shape
-    if first in (1, 3) and all(n is None or n >= 16 for n in others):
-        raise ValueError(
-            "The last axis of input_shape is the channels, whatever "
-            "keras.config.image_data_format() says. "
-            f"Received: input_shape={tuple(input_shape)}"
-        )
-
-
-def check_arguments(
-    input_shape, alpha, strides, output_stride, reducing="24, 32, 64 and 160"
-):
-    """Raises a ValueError that names the first argument out of its range.
-
-    `reducing` are the channels of the stages that `strides` are of.
-    """
-    if input_shape is not None and (
-        not isinstance(input_shape, tuple | list)
-        or len(input_shape) != 3
-        or input_shape[-1] is None
-    ):
-        raise ValueError(
-            "input_shape must be (height, width, channels), with None for "
-            f"an open size. Received: input_shape={input_shape}"
-        )
-    if input_shape is not None:
-        check_channels_last(input_shape)
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive. Received: alpha={alpha}")
-    if not are_strides(strides):
-        raise ValueError(
-            "strides must be five numbers, 1 or 2: of the stem and of the "
-            f"stages with {reducing} channels. "
-            f"Received: strides={strides}"
-        )
-    reached = set(itertools.accumulate(strides, operator.mul))
-    if output_stride is not None and output_stride not in reached & {8, 16}:
-        raise ValueError(
-            "output_stride must be None, or 8 or 16 and a product of the "
-            f"first of `strides`. Received: output_stride={output_stride}, "
-            f"strides={strides}"
-        )

@@ -16,7 +16,7 @@ from kanets.attention.table import make
 from kanets.checks import positive_integer
 from kanets.layers import ResizeLike
 from kanets.nets.backbones import MAPS, segmenter_body
-from kanets.nets.kanet import (
+from kanets.nets.parts import (
     check_arguments,
     conv_norm_relu6,
     norm_relu6,

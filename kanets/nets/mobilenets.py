@@ -13,7 +13,7 @@ import contextlib
 
 import keras
 
-from kanets.nets.kanet import are_strides, check_channels_last
+from kanets.nets.parts import are_strides, check_channels_last
 
 # The layer that reduces the picture in each of the five places.
 V2_REDUCING = (
