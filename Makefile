@@ -6,7 +6,7 @@
 #     PyTorch, and the lowest Keras.
 # make test-bounds: what is nearest to Keras, on the lowest version of it and on
 #     the first and last Python of setup.py, where they are there.
-# make slow: the tests that take minutes, and the thorough ones on JAX.
+# make slow: the tests that take minutes, and all of JAX's.
 # make bench: the tables of benchmarks/, half an hour on two quiet cores.
 
 PYTHON ?= python3
@@ -27,6 +27,12 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	tests/test_tensorflow_addons.py tests/test_visualize.py \
 	$(filter-out $(NUMPY), \
 	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
+
+# Of these, what is hardly another on JAX is left out there.
+ALIKE := --ignore=tests/zoo/test_entries.py \
+	--ignore=tests/zoo/test_pushing.py --ignore=tests/zoo/test_timm.py \
+	--ignore=tests/nets/test_kanet_segmenter.py \
+	--ignore=tests/nets/test_mobilenets.py
 
 # Where JAX computes, differentiates or trains by code of its own; what is made
 # of it, nets, zoo, evaluation, is left to test-all there.
@@ -96,10 +102,10 @@ test: lint
 		"JAX, PyTorch, the lowest Keras"
 
 test-all: lint
-	$(call tests,-m "not slow",$(NEUTRAL))
+	$(call tests,-m "not slow",$(ALIKE) $(NEUTRAL))
 	$(MAKE) --no-print-directory test-torch test-lowest
-	@echo "SKIPPED, left to make slow: the tests that take minutes, the" \
-		"thorough ones on JAX"
+	@echo "SKIPPED, left to make slow: the tests that take minutes, all" \
+		"those on JAX"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp
@@ -131,7 +137,7 @@ bench: $(VENV)/bench.stamp
 slow: $(VENV)/test.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
 	$(JAX_CACHE) KERAS_BACKEND=jax \
-		$(BIN)/python -m pytest $(WORKERS) -m thorough $(NEUTRAL)
+		$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(NEUTRAL)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
