@@ -22,6 +22,11 @@ counts_once = pytest.mark.skipif(
 )
 
 
+def thorough_on_jax(test):
+    """Marks what JAX compiles for a minute, and TensorFlow tests quickly."""
+    return pytest.mark.thorough(test) if BACKEND == "jax" else test
+
+
 def to_numpy(tensor):
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 

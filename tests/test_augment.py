@@ -11,7 +11,7 @@ from kanets.train.augment import (
     SegmentationAugmentation,
     _resized,
 )
-from tests.backends import BACKEND, to_numpy
+from tests.backends import BACKEND, thorough_on_jax, to_numpy
 
 PICTURES = np.random.default_rng(0).uniform(0, 255, (6, 9, 11, 3))
 PICTURES = PICTURES.astype("float32")
@@ -69,6 +69,7 @@ def test_mixed_labels_are_shares(kind):
     assert np.any((labels > 0.01) & (labels < 0.99))
 
 
+@thorough_on_jax
 def test_all_of_it_keeps_range_shape_and_dtype():
     images, labels = apply(**EVERYTHING)
     assert images.shape == PICTURES.shape and images.dtype == np.float32
@@ -84,6 +85,7 @@ def test_the_seed_says_it_all():
     assert not np.allclose(first[0], other[0])
 
 
+@thorough_on_jax
 @pytest.mark.parametrize(
     "one", [{"randaugment": 1}, {"mixup": 0.4}, {"cutmix": 1.0}]
 )
