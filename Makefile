@@ -35,10 +35,10 @@ ALIKE := --ignore=tests/zoo/test_entries.py \
 	--ignore=tests/nets/test_mobilenets.py
 
 # Where JAX computes, differentiates or trains by code of its own; what is made
-# of it, nets, GANs, zoo, evaluation, is left to test-all there.
+# of it, nets, GANs, zoo, other runs, is left to test-all there.
 JAX := tests/layers tests/optimizers tests/test_compat.py tests/test_losses.py \
-	tests/test_recipes.py tests/nets/test_logits.py \
-	tests/ylg/test_backends.py \
+	tests/nets/test_logits.py tests/ylg/test_backends.py \
+	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not \
 	$(filter-out $(NUMPY) tests/attention/test_superconcentrator%, \
 	$(wildcard tests/attention/test_*.py))
 
@@ -97,8 +97,8 @@ endef
 
 test: lint
 	$(call tests,,$(JAX))
-	@echo "SKIPPED, left to make test-all: the thorough tests, nets, GANs and" \
-		"zoo on JAX, PyTorch, the lowest Keras"
+	@echo "SKIPPED, left to make test-all: the thorough tests, nets, GANs," \
+		"runs and zoo on JAX, PyTorch, the lowest Keras"
 
 test-all: lint
 	$(call tests,-m "not slow",$(ALIKE) $(NEUTRAL))
