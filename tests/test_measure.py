@@ -58,6 +58,7 @@ def test_what_fails_has_a_note_and_the_others_figures(measure, worker):
     assert not figures["raises"]["milliseconds"]
 
 
+@pytest.mark.thorough
 def test_a_worker_that_hangs_is_ended(measure, worker):
     with pytest.raises(measure.Failure, match="not within 5 s"):
         worker.ask("prepare", {"what": "hangs"})

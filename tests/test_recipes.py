@@ -795,6 +795,7 @@ def test_accuracy_survives_unfreezing_and_reloading(tmp_path, photos):
     assert accuracy == pytest.approx(result["val_accuracy"], abs=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_average_is_validated_and_kept(tmp_path, photos):
     plan = recipe(
         photos,

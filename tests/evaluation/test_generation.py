@@ -28,7 +28,13 @@ def judge(tmp_path_factory):
     return zoo.save_model(keras.Model(inputs, x), folder, ["a", "b"])
 
 
-@pytest.fixture(scope="module", params=[2, None], ids=["classes", "plain"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(2, id="classes"),
+        pytest.param(None, id="plain", marks=pytest.mark.thorough),
+    ],
+)
 def generator(request, tmp_path_factory):
     keras.utils.set_random_seed(0)
     model = ylg.gan.generator(

@@ -115,7 +115,7 @@ def reference(
         (BaseModule, {"expansion": 1}),
         (BaseModule, {"strides": 2}),
         (BaseSkipModule, {}),
-        (AttnModule, {"strides": 2}),
+        pytest.param(AttnModule, {"strides": 2}, marks=pytest.mark.thorough),
         (AttnSkipModule, {"attention": "kao_kv"}),
         (AttnSkipModule, {"attention": None}),
         (AttnSkipModule, {"dilation_rate": 2}),

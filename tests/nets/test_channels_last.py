@@ -29,6 +29,9 @@ NETS = {
     "discriminator": lambda: discriminator(32, 4, 3),
 }
 
+# As others that are tested quickly: but for the pooling, or the strides.
+ALIKE = ("features", "maxima", "mobilenet_v3")
+
 
 @pytest.fixture
 def global_format():
@@ -43,7 +46,7 @@ def global_format():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.thorough] if n == "maxima" else [])
+        pytest.param(n, marks=[pytest.mark.thorough] if n in ALIKE else [])
         for n in NETS
     ],
 )

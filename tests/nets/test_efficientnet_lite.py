@@ -113,7 +113,11 @@ def test_the_entry_answers_as_the_network_of_its_authors():
 
 
 @pytest.mark.parametrize(
-    ("position", "attention"), [("output", "kao_qkv"), ("expansion", CHEAP)]
+    ("position", "attention"),
+    [
+        ("output", "kao_qkv"),
+        pytest.param("expansion", CHEAP, marks=pytest.mark.thorough),
+    ],
 )
 def test_attention_starts_closed_in_blocks_of_stride_1(
     tiny, position, attention

@@ -56,9 +56,9 @@ def theirs(net, input_shape, alpha, classes):
     ("net", "alpha", "classes", "parameters"),
     [
         ("v2", 1.0, 1000, 3_538_984),
-        ("v2", 0.35, 7, None),
+        pytest.param("v2", 0.35, 7, None, marks=pytest.mark.thorough),
         ("v3_small", 1.0, 1000, 2_554_968),
-        ("v3_small", 0.5, 7, None),
+        pytest.param("v3_small", 0.5, 7, None, marks=pytest.mark.thorough),
     ],
 )
 def test_same_parameters(net, alpha, classes, parameters):
@@ -75,7 +75,11 @@ def test_same_parameters(net, alpha, classes, parameters):
 
 
 @nets
-@pytest.mark.parametrize("size", [(32, 32), (33, 45)], ids=str)
+@pytest.mark.parametrize(
+    "size",
+    [(32, 32), pytest.param((33, 45), marks=pytest.mark.thorough)],
+    ids=str,
+)
 def test_same_outputs(net, size):
     # Keras pads by itself before "valid": at even sizes as at odd ones that
     # is what "same" does.
@@ -94,7 +98,14 @@ def test_same_outputs(net, size):
 
 
 @nets
-@pytest.mark.parametrize("strides", [(2, 1, 2, 2, 1), (1, 2, 1, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "strides",
+    [
+        (2, 1, 2, 2, 1),
+        pytest.param((1, 2, 1, 2, 2), marks=pytest.mark.thorough),
+    ],
+    ids=str,
+)
 def test_maps_are_as_large_as_a_kanets(net, strides):
     make, _, _, (reducing, ends, _) = NETS[net]
     ours = make((32, 47, 3), 0.35, 5, strides)

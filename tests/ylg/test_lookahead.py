@@ -87,7 +87,8 @@ def test_matches_a_loop_in_numpy(sync_period, slow_step_size):
 
 
 @pytest.mark.parametrize(
-    "jit_compile", [False, pytest.param(True, marks=needs_xla)]
+    "jit_compile",
+    [False, pytest.param(True, marks=[needs_xla, pytest.mark.thorough])],
 )
 def test_fit_compiled_equals_eager(jit_compile):
     def optimizer():

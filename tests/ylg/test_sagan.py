@@ -64,7 +64,9 @@ def close(first, second, atol):
     (
         (3, "ylg", 1, QUICK),
         (None, "dense", 2, QUICK),
-        pytest.param(2, None, 1, {}, marks=checked_once),
+        pytest.param(
+            *(2, None, 1, {}), marks=[checked_once, pytest.mark.thorough]
+        ),
         pytest.param(
             *(3, "ylg", 1, {}), marks=[checked_once, pytest.mark.thorough]
         ),
