@@ -28,11 +28,13 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	$(filter-out $(NUMPY), \
 	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
 
-# Of these, what is hardly another on JAX is left out there.
-ALIKE := --ignore=tests/zoo/test_entries.py \
-	--ignore=tests/zoo/test_pushing.py --ignore=tests/zoo/test_timm.py \
-	--ignore=tests/nets/test_kanet_segmenter.py \
-	--ignore=tests/nets/test_mobilenets.py
+# Of these, what is tested on JAX by test-all; the rest is hardly another there.
+NEUTRAL_BUT_ALIKE := $(addprefix --ignore=,tests/zoo/test_creating.py \
+	tests/zoo/test_entries.py tests/zoo/test_pushing.py \
+	tests/zoo/test_timm.py tests/nets/test_efficientnet_lite.py \
+	tests/nets/test_insertion.py tests/nets/test_kanet_segmenter.py \
+	tests/nets/test_mobilenets.py) $(filter-out tests/ylg/test_official.py \
+	tests/attention/test_superconcentrator_attention.py,$(NEUTRAL))
 
 # Where JAX computes, differentiates or trains by code of its own; what is made
 # of it, nets, GANs, zoo, other runs, is left to test-all there.
@@ -101,7 +103,7 @@ test: lint
 		"runs and zoo on JAX, PyTorch, the lowest Keras"
 
 test-all: lint
-	$(call tests,-m "not slow",$(ALIKE) $(NEUTRAL))
+	$(call tests,-m "not slow",$(NEUTRAL_BUT_ALIKE))
 	$(MAKE) --no-print-directory test-torch test-lowest
 	@echo "SKIPPED, left to make slow: the tests that take minutes, all" \
 		"those on JAX"
