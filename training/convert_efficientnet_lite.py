@@ -77,7 +77,7 @@ def write_reference(variant, inputs, to):
 
 
 def source_names(variant):
-    """Layers of ours -> (kind, name) in the published state dict."""
+    """The table of `kanets.zoo.foreign` for the published state dict."""
     from kanets.nets.efficientnet_lite import blocks
 
     names = {
@@ -97,30 +97,6 @@ def source_names(variant):
         names[f"{ours}project"] = ("conv", f"{theirs}_project_conv")
         names[f"{ours}project_norm"] = ("norm", f"{theirs}_bn2")
     return names
-
-
-def fill(net, state, variant):
-    """Gives a net the weights of a state dict, all of them.
-
-    Raises:
-        KeyError: a weight of the net is not in the state.
-        ValueError: it has another shape, or one of the state is left.
-    """
-    state = {n: a for n, a in state.items() if "num_batches" not in n}
-    for layer, (kind, name) in source_names(variant).items():
-        weight = state.pop(f"{name}.weight")
-        if kind == "conv":
-            weights = [weight.transpose(2, 3, 1, 0)]
-        elif kind == "depthwise":
-            weights = [weight.transpose(2, 3, 0, 1)]
-        elif kind == "dense":
-            weights = [weight.T, state.pop(f"{name}.bias")]
-        else:
-            rest = ("bias", "running_mean", "running_var")
-            weights = [weight, *(state.pop(f"{name}.{r}") for r in rest)]
-        net.get_layer(layer).set_weights(weights)
-    if state:
-        raise ValueError(f"Weights without a place: {sorted(state)}")
 
 
 def store_kernels(path, dtype):
@@ -172,13 +148,14 @@ def convert(variant, data, python):
     import kanets
     from kanets import EfficientNetLite, zoo
     from kanets.data.folders import imagenet_names
+    from kanets.zoo import foreign
 
     model = EfficientNetLite(variant=variant)
     side = model.input_shape[1]
     noise = random_pictures(side)
     pictures = np.concatenate([noise, photos(data, side)])
     state, expected = reference(variant, pictures, python)
-    fill(model, state, variant)
+    print(foreign.fill(model, state, source_names(variant), "state dict"))
     difference = np.abs(logits_of(model, pictures) - expected).max()
     print(
         f"{variant}: logits of {len(pictures)} pictures reach "
