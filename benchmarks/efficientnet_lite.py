@@ -37,6 +37,7 @@ import numpy as np
 from keras import layers
 
 from kanets.layers import BatchNormalization
+from kanets.zoo import foreign
 
 STAGES = (  # blocks, kernel, stride, expansion, channels
     (1, 3, 1, 1, 16),
@@ -177,38 +178,16 @@ def source_names():
     return names
 
 
-def load(net, path, with_top=None):
+def load(net, path):
     """Fills a net with the published weights, from an .npz of them.
 
     Args:
         net: of `efficientnet_lite0`, whatever is inserted.
-        path: .npz, the state dict under its own names.
-        with_top: bool, whether `fc` is filled. None: if it fits.
+        path: .npz, the state dict under its own names. Its `fc` is taken if
+            it is of as many classes.
 
     Raises:
-        KeyError: a weight of the net is not in the file.
-        ValueError: a weight is of another shape, or one of the file is left.
+        ValueError: tensors that are missing, left over or of another shape.
     """
     with np.load(path) as file:
-        state = {
-            name: file[name]
-            for name in file.files
-            if not name.endswith("num_batches_tracked")
-        }
-    if with_top is None:
-        with_top = net.get_layer("fc").units == len(state["_fc.bias"])
-    for layer, (kind, name) in source_names().items():
-        weight = state.pop(f"{name}.weight")
-        if kind == "conv":
-            weights = [weight.transpose(2, 3, 1, 0)]
-        elif kind == "depthwise":
-            weights = [weight.transpose(2, 3, 0, 1)]
-        elif kind == "dense":
-            weights = [weight.T, state.pop(f"{name}.bias")]
-        else:
-            rest = ("bias", "running_mean", "running_var")
-            weights = [weight, *(state.pop(f"{name}.{r}") for r in rest)]
-        if layer != "fc" or with_top:
-            net.get_layer(layer).set_weights(weights)
-    if state:
-        raise ValueError(f"Left over in {path}: {sorted(state)}")
+        foreign.fill(net, dict(file), source_names(), path, optional=("fc",))
