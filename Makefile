@@ -19,7 +19,7 @@ NUMPY := tests/attention/test_checks.py tests/attention/test_patterns.py \
 	tests/ylg/test_information_flow.py tests/ylg/test_sampling.py \
 	tests/ylg/test_visualize.py
 
-# What does not depend on TensorFlow, and is tested on JAX, too.
+# What does not depend on TensorFlow: all that `make slow` tests on JAX.
 NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	tests/evaluation tests/test_augment.py tests/test_compat.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
@@ -28,19 +28,19 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	$(filter-out $(NUMPY), \
 	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
 
-# Of these, what is tested on JAX by test-all; the rest is hardly another there.
-NEUTRAL_BUT_ALIKE := $(addprefix --ignore=,tests/zoo/test_creating.py \
-	tests/zoo/test_entries.py tests/zoo/test_pushing.py \
-	tests/zoo/test_timm.py tests/nets/test_efficientnet_lite.py \
-	tests/nets/test_insertion.py tests/nets/test_kanet_segmenter.py \
-	tests/nets/test_mobilenets.py) $(filter-out tests/ylg/test_official.py \
-	tests/attention/test_superconcentrator_attention.py,$(NEUTRAL))
+# Where JAX computes, differentiates or trains by code of its own.
+JAX := tests/optimizers tests/test_compat.py tests/ylg/test_backends.py \
+	$(addprefix tests/attention/test_,contract.py core.py \
+	implementations.py operators.py pallas.py scale.py) \
+	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not
 
-# Where JAX computes, differentiates or trains by code of its own; what is made
-# of it, nets, GANs, zoo, other runs, is left to test-all there.
-JAX := tests/layers tests/optimizers tests/test_compat.py tests/test_losses.py \
-	tests/nets/test_logits.py tests/ylg/test_backends.py \
-	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not \
+# And what is made of it: layers, nets, GANs and runs that are trained.
+JAX_ALL := tests/layers tests/optimizers tests/test_augment.py \
+	tests/test_compat.py tests/test_distillation.py tests/test_losses.py \
+	tests/test_recipes.py tests/test_saved.py tests/nets/test_kanet.py \
+	tests/nets/test_logits.py tests/zoo/test_loading.py \
+	$(addprefix tests/ylg/test_,backends.py generator.py inversion.py \
+	lookahead.py sagan.py) \
 	$(filter-out $(NUMPY) tests/attention/test_superconcentrator%, \
 	$(wildcard tests/attention/test_*.py))
 
@@ -100,14 +100,14 @@ endef
 
 test: lint
 	$(call tests,,$(JAX))
-	@echo "SKIPPED, left to make test-all: the thorough tests, nets, GANs," \
-		"runs and zoo on JAX, PyTorch, the lowest Keras"
+	@echo "SKIPPED, left to make test-all: the thorough tests; layers, nets," \
+		"GANs and runs on JAX; PyTorch; the lowest Keras"
 
 test-all: lint
-	$(call tests,-m "not slow",$(NEUTRAL_BUT_ALIKE))
+	$(call tests,-m "not slow",$(JAX_ALL))
 	$(MAKE) --no-print-directory test-torch test-lowest
-	@echo "SKIPPED, left to make slow: the tests that take minutes, all" \
-		"those on JAX"
+	@echo "SKIPPED, left to make slow: the tests that take minutes; zoo," \
+		"evaluation and the rest of the nets on JAX"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp

@@ -167,6 +167,7 @@ def test_outputs_are_put_in_the_order_of_the_data():
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_student_takes_after_its_teacher():
     """The teacher tells the strongest colour, the labels are random."""
     random = np.random.default_rng(0)
@@ -264,6 +265,7 @@ class StopInSecondEpoch(keras.callbacks.Callback):
             raise Stop
 
 
+@pytest.mark.thorough
 def test_a_run_with_a_teacher_resumes(
     tmp_path, photos, teacher, monkeypatch, capsys
 ):

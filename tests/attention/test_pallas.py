@@ -97,7 +97,11 @@ def test_equal_to_the_reference(grids):
 
 @needs_jax
 @pytest.mark.parametrize(
-    "dtype, tolerance", (("float16", 5e-3), ("bfloat16", 4e-2))
+    "dtype, tolerance",
+    (
+        pytest.param("float16", 5e-3, marks=pytest.mark.thorough),
+        ("bfloat16", 4e-2),
+    ),
 )
 def test_half_precision(dtype, tolerance):
     import jax
@@ -236,8 +240,15 @@ def test_axis_means_of_half_precision():
 
 
 @needs_jax
-@pytest.mark.parametrize("num_heads", (1, 3))
-@pytest.mark.parametrize("mode", ("kv", "qkv"))
+@pytest.mark.parametrize(
+    ("mode", "num_heads"),
+    [
+        ("qkv", 1),
+        ("kv", 3),
+        pytest.param("qkv", 3, marks=pytest.mark.thorough),
+        pytest.param("kv", 1, marks=pytest.mark.thorough),
+    ],
+)
 def test_kronecker_attention(mode, num_heads):
     x = random(2, 9, 14, 12)
     operator = {"kv": kanets.ops.kao_kv, "qkv": kanets.ops.kao_qkv}[mode]
@@ -326,7 +337,10 @@ def test_an_eager_call_is_traced_once(monkeypatch):
     "ignore:The Pallas Triton backend is deprecated:DeprecationWarning"
 )
 @pytest.mark.parametrize("platform", ("cuda", "tpu"))
-@pytest.mark.parametrize("dtype", ("bfloat16", "float32"))
+@pytest.mark.parametrize(
+    "dtype",
+    ("bfloat16", pytest.param("float32", marks=pytest.mark.thorough)),
+)
 def test_lowers_without_a_device(platform, dtype, monkeypatch):
     """To Triton's and to Mosaic's language; their compilers are elsewhere."""
     import jax

@@ -169,6 +169,7 @@ def test_large_logits_do_not_leak_through_the_mask():
         np.testing.assert_allclose(to_numpy(output).ravel(), [1, 1.5, 3, 3])
 
 
+@pytest.mark.thorough
 def test_one_xla_program():
     heads = ylg_heads((6, 10), (3, 5), official=True)[1:5:3]  # one of each kind
     inputs = tensors(heads)

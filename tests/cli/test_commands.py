@@ -132,6 +132,7 @@ def test_version_10_comes_after_version_9(run, photos, capsys, tmp_path):
     assert code == 0 and out == "accuracy 1.0000 (8 of 8 pictures)\n"
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_export_then_the_bundle_says_the_same(run, photos, capsys, tmp_path):
     code, out, _ = call(

@@ -82,6 +82,7 @@ def test_evaluates(generator, photos, judge, capsys):
     assert distance in printed and "24 pictures" in printed
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="exporting is TensorFlow's")
 def test_the_savedmodel_draws_the_same(generator, photos, judge, tmp_path):
     bundle = tmp_path / "served"

@@ -88,6 +88,7 @@ def test_evaluates_and_predicts(streets, model, tmp_path, capsys):
         assert overlay.size == SIZE[::-1]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="exporting is TensorFlow's")
 def test_the_savedmodel_says_the_same(streets, model, tmp_path):
     bundle = tmp_path / "served"

@@ -125,6 +125,7 @@ def bundle(model, tmp_path_factory):
     return export_savedmodel(model, folder, NAMES)
 
 
+@pytest.mark.thorough
 def test_a_bundle_that_takes_files(bundle, model, pictures, tmp_path):
     save_model(model, tmp_path / "model", NAMES)
     report = verify(
@@ -299,6 +300,7 @@ def test_segmenters(pictures, tmp_path, activation):
     np.testing.assert_allclose(report["agreement"], 18 / 23, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_an_open_segmenter_is_fed_what_the_artifact_wants(pictures, tmp_path):
     model = make_segmenter((None, None))
     folder = export_savedmodel(

@@ -75,6 +75,7 @@ def test_a_client_without_keras_gets_the_pictures(tmp_path, num_classes):
         )
 
 
+@pytest.mark.thorough
 def test_warm_up_requests_name_every_input(tmp_path):
     prediction_log_pb2 = pytest.importorskip(
         "tensorflow_serving.apis.prediction_log_pb2"

@@ -581,6 +581,7 @@ def test_models_that_are_no_classifiers(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_versions_count_on_and_are_never_overwritten(tmp_path):
     model = make_model()
     for name in ("007", "x8", "-9", ".tmp-12-ab"):

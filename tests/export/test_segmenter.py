@@ -182,6 +182,7 @@ def test_warm_up_requests_replay(folder, served):
     assert replayed == ["serving_default", "serve_images"]
 
 
+@pytest.mark.thorough
 def test_loading_takes_the_highest_version(tmp_path, files, folder, served):
     data = [path.read_bytes() for path in files]
     shutil.copytree(folder, tmp_path / "1")

@@ -536,6 +536,7 @@ def test_a_feature_model_as_a_body():
             KANetSegmenter(backbone=body, **arguments)
 
 
+@pytest.mark.thorough
 def test_words_for_bodies():
     kanet = KANetSegmenter(None, 0.25, 5, backbone="kanet")
     assert [v.path for v in kanet.weights] == [

@@ -14,7 +14,12 @@ from tests.backends import BACKEND, needs_tensorflow
 @pytest.mark.parametrize(
     ("attention", "millions"),
     # By hand in test_kanet.py, from the layers.
-    [("kao_qkv", 281.1), ("kao_kv", 288.4), ("dense", 365.4), (None, 264.9)],
+    [
+        ("kao_qkv", 281.1),
+        pytest.param("kao_kv", 288.4, marks=pytest.mark.thorough),
+        pytest.param("dense", 365.4, marks=pytest.mark.thorough),
+        pytest.param(None, 264.9, marks=pytest.mark.thorough),
+    ],
 )
 def test_kanet_as_counted_by_hand(attention, millions):
     count = multiply_adds(kanets.KANet(attention=attention))
@@ -106,6 +111,7 @@ def test_loops_are_refused():
         multiply_adds(one_layer(Loop(), (3, 3)))
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_several_inputs():
     gan = ylg.SAGAN(32, 2, num_classes=3, latent_size=4, attention=None)
@@ -123,6 +129,7 @@ def test_several_inputs():
         multiply_adds(gan.discriminator, (32, 32, 3))
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_open_sizes():
     arguments = {"alpha": 0.1, "classes": 3, "strides": (2, 1, 2, 1, 1)}

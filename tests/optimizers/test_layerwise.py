@@ -12,7 +12,12 @@ from kanets.train.optimizers import (
     LayerwiseSGD,
     layer_decay_factors,
 )
-from tests.backends import needs_tensorflow, needs_xla, to_numpy
+from tests.backends import (
+    needs_tensorflow,
+    needs_xla,
+    thorough_on_jax,
+    to_numpy,
+)
 
 RATE = 0.1
 FACTORS = {"frozen": 0.0, "slow": 0.25, "fast": 2.0}  # "plain" is absent
@@ -183,6 +188,7 @@ def test_layer_decay_factors():
     assert set(layer_decay_factors(model, 1).values()) == {1}
 
 
+@thorough_on_jax
 def test_layer_decay_factors_of_a_kanet(tmp_path):
     model = KANet((32, 32, 3), 0.25, classes=5)
     model.save(tmp_path / "model.keras")

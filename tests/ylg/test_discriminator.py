@@ -137,6 +137,7 @@ def test_unconditional():
     assert run(model, inputs()[0]).shape == (4, 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("policy", POLICIES)
 def test_mixed_precision(model, policy):
     half = make(dtype=policy)

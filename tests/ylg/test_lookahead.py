@@ -118,7 +118,15 @@ INNER_ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", INNER_ARGUMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=() if name == "accumulation" else pytest.mark.thorough
+        )
+        for name in INNER_ARGUMENTS
+    ],
+)
 def test_settings_of_the_inner_optimizer_still_work(name):
     settings = {"learning_rate": 0.2, **INNER_ARGUMENTS[name]}
     expected = fit(make_model(SGD(**settings)), 6)
@@ -179,6 +187,7 @@ def test_config_round_trip():
     assert isinstance(Lookahead("adam").inner_optimizer, keras.optimizers.Adam)
 
 
+@pytest.mark.thorough
 def test_resumed_run_equals_uninterrupted_run(tmp_path):
     def optimizer():
         return Lookahead(keras.optimizers.Adam(0.05), sync_period=4)

@@ -92,6 +92,7 @@ def after_block2(model, *names):
     )
 
 
+@pytest.mark.thorough
 def test_generator_pictures(model, golden):
     part = after_block2(model, "block3", "images")
     features, pictures = run(part, [golden["block2"], golden["labels"]])

@@ -189,6 +189,7 @@ def test_moving_average():
         np.testing.assert_allclose(to_numpy(averaged), expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 @checked_once
 def test_weights_hold_all_that_a_training_needs(tmp_path):
     draw, states = np.random.default_rng(0), []
@@ -396,6 +397,7 @@ def test_generate():
     assert make(None).generate(2).shape == (2, 32, 32, 3)
 
 
+@pytest.mark.thorough
 @needs_gan_steps
 @pytest.mark.parametrize(
     "policy",
@@ -550,6 +552,7 @@ def test_misuse():
             call(gan)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about tf.distribute")
 def test_replicas_are_refused(monkeypatch):
     import tensorflow as tf

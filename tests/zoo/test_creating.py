@@ -68,6 +68,7 @@ def norm_momenta(model):
     }
 
 
+@pytest.mark.thorough
 def test_closed_attention_is_fresh_upon_weights_without():
     name, shape = "efficientnet_lite0_imagenet", (32, 32, 3)
     small = {"name": "kao_kv", "num_heads": 2}
@@ -88,6 +89,7 @@ def test_closed_attention_is_fresh_upon_weights_without():
         kanets.create_model(name, input_shape=shape, variant="lite2")
 
 
+@pytest.mark.thorough
 def test_a_new_head_of_as_many_classes_is_new(folder, model):
     tuned = kanets.create_model(folder, num_classes=3)
     assert getattr(tuned, "class_names", None) is None
@@ -97,6 +99,7 @@ def test_a_new_head_of_as_many_classes_is_new(folder, model):
     assert not np.allclose(*kernels)
 
 
+@pytest.mark.thorough
 def test_a_new_head_within_a_segmenter(streets, segmenter):
     tuned = kanets.create_model(streets, num_classes=5, input_shape=(24, 20, 3))
     assert tuned.output_shape == (None, 24, 20, 5)
@@ -110,7 +113,13 @@ def test_a_new_head_within_a_segmenter(streets, segmenter):
     np.testing.assert_allclose(*maps, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(24, 20, 3), (None, None, 3)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (24, 20, 3),
+        pytest.param((None, None, 3), marks=pytest.mark.thorough),
+    ],
+)
 def test_a_new_size(folder, model, shape):
     resized = kanets.create_model(folder, input_shape=shape)
     assert resized.input_shape == (None, *shape)
@@ -166,6 +175,7 @@ def test_a_dtype_policy_of_a_changed_model(entry, model, tmp_path):
     assert {x.compute_dtype for x in back.layers} == {"float32"}
 
 
+@pytest.mark.thorough
 def test_the_end_of_a_segmenter_stays_in_float32(streets):
     mixed = kanets.create_model(streets, dtype="mixed_bfloat16")
     half = [x.name for x in mixed.layers if x.compute_dtype == "bfloat16"]
@@ -237,6 +247,7 @@ def test_overrides_with_a_new_head_and_size(entry, model):
     )
 
 
+@pytest.mark.thorough
 def test_overrides_may_leave_the_head_out(entry, model):
     body = kanets.create_model("kanet_x", include_top=False, pooling="avg")
     assert getattr(body, "class_names", None) is None
@@ -310,6 +321,7 @@ def test_bad_arguments_are_named(tmp_path):
         kanets.create_model(tmp_path / "plain.keras", num_classes=2)
 
 
+@pytest.mark.thorough
 @counts_once
 def test_generators_have_their_size_and_classes(directory):
     gan = make_gan()

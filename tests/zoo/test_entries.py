@@ -16,7 +16,22 @@ from kanets.nets.registry import NETS
 from tests.backends import counts_once, needs_tensorflow, to_numpy
 from tests.zoo.common import make_entry
 
-NAMES = [entry.name for entry in zoo.list_models()]
+QUICKEST = {"kanet_qkv_cifar10", "kanet_qkv"}  # stand for the others
+
+
+def quickest(things, name=str):
+    """Parameters of a test: all but the quickest ones are thorough."""
+    return [
+        pytest.param(
+            thing,
+            id=name(thing),
+            marks=() if name(thing) in QUICKEST else pytest.mark.thorough,
+        )
+        for thing in things
+    ]
+
+
+NAMES = quickest([entry.name for entry in zoo.list_models()])
 WHOLE = [entry.name for entry in zoo.list_models() if not entry.weights_of]
 
 
@@ -130,7 +145,7 @@ def test_models_are_listed_by_name_and_task(directory):
 
 @counts_once
 @pytest.mark.parametrize(
-    "architecture", zoo.ARCHITECTURES, ids=lambda a: a.name
+    "architecture", quickest(zoo.ARCHITECTURES, lambda a: a.name)
 )
 def test_architectures_are_built(architecture, directory):
     is_kanet = architecture.net.startswith("KANet")
@@ -153,6 +168,7 @@ def test_architectures_are_built(architecture, directory):
         kanets.create_model(architecture.name)
 
 
+@pytest.mark.thorough
 @counts_once
 def test_an_architecture_is_as_large_as_it_says():
     model = kanets.create_model("kanet_kv", pretrained=False)

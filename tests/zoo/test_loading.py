@@ -281,6 +281,7 @@ def break_architecture(folder):
     )
 
 
+@pytest.mark.thorough
 def test_a_newer_keras_is_named(folder):
     metadata = json.loads((folder / "metadata.json").read_text())
     metadata["keras_version"] = "99.0.1"
@@ -321,6 +322,7 @@ def test_a_keras_file(model, tmp_path):
     assert not np.allclose(predict(fresh), predict(model), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_gan_is_one_entry(directory):
     gan = make_gan()
     folder = kanets.save_model(gan.generator, directory / "gan_x", NAMES)

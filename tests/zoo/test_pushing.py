@@ -146,6 +146,7 @@ def test_an_entry_is_a_repository(folder, api, directory):
         kanets.push_model("gan_x", "hf://owner/gan")
 
 
+@pytest.mark.thorough
 def test_every_entry_of_the_zoo_can_be_pushed(api):
     for entry in kanets.list_models():
         pushed = kanets.push_model(entry.name, f"hf://owner/{entry.name}")

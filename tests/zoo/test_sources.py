@@ -112,6 +112,7 @@ def test_a_repository_of_the_hub(hub, model):
     assert asked and not any("README" in path for path in hub.paths)
 
 
+@pytest.mark.thorough
 def test_an_entry_of_the_hub_takes_overrides(hub):
     """The repository's entry says what it was built with."""
     publish(hub, make_model())
@@ -170,6 +171,7 @@ def test_the_mirror_is_of_the_zoo_alone(folder, tmp_path, monkeypatch):
     assert kanets.load_model(folder).class_names == NAMES
 
 
+@pytest.mark.thorough
 def test_a_url_as_the_mirror(server, directory, tmp_path, monkeypatch):
     """With both networks of a GAN; one with weights that are wrong."""
     gan = make_gan()

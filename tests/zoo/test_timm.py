@@ -123,6 +123,7 @@ def test_the_deeper_lite(tmp_path):
     assert_timms(model, "lite1", (64, 96), inputs)
 
 
+@pytest.mark.thorough
 def test_from_the_hub_with_a_new_head(hub, file, model, capsys):
     shutil.copytree(file.parent, hub.root / "timm" / "lite0.in1k")
     new = kanets.create_model(
@@ -141,6 +142,7 @@ def test_from_the_hub_with_a_new_head(hub, file, model, capsys):
     assert norm.momentum == 0.9
 
 
+@pytest.mark.thorough
 def test_another_variant_is_refused(file):
     with pytest.raises(
         ValueError, match="lite0.*'efficientnet_lite1', missing"
@@ -153,6 +155,7 @@ def test_timms_repository_is_no_model(file):
         kanets.load_model(file.parent)
 
 
+@pytest.mark.thorough
 def test_a_saved_one_keeps_the_scale_of_its_pixels(model, tmp_path):
     model.save(tmp_path / "lite0.keras")
     body = kanets.create_model(
