@@ -400,7 +400,12 @@ def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
         model={"name": str(tmp_path / "base")},
         epochs=4,
         optimize={"name": "adamw", "learning_rate": 0.01, "average": 0.9},
-        finetune={"frozen_epochs": 2, "layer_decay": 0.5},
+        finetune={
+            "frozen_epochs": 2,
+            "layer_decay": 0.5,
+            "new_head": True,
+            "fit_head": True,
+        },
     )
     whole = tmp_path / "whole"
     recipes.train(plan, whole, verbose=0)
@@ -646,6 +651,7 @@ def kernel(model):
     return to_numpy(model.get_layer("predictions").kernel)
 
 
+@pytest.mark.thorough
 def test_the_head_of_the_same_classes_is_kept(tmp_path, photos, base, capsys):
     trained = zoo.load_model(base)
     model = tuned(photos, base, tmp_path / "run")
@@ -702,6 +708,7 @@ def test_a_head_of_other_classes_cannot_be_kept(photos, tmp_path):
         recipes.train(plan, tmp_path / "run", verbose=0)
 
 
+@pytest.mark.thorough
 def test_a_loaded_model_in_mixed_precision(tmp_path, photos, base):
     model = tuned(photos, base, tmp_path / "run", precision="mixed_bfloat16")
     assert model.get_layer("conv").compute_dtype == "bfloat16"
@@ -750,6 +757,38 @@ def test_a_net_that_is_surely_wrong_learns(tmp_path, photos):
     assert head.activation is keras.activations.softmax
     _, bias = head.get_weights()
     assert bias[0] < 99.999 and bias[1] > 0.001
+
+
+def test_a_new_head_may_be_fitted(tmp_path, photos, base, capsys):
+    """Where nothing moves, the answers are those of the regression."""
+    model = tuned(
+        photos,
+        base,
+        tmp_path / "run",
+        finetune={"new_head": True, "fit_head": True, "frozen_epochs": 1},
+        augment={"flip": False},
+    )
+    assert "Fitting the head to what the body" in capsys.readouterr().out
+    train = data.load(photos, validation=0.0, batch_size=24, seed=0)[0]
+    [(x, y)] = list(train)
+    body = keras.Model(model.input, model.get_layer("dropout").output)
+    features = to_numpy(body(x))
+    kernel, bias = model.get_layer("predictions").get_weights()
+    assert np.abs(kernel).max() > 0.1
+    # At the minimum of the loss with its decay, which is convex.
+    wrong = to_numpy(model(x)) - np.eye(2)[y]
+    np.testing.assert_allclose(
+        features.T @ wrong / len(x), -0.01 * kernel, atol=2e-3
+    )
+    np.testing.assert_allclose(wrong.mean(0), 0, atol=2e-3)
+    assert bias.shape == (2,)
+
+
+def test_a_head_that_is_kept_is_not_fitted(tmp_path, photos, base):
+    kept = tuned(photos, base, tmp_path / "a", finetune={"fit_head": True})
+    plain = tuned(photos, base, tmp_path / "b")
+    for fitted, weight in zip(kept.weights, plain.weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(fitted), to_numpy(weight))
 
 
 @pytest.mark.thorough

@@ -121,6 +121,7 @@ def test_balanced_weighs_by_median_frequency(streets, base):
     assert recipes.segmenter.PARTS.loss(plain, train_set).class_weight is None
 
 
+@pytest.mark.thorough
 def test_a_new_net_takes_the_weights_of_a_backbone(tmp_path, streets, base):
     backbone = nets.KANet((32, 32, 3), 0.25, classes=5)
     zoo.save_model(backbone, tmp_path / "backbone")
@@ -147,6 +148,7 @@ def test_a_new_net_takes_the_weights_of_a_backbone(tmp_path, streets, base):
     assert "attention" not in names and "predictions" in names
 
 
+@pytest.mark.thorough
 def test_the_body_learns_more_slowly(tmp_path, streets, base):
     backbone = nets.EfficientNetLite((32, 32, 3), classes=5)
     zoo.save_model(backbone, tmp_path / "backbone")
@@ -209,6 +211,7 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
         ({"augment": {"crop_size": [8]}}, r"crop_size=\(8,\)"),
         ({"augment": {"crop_size": 8}}, "crop_size=8"),
         ({"data": {"ignore_label": -1}}, "ignore_label=-1"),
+        ({"finetune": {"fit_head": True}}, "fit_head must be false for a seg"),
         ({"optimize": {"label_smoothing": 0.1}}, "0 for a segmenter"),
         ({"precision": "float16"}, "precision must be one of .*='float16'"),
         (

@@ -11,7 +11,7 @@ from kanets.train.losses import DistillationCrossentropy
 from kanets.train.recipes import supervised
 from kanets.train.recipes.files import arguments
 from kanets.train.recipes.folder import load
-from kanets.train.recipes.pretrained import pretrained
+from kanets.train.recipes.pretrained import fit_head, pretrained
 from kanets.train.recipes.rules import NETS
 
 
@@ -51,6 +51,13 @@ def _build(recipe, train_set, say=print):
     return pretrained(recipe, name, names, shape, say, **options)
 
 
+def _start(recipe, model, train_set, say):
+    kept = getattr(model, "class_names", None) is not None
+    if recipe.finetune.fit_head and not kept:
+        say("Fitting the head to what the body says of the pictures.")
+        fit_head(model, train_set)
+
+
 def _loss(recipe, train_set, from_logits=False):
     smoothing, distill = recipe.optimize.label_smoothing, recipe.distill
     if distill.teacher:
@@ -78,6 +85,7 @@ def _taught(recipe, train_set, logits, say):
 PARTS = supervised.Parts(
     load=_load,
     build=_build,
+    start=_start,
     loss=_loss,
     metrics=lambda train_set: [keras.metrics.CategoricalAccuracy("accuracy")],
     taught=_taught,

@@ -90,6 +90,9 @@ class FineTune:
             classes of the data are those of the model, by their names, in any
             order; True: always; False: never, so that outputs whose names are
             others stand for the classes of the data in their order.
+        fit_head: whether the new head of a classifier starts as a softmax
+            regression on what the body says of the pictures, in place of
+            random weights; a look at the data, and no epoch.
     """
 
     frozen_epochs: rules.Whole = 0
@@ -97,6 +100,7 @@ class FineTune:
     body_factor: rules.Factor = 1.0
     norm_momentum: rules.Fraction = 0.9
     new_head: rules.Auto = "auto"
+    fit_head: rules.Flag = False
 
 
 @typed
@@ -216,6 +220,9 @@ class SegmentationRecipe:
         if frozen and self.segmenter["name"] in rules.SEGMENTERS:
             rule = "0 for a net that is not loaded: all above its body is new"
             raise refused("finetune.frozen_epochs", frozen, rule)
+        if self.finetune.fit_head:
+            rule = "false for a segmenter"
+            raise refused("finetune.fit_head", True, rule)
         smoothing = self.optimize.label_smoothing
         if smoothing:
             rule = "0 for a segmenter"

@@ -1,11 +1,15 @@
 """The model that a recipe starts from, with its own head or a new one."""
 
 import keras
+import numpy as np
 
 from kanets import zoo
 from kanets.zoo.creating import set_norm_momentum
 from kanets.zoo.loading import head_name
 from kanets.zoo.saving import class_order
+
+# Of the regression that a head may start from.
+HEAD_PICTURES, HEAD_STEPS, HEAD_DECAY = 5_000, 300, 0.01
 
 
 def pretrained(recipe, name, class_names, input_shape, say, **options):
@@ -45,6 +49,59 @@ def pretrained(recipe, name, class_names, input_shape, say, **options):
         say(f"The head is kept{why}.")
     set_norm_momentum(model, recipe.finetune.norm_momentum)
     return model
+
+
+def fit_head(model, train_set):
+    """Lets a new head start as a softmax regression on what the body says.
+
+    The body looks once at the augmented pictures of the first batches, as in
+    inference; the head is then where the loss on all of these features is
+    least, with a weight decay of `HEAD_DECAY` in it (Adam, `HEAD_STEPS` steps
+    at a rate that falls to zero).
+
+    Args:
+        model: a classifier whose last layer, one of
+            `kanets.zoo.loading.HEADS`, is a `Dense` with softmax or logits.
+        train_set: batches of pictures and labels (B, classes).
+
+    Cost: a forward pass over at most `HEAD_PICTURES` pictures, and twice
+    classes times features multiply-adds a picture and step.
+    """
+    head = model.get_layer(head_name([layer.name for layer in model.layers]))
+    body = keras.Model(model.input, head.input)
+    epoch, seen = train_set.epoch, 0
+    features, labels = [], []
+    for x, y in train_set:
+        features.append(body.predict_on_batch(x))
+        labels.append(keras.ops.convert_to_numpy(y))
+        seen += len(labels[-1])
+        if seen >= HEAD_PICTURES:
+            break
+    train_set.epoch = epoch  # a `tf.data.Dataset` counts this look
+    features = np.concatenate(features).astype("float32")
+    labels = np.concatenate(labels)
+    regression = keras.Sequential(
+        [
+            keras.layers.Dense(
+                labels.shape[-1],
+                activation="softmax",
+                kernel_initializer="zeros",
+                kernel_regularizer=keras.regularizers.L2(HEAD_DECAY / 2),
+                dtype="float32",
+            )
+        ]
+    )
+    rate = keras.optimizers.schedules.CosineDecay(0.1, HEAD_STEPS)
+    regression.compile(keras.optimizers.Adam(rate), "categorical_crossentropy")
+    regression.fit(
+        features,
+        labels,
+        batch_size=len(features),
+        epochs=HEAD_STEPS,
+        shuffle=False,
+        verbose=0,
+    )
+    head.set_weights(regression.get_weights())
 
 
 def _choose(new_head, known, class_names):

@@ -35,6 +35,8 @@ class Parts:
         load: recipe -> training and validation set, the latter maybe None.
         build: recipe, training set, function that prints -> model whose last
             trained layer is one of `kanets.zoo.loading.HEADS`.
+        start: recipe, model, training set, function that prints; called once,
+            before the first epoch of a run.
         loss: recipe, training set, whether the outputs are logits -> loss.
         metrics: training set -> list of metrics; the greatest value of the
             one that is the task's figure marks the best epoch.
@@ -46,6 +48,7 @@ class Parts:
     build: Callable
     loss: Callable
     metrics: Callable
+    start: Callable = lambda recipe, model, train_set, say: None
     taught: Callable = lambda recipe, train_set, logits, say: logits
 
 
@@ -108,6 +111,8 @@ def train(parts, recipe, directory, verbose=1, report=False):
             f"{train_set.num_pictures:,} pictures of "
             f"{len(train_set.class_names)} classes."
         )
+        if not done:
+            parts.start(recipe, model, train_set, say)
         if recipe.keep == "best" and getattr(validation_set, "is_test", False):
             say(
                 "The pictures held out are a test set, which chooses nothing: "
