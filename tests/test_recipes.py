@@ -791,6 +791,40 @@ def test_a_head_that_is_kept_is_not_fitted(tmp_path, photos, base):
         np.testing.assert_array_equal(to_numpy(fitted), to_numpy(weight))
 
 
+class Told:
+    """The accuracies that a run is told it has, an epoch each."""
+
+    def __init__(self, monkeypatch, figures):
+        self.epochs = []
+        keep = checkpoints.Checkpoints.keep
+
+        def tell(kept, row):
+            row["val_accuracy"] = figures[row["epoch"] - 1]
+            self.epochs.append(row["epoch"])
+            keep(kept, row)
+
+        monkeypatch.setattr(checkpoints.Checkpoints, "keep", tell)
+
+
+def test_a_run_ends_where_the_figure_does_not_rise(
+    tmp_path, photos, monkeypatch, capsys
+):
+    figures = [0.5, 0.6, 0.6, 0.4, 0.9, 0.9]
+    told = Told(monkeypatch, figures)
+    run = tmp_path / "run"
+    plan = recipe(photos, epochs=6, patience=2)
+    result = recipes.train(plan, run, verbose=0)
+    assert told.epochs == [1, 2, 3, 4]
+    assert (result["epoch"], result["epochs"]) == (2, 4)
+    recipes.train(plan, run)
+    assert "is complete: 4 of 6 epochs" in capsys.readouterr().out
+    (run / "result.json").unlink()  # as if killed just before it
+    assert recipes.train(plan, run, verbose=0)["epochs"] == 4
+    assert told.epochs == [1, 2, 3, 4]
+    last = recipe(photos, epochs=5, patience=2, keep="last")
+    assert recipes.train(last, tmp_path / "last", verbose=0)["epochs"] == 5
+
+
 @pytest.mark.thorough
 def test_the_frozen_body_does_not_move(tmp_path, photos):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)

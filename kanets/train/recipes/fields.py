@@ -142,6 +142,8 @@ class Recipe:
         keep: which epoch becomes `best/`: "best" by validation accuracy (the
             last where the source has a test set in its place, which chooses
             nothing), or "last".
+        patience: the run ends after so many epochs of all layers without a
+            better figure, where `keep` goes by one; 0 is never.
         data, augment, optimize, finetune, distill: sections, see their
             classes.
     """
@@ -153,6 +155,7 @@ class Recipe:
     precision: rules.Precision = "float32"
     jit_compile: rules.Auto = "auto"
     keep: Literal["best", "last"] = "best"
+    patience: rules.Whole = 0
     data: Data = Data()
     augment: Augment = Augment()
     optimize: Optimize = Optimize()
@@ -195,7 +198,7 @@ class SegmentationRecipe:
             segmenter to start from) and, for the former, the net's arguments,
             where `backbone` is a zoo name or path; "none" is None.
         balanced: whether the loss weighs classes by median frequency.
-        epochs, batch_size, seed, precision, jit_compile, keep: as in
+        epochs, batch_size, seed, precision, jit_compile, keep, patience: as in
             `Recipe`; the best epoch is that of the greatest mean IoU.
         data, augment, optimize, finetune: sections, see their classes;
             the loss has no label smoothing.
@@ -209,6 +212,7 @@ class SegmentationRecipe:
     precision: rules.Precision = "float32"
     jit_compile: rules.Auto = "auto"
     keep: Literal["best", "last"] = "best"
+    patience: rules.Whole = 0
     data: SegmentationData = SegmentationData()
     augment: SegmentationAugment = SegmentationAugment()
     optimize: Optimize = Optimize()

@@ -92,7 +92,8 @@ def train(parts, recipe, directory, verbose=1, report=False):
     rows, _ = checkpoints.read_progress(directory)
     done = len(rows)
     result = read_result(directory)
-    if done >= recipe.epochs and result is not None:
+    # Fewer epochs than the recipe's, where the figure did not rise.
+    if result is not None and done >= result.get("epochs", recipe.epochs):
         say(f"{directory} is complete: {done} of {recipe.epochs} epochs.")
         return result
     if report:
@@ -149,6 +150,28 @@ def _phases(recipe):
     frozen = recipe.finetune.frozen_epochs
     phases = [_Phase(0, frozen, True), _Phase(frozen, recipe.epochs, False)]
     return [p for p in phases if p.last_epoch > p.first_epoch]
+
+
+class _Patience(keras.callbacks.Callback):
+    """Ends a run whose figure has not risen for as long as its recipe waits."""
+
+    async_safe = True  # as `kanets.checkpoints.Progress`
+
+    def __init__(self, recipe, kept, monitor):
+        super().__init__()
+        self.frozen = recipe.finetune.frozen_epochs
+        self.patience = recipe.patience if monitor != "epoch" else 0
+        self.kept, self.monitor = kept, monitor
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.is_over():
+            self.model.stop_training = True
+
+    def is_over(self):
+        figures = [row[self.monitor] for row in self.kept.rows[self.frozen :]]
+        if not self.patience or len(figures) <= self.patience:
+            return False
+        return max(figures[-self.patience :]) <= max(figures[: -self.patience])
 
 
 def _fit_all(parts, model, recipe, done, sets, directory, verbose):
@@ -216,20 +239,23 @@ def _fit(
     average = None
     if recipe.optimize.average:
         average = keras.callbacks.SwapEMAWeights()
+    monitor = _monitor(recipe, validation_set)
     kept = checkpoints.Checkpoints(
         directory,
         train_set.class_names,
-        _monitor(recipe, validation_set),
+        monitor,
         average,
         train_set,
         served,
     )
-    callbacks = [average, kept, tensorboard(directory), shown]
+    waits = None if phase.frozen else _Patience(recipe, kept, monitor)
+    callbacks = [average, kept, waits, tensorboard(directory), shown]
+    over = waits is not None and waits.is_over()
     model.fit(
         train_set,
         validation_data=validation_set,
         initial_epoch=initial_epoch,
-        epochs=phase.last_epoch,
+        epochs=initial_epoch if over else phase.last_epoch,
         callbacks=[c for c in callbacks if c is not None],
         shuffle=False,  # the set shuffles itself, repeatably
         verbose=verbose,
