@@ -27,10 +27,18 @@ def finetune(
     *,
     data: Data,
     to: RunFolder,
-    epochs: Annotated[int, Option(help="In all.")] = 10,
+    epochs: Annotated[
+        int | None,
+        Option(
+            help="In all; default by the number of pictures, of a segmenter 10."
+        ),
+    ] = None,
     frozen_epochs: Annotated[
-        int, Option(help="First ones, of the head alone.")
-    ] = 2,
+        int | None,
+        Option(
+            help="First ones, of the head alone; default 0, of a segmenter 2."
+        ),
+    ] = None,
     new_head: Annotated[
         bool | None,
         Option(
@@ -46,7 +54,9 @@ def finetune(
             "of a segmenter 1."
         ),
     ] = None,
-    learning_rate: Annotated[float, Option(help="The peak.")] = 1e-3,
+    learning_rate: Annotated[
+        float | None, Option(help="The peak; default 1e-3.")
+    ] = None,
     batch_size: Annotated[
         int | None, Option(help="Default 32, of a segmenter 8.")
     ] = None,
@@ -54,8 +64,8 @@ def finetune(
     precision: Annotated[
         str | None,
         Option(
-            help="float32 (default: the model's), mixed_bfloat16, "
-            "mixed_float16."
+            help="float32, mixed_bfloat16 (default on an accelerator) or "
+            "mixed_float16; otherwise the model's."
         ),
     ] = None,
     jit_compile: JitCompile = None,
@@ -63,7 +73,10 @@ def finetune(
     ignore_label: IgnoreLabel = None,
     on_error: OnError = "stop",
 ):
-    """Train a pretrained model further, on pictures of your own."""
+    """Train a pretrained model further, on pictures of your own.
+
+    What is not given is chosen by the model and the pictures, and said.
+    """
     from kanets.train import recipes
 
     recipe = recipes.finetune_recipe(
@@ -81,5 +94,6 @@ def finetune(
         image_size=image_size,
         ignore_label=ignore_label,
         on_error=on_error,
+        say=print,
     )
     yield trained(recipe, to)

@@ -80,7 +80,7 @@ def load(
         image_size, batch_size, seed, on_error, class_names
     )
     check_validation(validation)
-    kind, source = _classify(source)
+    kind, source = classify(source)
     if kind == "tfds":
         return tfds.load(
             source, image_size, batch_size, validation, seed, class_names
@@ -140,7 +140,7 @@ def load_test(
     image_size = check_arguments(
         image_size, batch_size, 0, on_error, class_names
     )
-    kind, source = _classify(source)
+    kind, source = classify(source)
     if kind == "tfds":
         return tfds.load_test(
             source, image_size, batch_size, split, class_names
@@ -167,7 +167,7 @@ def load_test(
     )
 
 
-def _classify(source):
+def classify(source):
     """Returns `("folder", Path)`, `("arrays", ...)` or `("tfds", name)`."""
     if isinstance(source, dict | tuple | list):
         return "arrays", source

@@ -15,7 +15,7 @@ SHUFFLE_BUFFER = 10_000
 
 def load(name, image_size, batch_size, validation, seed, class_names):
     """A training and a validation set, or None; see `kanets.data.load`."""
-    builder = _builder(name)
+    builder = checked_builder(name)
     held = choose_split(builder, VALIDATION_SPLITS)
     train = "train"
     if held is None and validation:
@@ -32,7 +32,7 @@ def load(name, image_size, batch_size, validation, seed, class_names):
 
 def load_test(name, image_size, batch_size, split, class_names):
     """A set in a fixed order; see `kanets.data.load_test`."""
-    builder = _builder(name)
+    builder = checked_builder(name)
     if split is None:
         split = choose_split(builder, TEST_SPLITS)
     if split is None:
@@ -205,7 +205,8 @@ def _plus_one(count, _):
     return count + 1
 
 
-def _builder(name):
+def checked_builder(name):
+    """`find_builder`, with the one error of a source that is none."""
     try:
         return find_builder(name)
     except LookupError as e:

@@ -1,19 +1,33 @@
 """The recipe of a fine-tune, from a model and what differs from the usual."""
 
+import math
+
+import keras
+
 from kanets import tasks, zoo
+from kanets.data.survey import survey
 from kanets.evaluation.files import check_takes_pictures
 from kanets.train.recipes.files import from_dict
+
+# What a fine-tune of a classifier is by itself; chosen on pictures held out of
+# the training sets of ants and bees and of flowers (benchmarks/NOTES.md).
+PICTURES_SEEN = 20_000  # in all epochs together
+EPOCHS = 3, 20  # the fewest and the most for it
+LEARNING_RATE = 1e-3
+SIDE = 160  # of pictures, at most, without an accelerator
+LEAST_SIDE = 96
+LARGER = 2  # than themselves, pictures are made at most
 
 
 def finetune_recipe(
     model,
     data,
     *,
-    epochs=10,
-    frozen_epochs=2,
+    epochs=None,
+    frozen_epochs=None,
     new_head=None,
     layer_decay=None,
-    learning_rate=1e-3,
+    learning_rate=None,
     batch_size=None,
     seed=0,
     precision=None,
@@ -21,90 +35,153 @@ def finetune_recipe(
     image_size=None,
     ignore_label=None,
     on_error="stop",
+    say=lambda text: None,
 ):
     """How a pretrained model is trained further, on other pictures.
 
-    AdamW, first on the head alone, then on all layers, the lower the slower.
+    AdamW. The head of a classifier, where it is new, starts as a regression on
+    what the body says; that of a segmenter is trained alone at first. Then all
+    layers learn, of a classifier the lower the slower.
 
     Args:
         model: zoo name, run or model folder of a classifier or segmenter.
         data: the pictures, `Data.source` of the recipe.
-        epochs: in all.
-        frozen_epochs: first epochs, that train the head alone; at most all.
+        epochs: in all; default of a classifier: so many that it sees
+            `PICTURES_SEEN` pictures, within `EPOCHS`; of a segmenter 10.
+        frozen_epochs: first epochs, that train the head alone; at most all;
+            default 0, of a segmenter 2.
         new_head: whether the last layer starts anew; default: unless the
             classes are, by name, the model's.
         layer_decay: learning-rate factor per layer below the head; default
             0.9, of a segmenter 1, as its branches lie side by side.
-        learning_rate: the peak.
+        learning_rate: the peak; default `LEARNING_RATE`.
         batch_size: default 32, of a segmenter 8.
         seed: of all that is random.
-        precision: a Keras dtype policy; default: the model's.
+        precision: a Keras dtype policy; default: the model's, on an
+            accelerator "mixed_bfloat16".
         jit_compile: whether XLA compiles the training step; default: as Keras
             does.
-        image_size: (height, width); default: the model's.
+        image_size: (height, width); default: the model's; of a classifier at
+            most `LARGER` times the pictures' own, and without an accelerator
+            `SIDE`.
         ignore_label: of a segmenter: the label of pixels that do not count.
         on_error: "stop" at pictures that cannot be read, or "skip" them.
+        say: function of a str, called with each choice and its reason.
 
     Returns:
         A `Recipe`, or for a segmenter a `SegmentationRecipe`.
 
     Raises:
         ValueError: no such model, or a generator; no `image_size` for a
-            classifier of open size; an `ignore_label` for a classifier; what
-            no recipe may hold.
+            classifier of open size and pictures of unknown size; an
+            `ignore_label` for a classifier; what no recipe may hold; a source
+            that holds no pictures.
     """
     net = zoo.load_model(model)
     check_takes_pictures(net, model)
-    segments = tasks.of_model(net) is tasks.TASKS["segmentation"]
-    if ignore_label is not None and not segments:
-        raise ValueError(
-            "`ignore_label` is for a segmenter. Received: "
-            f"ignore_label={ignore_label} for {str(model)!r}, a classifier"
-        )
-    if image_size is None and not segments:
-        image_size = _size_of(net, model)
-    fields = {
-        "epochs": epochs,
-        "batch_size": 8 if segments else 32,
-        "seed": seed,
-        "data": {
-            "source": str(data),
-            "on_error": on_error,
-            "image_size": image_size,
-        },
-        "optimize": {
-            "name": "adamw",
-            "learning_rate": learning_rate,
-            "weight_decay": 0.05,
-        },
-        "finetune": {
-            "frozen_epochs": min(frozen_epochs, epochs),
-            "layer_decay": 1.0 if segments else 0.9,
-        },
-    }
-    if segments:
-        fields["segmenter"] = {"name": str(model)}
-        fields["data"]["ignore_label"] = ignore_label
-    else:
-        fields["model"] = {"name": str(model)}
-        fields["augment"] = {"crop": min(image_size) // 10}
-        fields["optimize"]["label_smoothing"] = 0.1
-    fields |= _not_none(
+    if precision is None and _accelerators():
+        precision = "mixed_bfloat16"
+        say(f"{precision}, as there is an accelerator.")
+    given = _not_none(
         batch_size=batch_size, precision=precision, jit_compile=jit_compile
     )
-    fields["finetune"] |= _not_none(layer_decay=layer_decay, new_head=new_head)
-    return from_dict(fields)
+    settings = _not_none(
+        layer_decay=layer_decay,
+        new_head=new_head,
+        frozen_epochs=frozen_epochs,
+    )
+    source = {"source": str(data), "on_error": on_error}
+    if tasks.of_model(net) is tasks.TASKS["segmentation"]:
+        source |= {"image_size": image_size, "ignore_label": ignore_label}
+        fields = _of_segmenter(10 if epochs is None else epochs)
+        fields["segmenter"] = {"name": str(model)}
+    else:
+        if ignore_label is not None:
+            raise ValueError(
+                "`ignore_label` is for a segmenter. Received: "
+                f"ignore_label={ignore_label} for {str(model)!r}, a classifier"
+            )
+        pictures, side = survey(data)
+        if image_size is None:
+            image_size = _size(net, model, side, say)
+        source["image_size"] = image_size
+        if epochs is None:
+            epochs = _epochs(pictures, say)
+        fields = _of_classifier(epochs, image_size)
+        fields["model"] = {"name": str(model)}
+    fields["optimize"] |= {
+        "name": "adamw",
+        "learning_rate": LEARNING_RATE
+        if learning_rate is None
+        else learning_rate,
+        "weight_decay": 0.05,
+    }
+    fields["finetune"] |= settings
+    frozen = fields["finetune"]["frozen_epochs"]
+    fields["finetune"]["frozen_epochs"] = min(frozen, fields["epochs"])
+    return from_dict({**fields, **given, "seed": seed, "data": source})
 
 
-def _not_none(**values):
-    return {name: x for name, x in values.items() if x is not None}
+def _of_segmenter(epochs):
+    return {
+        "epochs": epochs,
+        "batch_size": 8,
+        "optimize": {},
+        "finetune": {"frozen_epochs": 2, "layer_decay": 1.0},
+    }
 
 
-def _size_of(net, model):
+def _of_classifier(epochs, image_size):
+    return {
+        "epochs": epochs,
+        "batch_size": 32,
+        "patience": max(3, epochs // 3),
+        "augment": {"crop": min(image_size) // 10},
+        "optimize": {"label_smoothing": 0.1},
+        "finetune": {"frozen_epochs": 0, "layer_decay": 0.9, "fit_head": True},
+    }
+
+
+def _epochs(pictures, say):
+    fewest, most = EPOCHS
+    epochs = min(max(round(PICTURES_SEEN / pictures), fewest), most)
+    say(
+        f"{epochs} epochs of {pictures:,} pictures: about {PICTURES_SEEN:,} "
+        f"in all, but {fewest} to {most} epochs."
+    )
+    return epochs
+
+
+def _size(net, model, side, say):
+    """The size of the pictures: the model's, or less where less will do."""
     size = net.input_shape[1:3]
     if None in size:
         raise ValueError(
             "A model of open size needs `image_size`, HEIGHT and WIDTH. "
             f"Received: {str(model)!r} with input size {size}"
         )
-    return size
+    found, why = max(size), "as the model was trained"
+    if size[0] != size[1] or found <= LEAST_SIDE:
+        return size
+    if found > SIDE and not _accelerators():
+        found, why = SIDE, "as there is no accelerator"
+    if side is not None:
+        own = max(LEAST_SIDE, 32 * math.ceil(LARGER * side / 32))
+        if own < found:
+            found, why = own, f"as they have {side}"
+    say(f"Pictures of {found} x {found}, {why}.")
+    return found, found
+
+
+def _not_none(**values):
+    return {name: x for name, x in values.items() if x is not None}
+
+
+def _accelerators():
+    """Names of the GPUs and TPUs that the backend has, maybe none."""
+    if keras.backend.backend() == "torch":  # where Keras lists none
+        import torch
+
+        return [f"gpu:{i}" for i in range(torch.cuda.device_count())]
+    devices = keras.distribution.list_devices()
+    return [name for name in devices if not name.lower().startswith("cpu")]
