@@ -267,7 +267,12 @@ class GridAttention(AttentionLayer):
             mask=mask,
             return_attention_scores=return_attention_scores,
             **self._maps,
+            **self.operator_arguments(training),
         )
+
+    def operator_arguments(self, training):
+        """What else the operator takes, beside the maps."""
+        return {}
 
     def start_at_zero(self):
         if self.built or self._last_map() is None:

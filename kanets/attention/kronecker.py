@@ -126,6 +126,7 @@ def kao_kv(
     output=None,
     return_attention_scores=False,
     implementation="auto",
+    normalize=None,
 ):
     """Kronecker attention with averaged keys and values.
 
@@ -149,6 +150,8 @@ def kao_kv(
             means and keep the scores on the chip, if they are not asked for
             (JAX alone, (B, H, W, C) without a mask); or "auto", what
             `kanets.attention.implementation` has set.
+        normalize: optional callable on C̄ before the maps, (B, H + W, C) and
+            a mask (B, H + W) or None -> (B, H + W, C).
 
     Returns:
         Tensor (B, *grid, C'), dtype of `x`; with `return_attention_scores`
@@ -170,7 +173,7 @@ def kao_kv(
     References: Kronecker Attention Networks (KDD 2020), section 3.4.
     """
     tokens, key_mask, attend = _summary(
-        x, mask, implementation, return_attention_scores
+        x, mask, implementation, return_attention_scores, normalize
     )
     result, weights = mapped_attention(
         flatten(x),
@@ -196,6 +199,7 @@ def kao_qkv(
     output=None,
     return_attention_scores=False,
     implementation="auto",
+    normalize=None,
 ):
     """Kronecker attention with averaged queries, keys and values.
 
@@ -206,7 +210,7 @@ def kao_qkv(
 
     Args:
         x, num_heads, scale, mask, query, key, value, output,
-            return_attention_scores, implementation: as in `kao_kv`.
+            return_attention_scores, implementation, normalize: as in `kao_kv`.
 
     Returns:
         Tensor (B, *grid, C'), dtype of `x`; with `return_attention_scores`
@@ -225,7 +229,7 @@ def kao_qkv(
     References: Kronecker Attention Networks (KDD 2020), section 3.4.
     """
     tokens, key_mask, attend = _summary(
-        x, mask, implementation, return_attention_scores
+        x, mask, implementation, return_attention_scores, normalize
     )
     result, weights = mapped_attention(
         tokens,
@@ -257,6 +261,9 @@ class KroneckerAttention(GridAttention):
 
     Args:
         mode: "kv" or "qkv".
+        normalize: whether C̄ is batch-normalised before the maps. The paper's
+            operator does not: but the means of a picture's rows are nearly
+            alike, and differ from one channel to another by their size.
         num_heads: N, a divisor of the channels, but with `key_dim`.
         projections: which of q, k, v, o are learned C -> C maps: "" is the
             bare operator, "v" the paper's choice in compact modules, "qkvo"
@@ -303,10 +310,29 @@ class KroneckerAttention(GridAttention):
 
     implementations = IMPLEMENTATIONS
 
-    def __init__(self, mode="qkv", **kwargs):
+    def __init__(self, mode="qkv", normalize=False, **kwargs):
         super().__init__(**kwargs)
         check_choice(_OPERATORS, mode=mode)
+        check_choice((False, True), normalize=normalize)
         self.mode = mode
+        self.normalize = normalize
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.normalize:
+            self._norm = keras.layers.BatchNormalization(
+                momentum=0.9, dtype=self.dtype_policy, name="norm"
+            )
+            self._norm.build((None, None, input_shape[-1]))
+
+    def operator_arguments(self, training):
+        if not self.normalize:
+            return {}
+        return {
+            "normalize": lambda tokens, seen: self._norm(
+                tokens, training=training, mask=seen
+            )
+        }
 
     def operator(self, inputs, **arguments):
         return _OPERATORS[self.mode](
@@ -334,7 +360,11 @@ class KroneckerAttention(GridAttention):
         return rows[..., None] / width + columns[..., None, :] / height
 
     def get_config(self):
-        return {**super().get_config(), "mode": self.mode}
+        return {
+            **super().get_config(),
+            "mode": self.mode,
+            "normalize": self.normalize,
+        }
 
 
 def _chosen(implementation, x, mask):
@@ -342,22 +372,26 @@ def _chosen(implementation, x, mask):
     return chosen(implementation, IMPLEMENTATIONS, reason)
 
 
-def _summary(x, mask, implementation, return_attention_scores):
+def _summary(x, mask, implementation, return_attention_scores, normalize):
     """C̄ (B, T, C), under a mask which tokens saw something, what attends."""
     how = _chosen(implementation, x, mask)
     tokens = ops.concatenate(axis_means(x, mask, how), axis=1)
     # Kernels have no scores to give.
     fused = how == "pallas" and not return_attention_scores
     attend = _fused_attention if fused else attention
-    if mask is None:
-        return tokens, None, attend
-    axes = grid_axes(x)
-    mask = ops.cast(mask, "bool")
-    seen = []
+    seen = None if mask is None else _seen(ops.cast(mask, "bool"), grid_axes(x))
+    if normalize is not None:
+        tokens = normalize(tokens, seen)
+    return tokens, seen, attend
+
+
+def _seen(mask, axes):
+    """Which tokens are means of something, (B, T)."""
+    parts = []
     for kept in axes:
         others = [a for a in axes if a != kept]
-        seen.append(ops.any(mask, axis=others) if others else mask)
-    return tokens, ops.concatenate(seen, axis=1), attend
+        parts.append(ops.any(mask, axis=others) if others else mask)
+    return ops.concatenate(parts, axis=1)
 
 
 def _fused_attention(query, key, value, num_heads, scale, key_mask):

@@ -43,6 +43,10 @@ class Mechanism:
 MECHANISMS = {
     "kao_qkv": Mechanism(KroneckerAttention, {"mode": "qkv"}),
     "kao_kv": Mechanism(KroneckerAttention, {"mode": "kv"}),
+    "kao_norm": Mechanism(
+        KroneckerAttention,
+        {"mode": "qkv", "normalize": True, "projections": "qkvo"},
+    ),
     "dense": Mechanism(DenseAttention, {"pool_size": 1}, NonLocalAttention2D),
     "dense_pool": Mechanism(DenseAttention, {"pool_size": 2}),
     # Without its own input and gate: what it stands in has those.

@@ -28,8 +28,9 @@ def residual_attention(
 
         y = x + attention(norm(x))
 
-    Three layers in a functional graph: "<name>_norm", a batch normalisation;
-    "<name>", the mechanism, with its last learned map at zero (o of a layer
+    Three layers in a functional graph: "<name>_norm", a batch normalisation,
+    but for a mechanism that normalises by itself ("kao_norm"); "<name>", the
+    mechanism, with its last learned map at zero (o of a layer
     with that projection, otherwise v; `out` of the patterns of YLG); and
     "<name>_add". A mechanism with no such map (`projections=""`, "ylg" with
     a residual or a spectral norm of its own, a layer that is not of the
@@ -85,7 +86,10 @@ def residual_attention(
     arguments = {"momentum": momentum, "dtype": dtype}
     layer = table.make(attention, scale="rsqrt", dtype=dtype, name=name)
     closed = gate is None or _starts_at_zero(layer)
-    branch = layer(BatchNormalization(name=f"{name}_norm", **arguments)(x))
+    branch = x
+    if not getattr(layer, "normalize", False):
+        branch = BatchNormalization(name=f"{name}_norm", **arguments)(x)
+    branch = layer(branch)
     if tuple(branch.shape) != tuple(x.shape):
         raise ValueError(
             "Attention in a residual branch must keep the shape. Received: "

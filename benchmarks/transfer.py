@@ -1,0 +1,222 @@
+"""What is a pretrained net worth on other pictures, with which attention?
+
+    python benchmarks/transfer.py --data DATA --sets flowers hymenoptera
+    python benchmarks/transfer.py --data DATA --sets cifar10 tiny_imagenet_64
+    python benchmarks/transfer.py price
+
+DATA holds a folder a set, with `train/` and `val/` or `test/`. Every run sees
+`SEEN` pictures of `SIDE` pixels, of at most `PICTURES` that are drawn from
+`train` once for all, by the recipe of `kanets finetune`; only the start
+differs (`WAYS`), and what begins with random weights has a greater rate. The
+last epoch is kept; `val` or `test` is looked at once, at the end, and chooses
+nothing. A seed sets fresh weights, order and augmentation.
+
+A row a run goes to `transfer.csv`; a row that is there is not repeated, a run
+that was stopped continues. About two minutes of one core a run. `price` writes
+`transfer_price.csv`: parameters, multiply-adds, the milliseconds of a picture
+in LiteRT on one thread, and training pictures a second, the ways taking turns.
+"""
+
+import argparse
+import csv
+import dataclasses
+import os
+import statistics
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from measure import machine
+from tables import write
+
+import kanets
+from kanets import evaluation, recipes
+
+HERE = Path(__file__).parent
+SIDE, PICTURES, SEEN = 96, 1_000, 4_000
+SCRATCH_RATE = 3e-3
+BODY = "efficientnet_lite0_imagenet"
+POSITION = {"attention_position": "output"}
+HEADS = {"num_heads": 4, "key_dim": 16}
+WAYS = {
+    "scratch": {"name": BODY, "pretrained": False},
+    "32-px entry": {"name": "kanet_qkv_tiny_imagenet_32"},
+    "no attention": {"name": BODY},
+    **{
+        name: {"name": BODY, "attention": {"name": name, **HEADS}, **POSITION}
+        for name in ("kao_qkv", "kao_kv", "dense")
+    },
+}
+
+
+def subset(source, folder):
+    """A folder of links to at most `PICTURES` pictures of `source/train`."""
+    groups = sorted(p for p in (source / "train").iterdir() if p.is_dir())
+    files = [(g.name, f) for g in groups for f in sorted(g.iterdir())]
+    order = np.random.default_rng(0).permutation(len(files))[:PICTURES]
+    for name, file in (files[i] for i in order):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        link = folder / name / file.name
+        if not link.exists():
+            link.symlink_to(file.resolve())
+    labels = source / "classes.tsv"
+    if labels.exists() and not (folder / labels.name).exists():
+        (folder / labels.name).symlink_to(labels.resolve())
+    return folder, len(order)
+
+
+def recipe(way, source, pictures, seed):
+    """The recipe of a fine-tune, with another start."""
+    epochs = round(SEEN / pictures)
+    plan = recipes.finetune_recipe(
+        BODY, source, epochs=epochs, image_size=(SIDE, SIDE), seed=seed
+    )
+    changes = {"model": WAYS[way], "keep": "last", "patience": 0}
+    changes["data"] = dataclasses.replace(plan.data, validation=0.0)
+    if way == "scratch":
+        rate = {"learning_rate": SCRATCH_RATE}
+        changes["optimize"] = dataclasses.replace(plan.optimize, **rate)
+        changes["finetune"] = dataclasses.replace(
+            plan.finetune, layer_decay=1.0, fit_head=False
+        )
+    return dataclasses.replace(plan, **changes)
+
+
+def transfer(options):
+    path = HERE / "transfer.csv"
+    rows = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    done = {(row["set"], row["way"], int(row["seed"])) for row in rows}
+    for seed in options.seeds:
+        for name in options.sets:
+            source, pictures = subset(
+                options.data / name, options.runs / f"{name}_{PICTURES}"
+            )
+            for way in WAYS:
+                if (name, way, seed) in done:
+                    continue
+                run = options.runs / f"{name}_{way}_{seed}".replace(" ", "_")
+                plan = recipe(way, source, pictures, seed)
+                start = time.process_time()
+                result = recipes.train(plan, run, verbose=0)
+                taken = time.process_time() - start
+                measured = evaluation.evaluate(run, options.data / name)
+                rows.append(
+                    {
+                        "set": name,
+                        "way": way,
+                        "seed": seed,
+                        "accuracy": f"{measured['accuracy']:.4f}",
+                        "correct": measured["correct"],
+                        "pictures_tested": measured["pictures"],
+                        "pictures_train": pictures,
+                        "epochs": plan.epochs,
+                        "side": SIDE,
+                        "parameters": result["parameters"],
+                        "cpu_seconds_train": round(taken),
+                        "keras": keras.version(),
+                        "backend": keras.backend.backend(),
+                    }
+                )
+                print(rows[-1], flush=True)
+                write(path, rows)
+                keras.utils.clear_session()
+    summarize(rows)
+
+
+def summarize(rows):
+    """Prints mean and standard deviation over the seeds."""
+    for name, way in dict.fromkeys((r["set"], r["way"]) for r in rows):
+        values = [
+            100 * float(r["accuracy"])
+            for r in rows
+            if (r["set"], r["way"]) == (name, way)
+        ]
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        print(
+            f"{name}, {way}: {statistics.mean(values):.1f} +- {spread:.1f} % "
+            f"({len(values)} seeds)"
+        )
+
+
+def price(options, batch=32, rounds=10):
+    """Time to predict and to train, the ways side by side."""
+    from kanets.export import export_litert, runtimes
+
+    random = np.random.default_rng(0)
+    x = random.uniform(0, 255, (batch, SIDE, SIDE, 3)).astype("float32")
+    y = random.integers(10, size=batch)
+    rows, runs, models = {}, {}, {}
+    for way, arguments in WAYS.items():
+        if way == "scratch":
+            continue
+        model = kanets.create_model(
+            **arguments, num_classes=10, input_shape=(SIDE, SIDE, 3)
+        )
+        for layer in model.layers:  # zeros would be optimized away
+            for w in layer.weights:
+                if not np.any(w) and len(w.shape) > 1:
+                    w.assign(random.normal(0, 0.02, w.shape))
+        rows[way] = {
+            "way": way,
+            "side": SIDE,
+            "parameters": model.count_params(),
+            "multiply_adds": kanets.nets.multiply_adds(model),
+        }
+        path = options.runs / "price" / way.replace(" ", "_")
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            export_litert(model, path, [str(i) for i in range(10)])
+        runs[way] = runtimes.load(path, 1)
+        model.compile("adamw", "sparse_categorical_crossentropy")
+        models[way] = model
+    taken = {way: ([], []) for way in rows}
+    for i in range(rounds + 2):
+        for way, model in models.items():
+            feeds = {
+                name: x[:1].astype(dtype)
+                for name, (_, dtype) in runs[way].inputs.items()
+            }
+            start = time.perf_counter()
+            runs[way](**feeds)
+            middle = time.perf_counter()
+            model.train_on_batch(x, y)
+            end = time.perf_counter()
+            if i >= 2:
+                taken[way][0].append(1e3 * (middle - start))
+                taken[way][1].append(batch / (end - middle))
+    for way, (milliseconds, pictures) in taken.items():
+        rows[way] |= {
+            "litert_ms": round(statistics.median(milliseconds), 2),
+            "training_pictures_per_second": round(
+                statistics.median(pictures), 1
+            ),
+            "machine": machine("tensorflow", "ai-edge-litert"),
+        }
+        print(rows[way])
+    write(HERE / "transfer_price.csv", list(rows.values()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", nargs="?", choices=("run", "price"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--sets", nargs="+", default=["hymenoptera"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/transfer"))
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    if options.threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    price(options) if options.command == "price" else transfer(options)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
