@@ -44,7 +44,7 @@ TRAIN, HELD_OUT = 5_000, 10_000
 SIDE, EPOCHS, BATCH, SHIFT = 96, 3, 50, 4
 BODY_RATE, NEW_RATE, DECAY, WARM_UP = 5e-4, 1e-3, 0.01, 30
 CHOICE = ("none", "mlp", "means_mlp_expanded", "mlp_expanded")
-CHOICE += ("kao_norm_expanded", "kao_norm")
+CHOICE += ("kao_norm_expanded", "kao_self_expanded", "kao_norm")
 PLAN = [  # the most important first
     *((form, seed) for seed in (0, 1, 2) for form in CHOICE),
     *((form, 0) for form in ("kao_qkv", "means_mlp", "cross_mlp")),

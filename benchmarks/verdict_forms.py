@@ -22,6 +22,8 @@ sum over the grid; W, maps of channels; Z, the last one, zero at the start.
     kao_norm           kao_qkv of batch-normalised t
     kao_relu6          x + S(Z relu6(attention(Wt, Wt, Wt)))
     kao_mlp            x + S(Z [attention(Wt, Wt, Wt), relu6(W t)])
+    kao_self           x + S(Z relu6(Wt + attention(Wt, Wt, Wt))) of batch-
+                       normalised t, the first W that of the values
     kao_gate           x · (1 + S(Z relu6(W t)))
     means_mlp          x + S(Z relu6(W t))
     means_conv         x + S(Z relu6(u + conv5 u)), u = W t, along each axis
@@ -41,6 +43,7 @@ HIDDEN = 128  # of two maps; of three, 85: 3 · 85 C = 255 C
 HIDDEN_OF_THREE = 85
 HIDDEN_EXPANDED = 21  # of two maps of 6 C channels: 12 · 21 C = 252 C
 HEADS_EXPANDED, HEAD_DIM_EXPANDED = 2, 5  # four maps: 24 · 10 C = 240 C
+VALUES_EXPANDED, KEY_DIM_EXPANDED = 16, 2  # 12 · 16 C + 12 · 2 · 2 C = 240 C
 
 
 def inserter(form):
@@ -206,6 +209,25 @@ def kao_norm_expanded(x, new):
     return kao_norm(x, new, HEADS_EXPANDED, HEAD_DIM_EXPANDED)
 
 
+def kao_self_expanded(x, new):
+    """A token is asked itself, too: attention to nearly all is their mean."""
+    norm = layers.BatchNormalization(momentum=0.9, name=new.name("norm"))
+    tokens = norm(means(x))
+    query, key = (
+        apply(
+            new.dense(HEADS_EXPANDED * KEY_DIM_EXPANDED, name, use_bias=False),
+            tokens,
+        )
+        for name in ("query", "key")
+    )
+    value = apply(new.dense(VALUES_EXPANDED, "value"), tokens)
+    attended, _ = kanets_ops.attention(
+        query, key, value, HEADS_EXPANDED, "rsqrt"
+    )
+    last = new.dense(x.shape[-1], "last", zero=True)
+    return x + spread(apply(last, ops.relu6(value + attended)), x)
+
+
 def kao_relu6(x, new):
     attended = ops.relu6(_attended(means(x), new))
     last = new.dense(x.shape[-1], "last", zero=True)
@@ -285,6 +307,7 @@ FORMS = {  # name: (function, place)
     "kao_axis": (kao_axis, "stride 1"),
     "kao_norm": (kao_norm, "stride 1"),
     "kao_norm_expanded": (kao_norm_expanded, "expanded"),
+    "kao_self_expanded": (kao_self_expanded, "expanded"),
     "kao_relu6": (kao_relu6, "stride 1"),
     "kao_mlp": (kao_mlp, "stride 1"),
     "kao_gate": (kao_gate, "stride 1"),
