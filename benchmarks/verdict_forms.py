@@ -22,8 +22,9 @@ sum over the grid; W, maps of channels; Z, the last one, zero at the start.
     kao_norm           kao_qkv of batch-normalised t
     kao_relu6          x + S(Z relu6(attention(Wt, Wt, Wt)))
     kao_mlp            x + S(Z [attention(Wt, Wt, Wt), relu6(W t)])
-    kao_self           x + S(Z relu6(Wt + attention(Wt, Wt, Wt))) of batch-
-                       normalised t, the first W that of the values
+    kao_self           x + S(Z relu6(Wt + attention(Wt, Wt, Wt))), the first
+                       W that of the values
+    kao_self_norm      the same of batch-normalised t
     kao_gate           x · (1 + S(Z relu6(W t)))
     means_mlp          x + S(Z relu6(W t))
     means_conv         x + S(Z relu6(u + conv5 u)), u = W t, along each axis
@@ -210,9 +211,16 @@ def kao_norm_expanded(x, new):
 
 
 def kao_self_expanded(x, new):
-    """A token is asked itself, too: attention to nearly all is their mean."""
+    return _self(x, new, means(x))
+
+
+def kao_self_norm_expanded(x, new):
     norm = layers.BatchNormalization(momentum=0.9, name=new.name("norm"))
-    tokens = norm(means(x))
+    return _self(x, new, norm(means(x)))
+
+
+def _self(x, new, tokens):
+    """A token is asked itself, too: attention to nearly all is their mean."""
     query, key = (
         apply(
             new.dense(HEADS_EXPANDED * KEY_DIM_EXPANDED, name, use_bias=False),
@@ -308,6 +316,7 @@ FORMS = {  # name: (function, place)
     "kao_norm": (kao_norm, "stride 1"),
     "kao_norm_expanded": (kao_norm_expanded, "expanded"),
     "kao_self_expanded": (kao_self_expanded, "expanded"),
+    "kao_self_norm_expanded": (kao_self_norm_expanded, "expanded"),
     "kao_relu6": (kao_relu6, "stride 1"),
     "kao_mlp": (kao_mlp, "stride 1"),
     "kao_gate": (kao_gate, "stride 1"),
