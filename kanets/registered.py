@@ -8,6 +8,8 @@ before them, or which need no Keras; `tests/test_lazy.py` tries all beginnings.
 
 import kanets.attention.dense
 import kanets.attention.kronecker
+import kanets.attention.lsh
+import kanets.attention.smyrf
 import kanets.layers.batch_normalization
 import kanets.layers.inverted_residual
 import kanets.layers.resize_like

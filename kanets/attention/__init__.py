@@ -24,6 +24,8 @@ from kanets.attention.local_sparse import (
     LocalSparseAttention2D,
     NonLocalAttention2D,
 )
+from kanets.attention.lsh import LSHAttention, lsh_attention
+from kanets.attention.smyrf import SMYRFAttention, smyrf_attention
 from kanets.attention.sparse import dense_weights, pattern_attention
 from kanets.attention.superconcentrator_attention import (
     SuperconcentratorAttention,
@@ -34,9 +36,11 @@ __all__ = [
     "MECHANISMS",
     "DenseAttention",
     "KroneckerAttention",
+    "LSHAttention",
     "LocalSparseAttention2D",
     "Mechanism",
     "NonLocalAttention2D",
+    "SMYRFAttention",
     "SuperconcentratorAttention",
     "attend",
     "attention",
@@ -47,9 +51,11 @@ __all__ = [
     "implementation",
     "kao_kv",
     "kao_qkv",
+    "lsh_attention",
     "make",
     "names",
     "outer_sum",
     "pattern_attention",
+    "smyrf_attention",
     "why_no_kernel",
 ]

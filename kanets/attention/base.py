@@ -188,6 +188,8 @@ class GridAttention(AttentionLayer):
         scale, implementation: as in `AttentionLayer`.
     """
 
+    map_names = MAP_NAMES
+
     def __init__(
         self,
         num_heads=1,
@@ -201,21 +203,23 @@ class GridAttention(AttentionLayer):
         **kwargs,
     ):
         super().__init__(num_heads, scale, **kwargs)
+        letters = "".join(self.map_names)
         if (
             not isinstance(projections, str)
-            or set(projections) - set(MAP_NAMES)
+            or set(projections) - set(letters)
             or len(set(projections)) != len(projections)
         ):
             raise ValueError(
-                'projections must be letters of "qkvo", each once at most. '
-                f"Received: projections={projections!r}"
+                f'projections must be letters of "{letters}", each once at '
+                f"most. Received: projections={projections!r}"
             )
         if key_dim is not None:
             check_positive(key_dim=key_dim)
-            if set(projections) != set(MAP_NAMES):
+            if set(projections) != set(letters):
                 raise ValueError(
-                    'key_dim is of layers with projections="qkvo". Received: '
-                    f"key_dim={key_dim} with projections={projections!r}"
+                    f'key_dim is of layers with projections="{letters}". '
+                    f"Received: key_dim={key_dim} with projections="
+                    f"{projections!r}"
                 )
         self.projections = projections
         self.key_dim = key_dim
@@ -238,7 +242,7 @@ class GridAttention(AttentionLayer):
         else:
             width = self.num_heads * self.key_dim
         last = self._last_map()
-        for letter, name in MAP_NAMES.items():
+        for letter, name in self.map_names.items():
             if letter in self.projections:
                 initializer = self.kernel_initializer
                 if letter == last and self.output_initializer is not None:

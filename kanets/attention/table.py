@@ -17,6 +17,8 @@ from kanets.attention.local_sparse import (
     LocalSparseAttention2D,
     NonLocalAttention2D,
 )
+from kanets.attention.lsh import LSHAttention
+from kanets.attention.smyrf import SMYRFAttention
 from kanets.checks import nearest
 
 
@@ -55,6 +57,8 @@ MECHANISMS = {
         {"residual": False, "pool_size": 1},
         LocalSparseAttention2D,
     ),
+    "lsh": Mechanism(LSHAttention),
+    "smyrf": Mechanism(SMYRFAttention),
 }
 
 
