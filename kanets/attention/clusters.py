@@ -189,8 +189,9 @@ class HashedAttention(GridAttention):
         head_dim = self.key_dim or input_shape[-1] // self.num_heads
         self.hashes = self.add_weight(
             shape=self.hash_shape(head_dim),
+            # Not the numbers that the first call in training draws.
             initializer=keras.initializers.RandomNormal(
-                stddev=1.0, seed=self.seed
+                stddev=1.0, seed=None if self.seed is None else self.seed + 1
             ),
             trainable=False,
             autocast=False,  # half precision would round them

@@ -115,7 +115,7 @@ def lsh_attention(
         _unit(query),
         value,
         queries,
-        _with_neighbours(queries, chunks_before, chunks_after),
+        with_neighbours(queries, chunks_before, chunks_after),
         logit_scale(scale, head_dim),
         causal=causal,
         itself_last=True,
@@ -312,7 +312,7 @@ def _unit(query):
     return query * ops.rsqrt(mean + _EPSILON) * query.shape[-1] ** -0.5
 
 
-def _with_neighbours(clusters, before, after):
+def with_neighbours(clusters, before, after):
     """`Clusters` that hold their neighbours on the circle of all, too."""
     if not before and not after:
         return clusters

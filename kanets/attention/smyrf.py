@@ -162,8 +162,7 @@ def balanced_clusters(hashes, count, mask=None):
     if mask is not None:
         mask = ops.cast(mask, "bool")
         hashes = ops.where(mask[:, None, None], hashes, _LAST)
-        valid = ops.sum(ops.cast(mask, "int32"), axis=-1)
-        valid = ops.maximum(valid, 1)[:, None, None, None]
+        valid = ops.sum(ops.cast(mask, "int32"), axis=-1)[:, None, None, None]
     order, rank = sort(hashes)
     slot = ops.arange(count * size, dtype="int32")
     cluster = slot // size
@@ -175,7 +174,7 @@ def balanced_clusters(hashes, count, mask=None):
         present = ops.broadcast_to(inside, ops.shape(tokens))
         present = ops.reshape(present, (-1, num_heads, rounds * count * size))
     tokens = ops.reshape(tokens, (-1, num_heads, rounds * count * size))
-    cluster = ((rank + 1) * count - 1) // valid
+    cluster = ((rank + 1) * count - 1) // ops.maximum(valid, 1)
     slots = cluster * size + rank - cluster * valid // count
     slots = ops.minimum(slots, count * size - 1)  # padding is after all
     first = ops.arange(rounds, dtype="int32") * (count * size)
