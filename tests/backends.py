@@ -27,6 +27,26 @@ def thorough_on_jax(test):
     return pytest.mark.thorough(test) if BACKEND == "jax" else test
 
 
+def few_on_jax(cases):
+    """The first case as it is, the others `thorough_on_jax`.
+
+    Call by call JAX compiles each operation anew for each shape.
+    """
+    first, *others = cases
+    if BACKEND != "jax":
+        return [first, *others]
+    return [
+        first,
+        *(
+            pytest.param(
+                *(case if isinstance(case, tuple) else (case,)),
+                marks=pytest.mark.thorough,
+            )
+            for case in others
+        ),
+    ]
+
+
 def to_numpy(tensor):
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 

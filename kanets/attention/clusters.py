@@ -186,7 +186,9 @@ class HashedAttention(GridAttention):
         self.input_spec = keras.layers.InputSpec(
             min_ndim=3, axes={-1: input_shape[-1]}
         )
-        head_dim = self.key_dim or input_shape[-1] // self.num_heads
+        head_dim = self.key_dim
+        if head_dim is None:
+            head_dim = input_shape[-1] // self.num_heads
         self.hashes = self.add_weight(
             shape=self.hash_shape(head_dim),
             # Not the numbers that the first call in training draws.

@@ -109,15 +109,34 @@ def test_inserted(name):
     assert np.abs(to_numpy(copy(x)) - to_numpy(model(x))).max() > 1e-3
 
 
-@each
-def test_in_nets_by_name(name):
-    arguments = {"attention": name, "classes": 3, "strides": (2, 1, 2, 2, 2)}
-    model = kanets.KANet((32, 32, 3), 0.25, **arguments)
+NETS = {
+    "kanet": lambda **a: kanets.KANet(
+        (32, 32, 3), 0.25, strides=(2, 1, 2, 2, 2), **a
+    ),
+    "lite": lambda **a: kanets.EfficientNetLite(
+        (32, 32, 3), strides=(2, 2, 2, 1, 1), **a
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [
+        ("kanet", "smyrf"),
+        pytest.param("kanet", "lsh", marks=pytest.mark.thorough),
+        pytest.param("lite", "lsh", marks=pytest.mark.thorough),
+        pytest.param("lite", "smyrf", marks=pytest.mark.thorough),
+    ],
+)
+def test_in_nets_by_name(net, name):
+    model = NETS[net](attention=name, classes=3)
     kind = attention.MECHANISMS[name].layer
-    assert sum(isinstance(x, kind) for x in model._flatten_layers()) > 3
+    layers = model._flatten_layers()
+    assert sum(isinstance(layer, kind) for layer in layers) > 3
     assert np.all(np.isfinite(to_numpy(model(random(1, 32, 32, 3)))))
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_runtimes_have_all_operators(tmp_path):
     """Both layers in one model, of sizes that no cluster divides."""

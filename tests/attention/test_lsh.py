@@ -11,7 +11,13 @@ from kanets import attention
 from kanets.attention.lsh import chunks, lsh_attention, lsh_buckets
 from tests.attention.references import cases, from_golden
 from tests.attention.test_operators import softmax
-from tests.backends import dot, gradient, to_numpy, weight_gradients
+from tests.backends import (
+    dot,
+    few_on_jax,
+    gradient,
+    to_numpy,
+    weight_gradients,
+)
 from tests.layer_checks import random
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reformer_hf.npz"
@@ -110,7 +116,7 @@ def inputs_of(arrays):
     return [arrays[name] for name in names]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", few_on_jax(CASES))
 def test_golden_output_and_gradients(case):
     arrays, layer, call = golden(case)
     x, *mask = inputs_of(arrays)
@@ -140,7 +146,7 @@ def test_golden_gradients_of_weights():
         np.testing.assert_allclose(ours, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("case", HASHED)
+@pytest.mark.parametrize("case", few_on_jax(HASHED))
 def test_golden_buckets_and_order(case):
     arrays, layer, _ = golden(case)
     x, *mask = inputs_of(arrays)
@@ -180,7 +186,7 @@ def test_golden_through_the_layer():
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize(("length", "changes"), SIZES, ids=str)
+@pytest.mark.parametrize(("length", "changes"), few_on_jax(SIZES), ids=str)
 def test_loops(length, changes, padded):
     if padded and length < 9:
         pytest.skip("padding is tested at other sizes")

@@ -14,7 +14,7 @@ from kanets.attention.smyrf import (
 )
 from tests.attention.references import cases, from_golden
 from tests.attention.test_operators import softmax
-from tests.backends import dot, gradient, to_numpy
+from tests.backends import dot, few_on_jax, gradient, to_numpy
 from tests.layer_checks import random
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "smyrf.npz"
@@ -122,9 +122,10 @@ def test_golden_hashes_and_clusters(golden):
         assert clusters.size == 32 and clusters.present is None
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_loops(sizes):
-    queries, keys, size, rounds, heads = sizes
+@pytest.mark.parametrize(
+    ("queries", "keys", "size", "rounds", "heads"), few_on_jax(SIZES)
+)
+def test_loops(queries, keys, size, rounds, heads):
     inputs = example(queries, keys, rounds, heads)
     output, scores = smyrf_attention(
         *inputs, heads, cluster_size=size, return_attention_scores=True

@@ -1,0 +1,261 @@
+"""Can hashed attention stand in for dense attention that was trained?
+
+    python benchmarks/drop_in.py --data cifar10/test
+
+puts "smyrf" and "lsh" in place of the dense attention of trained models,
+without training on, and writes `drop_in.csv` beside this file: a row for each
+mechanism and share of the dense keys, mean and deviation over the seeds of the
+hashes. Ten minutes of one core; `--subjects` takes some of the models.
+
+    share              keys that a query sees, rounds times those of a round,
+                       of the keys that dense attention has
+    frechet_distance,  of the pictures to real ones, by features of the
+    kernel_distance    classifier that measures the zoo's GANs; the former
+                       grows as pictures get fewer, the latter does not
+    cosine             of pictures and those of dense attention, from the same
+                       latents: mean over pictures
+    relative_l2        length of their difference by that of the latter
+
+"dense" is the model itself. "smyrf" keeps its maps of queries, keys and values.
+"lsh" has queries that are the keys, too: it takes the map of queries for both,
+and as many values as queries, not pooled. Two controls: "random" is "smyrf"
+with clusters that no hash has made, "nothing" is the model without its
+attention. "smyrf" of share 1 is one cluster, and must be "dense".
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from measure import machine
+
+from kanets import attention, data, zoo
+from kanets.attention.checks import logit_scale
+from kanets.attention.clusters import cluster_attention, split
+from kanets.attention.core import merge_heads
+from kanets.attention.smyrf import balanced_clusters
+from kanets.evaluation import generation
+from ylg import gan
+from ylg.metrics.evaluation import distances
+
+TABLE = Path(__file__).with_suffix(".csv")
+SHARES = (0.5, 0.25, 0.125)
+SEEDS = (0, 1, 2)
+MEASURES = ("frechet_distance", "kernel_distance", "cosine", "relative_l2")
+FIELDS = (
+    *("subject", "mechanism", "share", "rounds", "size", "seeds", "pictures"),
+    *(f"{name}{end}" for name in MEASURES for end in ("", "_std")),
+    "machine",
+)
+
+
+def smyrf(layer, query, key, value, rounds, size, seed):
+    query, key, value = _tokens(query), *_pooled(layer, key, value)
+    shape = (query.shape[-1] // layer.num_heads + 2, rounds)
+    return attention.smyrf_attention(
+        query,
+        key,
+        value,
+        _normal(seed, shape),
+        layer.num_heads,
+        layer.scale,
+        size,
+    )
+
+
+def lsh(layer, query, key, value, rounds, size, seed):
+    query, value = _tokens(query), _tokens(value)
+    buckets = 2 * query.shape[1] // size  # twice as many as chunks
+    shape = (query.shape[-1] // layer.num_heads, rounds, buckets // 2)
+    return attention.lsh_attention(
+        query,
+        value,
+        _normal(seed, (layer.num_heads, *shape)),
+        layer.num_heads,
+        layer.scale,
+        chunk_length=size,
+    )
+
+
+def random(layer, query, key, value, rounds, size, seed):
+    heads = layer.num_heads
+    tensors = [_tokens(query), *_pooled(layer, key, value)]
+    query, key, value = (split(x, heads) for x in tensors)
+    hashes = [
+        ops.broadcast_to(
+            _normal((seed, i), (1, heads, rounds, x.shape[2])),
+            (ops.shape(x)[0], heads, rounds, x.shape[2]),
+        )
+        for i, x in enumerate((query, key))
+    ]
+    count = -(-key.shape[2] // size)
+    clusters = [balanced_clusters(x, count) for x in hashes]
+    scale = logit_scale(layer.scale, query.shape[-1])
+    found, _ = cluster_attention(query, key, value, *clusters, scale)
+    return merge_heads(found)
+
+
+# The function, its rounds, and the keys of a round by the size of a cluster
+# (a chunk looks back at another).
+MECHANISMS = {
+    "smyrf": (smyrf, 4, 1),
+    "random": (random, 4, 1),
+    "lsh": (lsh, 2, 2),
+}
+
+
+class Replaced(attention.NonLocalAttention2D):
+    """SAGAN's block with another operator between its maps."""
+
+    between = None
+
+    def _heads(self, inputs, training, return_weights):
+        if self.between is None:
+            return super()._heads(inputs, training, return_weights)
+        maps = (
+            self._project(x, inputs, training)
+            for x in (self.theta, self.phi, self.g)
+        )
+        return self.between(self, *maps), None
+
+
+class Generator:
+    """A GAN of the zoo; what comes before its attention runs once.
+
+    A subject has `keys`, how many dense attention sees, and `measure`.
+    """
+
+    def __init__(self, name, source, count):
+        model = zoo.load_model(name)
+        self.layer = model.get_layer("attention")
+        before, after = self.layer.input, self.layer.output
+        self.keys = int(np.prod(self.layer._key_grid(before.shape[1:3])))
+        size = model.inputs[0].shape[-1]
+        self.labels = np.arange(count, dtype="int32") % gan.num_classes(model)
+        self.maps = keras.Model(model.inputs, before).predict(
+            [gan.latents(size, count), self.labels], 100, verbose=0
+        )
+        self.rest = keras.Model([after, model.inputs[1]], model.outputs[0])
+        self.extractor = generation.load_extractor(generation.EXTRACTOR)
+        real = data.load_test(
+            source, image_size=model.output_shape[1:3], batch_size=100
+        )
+        self.real = np.concatenate(
+            [self.extractor(batch[0], (0, 255))[0] for batch in real]
+        )
+        self.dense = self.pictures()
+
+    def measure(self, between=None, without=False):
+        """What `MEASURES` names, of the pictures with another operator."""
+        pictures = self.pictures(between, without)
+        features, _ = self.extractor(pictures)
+        flat, dense = (x.reshape(len(x), -1) for x in (pictures, self.dense))
+        lengths = [np.linalg.norm(x, axis=1) for x in (flat, dense)]
+        cosines = np.sum(flat * dense, axis=1) / np.prod(lengths, axis=0)
+        differences = np.linalg.norm(flat - dense, axis=1) / lengths[1]
+        return {
+            **distances(self.real, features),
+            "cosine": cosines.mean(),
+            "relative_l2": differences.mean(),
+        }
+
+    def pictures(self, between=None, without=False):
+        layer = Replaced.from_config(self.layer.get_config())
+        layer.between = between
+        x, label = (
+            keras.Input(t.shape[1:], dtype=t.dtype) for t in self.rest.inputs
+        )
+        y = x if without else layer(x)
+        model = keras.Model([x, label], self.rest([y, label]))
+        if not without:
+            layer.set_weights(self.layer.get_weights())
+        return model.predict([self.maps, self.labels], 100, verbose=0)
+
+
+SUBJECTS = {"sagan_cifar10": Generator}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", default="cifar10", help="class folders")
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS))
+    options = parser.parse_args()
+    rows = []
+    for name in options.subjects:
+        subject = SUBJECTS[name](name, options.data, options.pictures)
+        for row in measured(subject):
+            rows.append(
+                {
+                    "subject": name,
+                    "pictures": options.pictures,
+                    "machine": machine("keras", "tensorflow"),
+                    **row,
+                }
+            )
+            print(
+                *(rows[-1].get(field, "") for field in FIELDS[1:-1]), flush=True
+            )
+    with open(TABLE, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def measured(subject):
+    """Rows without what all rows of a subject have in common."""
+    yield {"mechanism": "dense", "share": 1.0, **summary([subject.measure()])}
+    nothing = subject.measure(without=True)
+    yield {"mechanism": "nothing", "share": 0.0, **summary([nothing])}
+    yield row(subject, "smyrf", 1, subject.keys, SEEDS[:1])
+    for share in SHARES:
+        for mechanism, (_, rounds, keys) in MECHANISMS.items():
+            size = int(share * subject.keys / (rounds * keys))
+            yield row(subject, mechanism, rounds, size, SEEDS)
+
+
+def row(subject, mechanism, rounds, size, seeds):
+    function, _, keys = MECHANISMS[mechanism]
+
+    def between(seed):
+        return lambda *maps: function(*maps, rounds, size, seed)
+
+    found = [subject.measure(between(seed)) for seed in seeds]
+    return {
+        "mechanism": mechanism,
+        "share": rounds * size * keys / subject.keys,
+        "rounds": rounds,
+        "size": size,
+        "seeds": len(seeds),
+        **summary(found),
+    }
+
+
+def summary(found):
+    """Mean and deviation of a list of measures."""
+    result = {}
+    for name in MEASURES:
+        values = [measures[name] for measures in found]
+        result[name] = f"{np.mean(values):.6g}"
+        if len(values) > 1:
+            result[f"{name}_std"] = f"{np.std(values, ddof=1):.2g}"
+    return result
+
+
+def _pooled(layer, *maps):
+    return (_tokens(layer._pooled(x)) for x in maps)
+
+
+def _tokens(x):
+    return ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
+
+
+def _normal(seed, shape):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+if __name__ == "__main__":
+    main()
