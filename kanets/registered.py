@@ -6,6 +6,9 @@ before them, or which need no Keras; `tests/test_lazy.py` tries all beginnings.
 """
 # ruff: noqa: F401
 
+import kanets.attention.adaptive_span
+import kanets.attention.additive
+import kanets.attention.causal_span
 import kanets.attention.dense
 import kanets.attention.kronecker
 import kanets.attention.lsh

@@ -10,6 +10,12 @@ or a callable stands for, and `implementation` chooses what computes it.
 
 import keras  # noqa: F401, before ours: see `kanets.registered`
 
+from kanets.attention.adaptive_span import (
+    AdaptiveSpanAttention,
+    trimmed_spans,
+)
+from kanets.attention.additive import AdditiveAttention, additive_scores
+from kanets.attention.causal_span import CausalSpanAttention, SegmentMemory
 from kanets.attention.core import attend, attention
 from kanets.attention.dense import DenseAttention, dense_attention
 from kanets.attention.implementations import implementation, why_no_kernel
@@ -25,7 +31,13 @@ from kanets.attention.local_sparse import (
     NonLocalAttention2D,
 )
 from kanets.attention.lsh import LSHAttention, lsh_attention
+from kanets.attention.relative import (
+    RelativePositions,
+    relative_scores,
+    relative_sums,
+)
 from kanets.attention.smyrf import SMYRFAttention, smyrf_attention
+from kanets.attention.span_operator import adaptive_span_attention, span_mask
 from kanets.attention.sparse import dense_weights, pattern_attention
 from kanets.attention.superconcentrator_attention import (
     SuperconcentratorAttention,
@@ -34,14 +46,21 @@ from kanets.attention.table import MECHANISMS, Mechanism, check, make, names
 
 __all__ = [
     "MECHANISMS",
+    "AdaptiveSpanAttention",
+    "AdditiveAttention",
+    "CausalSpanAttention",
     "DenseAttention",
     "KroneckerAttention",
     "LSHAttention",
     "LocalSparseAttention2D",
     "Mechanism",
     "NonLocalAttention2D",
+    "RelativePositions",
     "SMYRFAttention",
+    "SegmentMemory",
     "SuperconcentratorAttention",
+    "adaptive_span_attention",
+    "additive_scores",
     "attend",
     "attention",
     "axis_means",
@@ -56,6 +75,10 @@ __all__ = [
     "names",
     "outer_sum",
     "pattern_attention",
+    "relative_scores",
+    "relative_sums",
     "smyrf_attention",
+    "span_mask",
+    "trimmed_spans",
     "why_no_kernel",
 ]

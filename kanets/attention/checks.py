@@ -86,3 +86,13 @@ def check_choice(known, **values):
             raise ValueError(
                 f"{name} must be {choices}. Received: {name}={value!r}"
             )
+
+
+def check_fraction(**numbers):
+    """Raises a ValueError for a named value that is no number of 0 to 1."""
+    for name, value in numbers.items():
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= 1:
+            raise ValueError(
+                f"{name} must be a number of 0 to 1. Received: {name}={value!r}"
+            )

@@ -11,6 +11,7 @@ import inspect
 
 import keras
 
+from kanets.attention.adaptive_span import AdaptiveSpanAttention
 from kanets.attention.dense import DenseAttention
 from kanets.attention.kronecker import KroneckerAttention
 from kanets.attention.local_sparse import (
@@ -59,6 +60,7 @@ MECHANISMS = {
     ),
     "lsh": Mechanism(LSHAttention),
     "smyrf": Mechanism(SMYRFAttention),
+    "adaptive_span": Mechanism(AdaptiveSpanAttention),
 }
 
 
