@@ -86,7 +86,8 @@ def adaptive_span_attention(
         span: z in cells, float tensor (N,) or, of each cell, (B, *grid, N);
             None for all that is within reach.
         ramp: R, in cells.
-        relative_keys, relative_values: None, or a `relative.RelativePositions` an axis.
+        relative_keys, relative_values: None, or `RelativePositions`, one an
+            axis.
         causal: None, or, of sequences, the greatest offset that is seen: 0
             for a position's own and what came before, -1 for the latter
             alone. The distance is counted from there.

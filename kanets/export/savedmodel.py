@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kanets import tasks
+from kanets.attention import trimmed_spans
 from kanets.export import bundle
 from kanets.export.precision import in_precision
 
@@ -89,10 +90,12 @@ def export_savedmodel(
     # The endpoints bring their variables along. `archive.track(model)` would
     # store each a second time (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
-    class_names, requests = task.add_endpoints(
-        archive, in_precision(model, precision), class_names, **options
-    )
-    bundle.write(archive, version_folder, class_names, requests)
+    model = in_precision(model, precision)
+    with trimmed_spans(model):  # what is exported learns no more
+        class_names, requests = task.add_endpoints(
+            archive, model, class_names, **options
+        )
+        bundle.write(archive, version_folder, class_names, requests)
     return version_folder
 
 
