@@ -82,6 +82,8 @@ CASES = {
 }  # fmt: skip
 
 
+# JAX compiles each for seconds.
+ON_JAX = [pytest.mark.thorough] if BACKEND == "jax" else []
 THOROUGH = {"cut", "one axis cut", "everything", "video", "causal, all"}
 
 
@@ -90,11 +92,14 @@ THOROUGH = {"cut", "one axis cut", "everything", "video", "causal, all"}
     [
         *(
             pytest.param(
-                case, True, marks=[pytest.mark.thorough] * (case in THOROUGH)
+                case,
+                True,
+                marks=[pytest.mark.thorough] if case in THOROUGH else ON_JAX,
             )
             for case in CASES
         ),
-        *((case, False) for case in ("cut", "causal")),
+        pytest.param("cut", False),
+        pytest.param("causal", False, marks=ON_JAX),
     ],
 )
 def test_operator(case, masked):
