@@ -58,7 +58,10 @@ def dot(tensor, array):
 
 
 def gradient(function, *tensors):
-    """Gradients of a scalar function with respect to its float tensors."""
+    """Gradients of a scalar function with respect to its float tensors.
+
+    Zeros, where it does not depend on one.
+    """
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -67,7 +70,8 @@ def gradient(function, *tensors):
             for tensor in tensors:
                 tape.watch(tensor)
             value = function(*tensors)
-        return [to_numpy(g) for g in tape.gradient(value, tensors)]
+        grads = tape.gradient(value, tensors, unconnected_gradients="zero")
+        return [to_numpy(g) for g in grads]
     if BACKEND == "torch":
         tensors = [_leaf(t) for t in tensors]
         return _torch_gradients(function(*tensors), tensors)
@@ -144,4 +148,5 @@ def _torch_gradients(value, leaves):
 
     if not leaves:
         return []
-    return [to_numpy(g) for g in torch.autograd.grad(value, leaves)]
+    grads = torch.autograd.grad(value, leaves, materialize_grads=True)
+    return [to_numpy(g) for g in grads]
