@@ -8,6 +8,7 @@ before them, or which need no Keras; `tests/test_lazy.py` tries all beginnings.
 
 import kanets.attention.adaptive_span
 import kanets.attention.additive
+import kanets.attention.axial
 import kanets.attention.causal_span
 import kanets.attention.dense
 import kanets.attention.kronecker

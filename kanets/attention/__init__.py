@@ -15,6 +15,7 @@ from kanets.attention.adaptive_span import (
     trimmed_spans,
 )
 from kanets.attention.additive import AdditiveAttention, additive_scores
+from kanets.attention.axial import AxialAttention, axial_attention
 from kanets.attention.causal_span import CausalSpanAttention, SegmentMemory
 from kanets.attention.core import attend, attention
 from kanets.attention.dense import DenseAttention, dense_attention
@@ -48,6 +49,7 @@ __all__ = [
     "MECHANISMS",
     "AdaptiveSpanAttention",
     "AdditiveAttention",
+    "AxialAttention",
     "CausalSpanAttention",
     "DenseAttention",
     "KroneckerAttention",
@@ -63,6 +65,7 @@ __all__ = [
     "additive_scores",
     "attend",
     "attention",
+    "axial_attention",
     "axis_means",
     "check",
     "dense_attention",

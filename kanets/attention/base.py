@@ -236,32 +236,40 @@ class GridAttention(AttentionLayer):
                 "The input must be (batch, *grid, channels) with known "
                 f"channels. Received: input_shape={tuple(input_shape)}"
             )
-        channels = width = input_shape[-1]
+        channels = input_shape[-1]
         if self.key_dim is None:
             check_divides(self.num_heads, channels)
-        else:
-            width = self.num_heads * self.key_dim
-        last = self._last_map()
-        for letter, name in self.map_names.items():
+        for letter in self.map_names:
             if letter in self.projections:
-                initializer = self.kernel_initializer
-                if letter == last and self.output_initializer is not None:
-                    initializer = self.output_initializer
-                linear = keras.layers.Dense(
-                    channels if letter == "o" else width,
-                    use_bias=self.use_bias,
-                    kernel_initializer=fresh(initializer),
-                    kernel_regularizer=self.kernel_regularizer,
-                    dtype=self.dtype_policy,
-                    name=name,
-                )
-                linear.build((None, width if letter == "o" else channels))
-                self._maps[name] = linear
+                self._maps.update(self._new_maps(letter, input_shape))
         if self._maps:
             self.input_spec = keras.layers.InputSpec(
                 min_ndim=3, axes={-1: channels}
             )
         self.built = True
+
+    def _new_maps(self, letter, input_shape):
+        """The learned maps of a letter, built, by their names."""
+        name, is_last = self.map_names[letter], letter == self._last_map()
+        return {name: self._new_map(letter, name, input_shape[-1], is_last)}
+
+    def _new_map(self, letter, name, channels, is_last):
+        width = channels
+        if self.key_dim is not None:
+            width = self.num_heads * self.key_dim
+        initializer = self.kernel_initializer
+        if is_last and self.output_initializer is not None:
+            initializer = self.output_initializer
+        linear = keras.layers.Dense(
+            channels if letter == "o" else width,
+            use_bias=self.use_bias,
+            kernel_initializer=fresh(initializer),
+            kernel_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        linear.build((None, width if letter == "o" else channels))
+        return linear
 
     def attend(self, inputs, mask, training, return_attention_scores):
         return self.operator(

@@ -12,6 +12,7 @@ import inspect
 import keras
 
 from kanets.attention.adaptive_span import AdaptiveSpanAttention
+from kanets.attention.axial import AxialAttention
 from kanets.attention.dense import DenseAttention
 from kanets.attention.kronecker import KroneckerAttention
 from kanets.attention.local_sparse import (
@@ -52,6 +53,7 @@ MECHANISMS = {
     ),
     "dense": Mechanism(DenseAttention, {"pool_size": 1}, NonLocalAttention2D),
     "dense_pool": Mechanism(DenseAttention, {"pool_size": 2}),
+    "axial": Mechanism(AxialAttention),
     # Without its own input and gate: what it stands in has those.
     "ylg": Mechanism(
         LocalSparseAttention2D,

@@ -234,10 +234,7 @@ def test_a_backbone_of_another_attention_is_named():
 @pytest.mark.parametrize(
     ("identifier", "text"),
     [
-        (
-            "kao_vk",
-            r"one of \[.*'dense', .*nearest: kao_kv.*attention='kao_vk'",
-        ),
+        ("kao_vk", r"one of \[.*'dense'.*nearest: kao_kv.*attention='kao_vk'"),
         ({"name": "densse"}, "nearest: dense"),
         ({"num_heads": 2}, r"Received: attention=\{'num_heads': 2\}"),
         ({"name": ["dense"]}, "Received: attention="),
