@@ -24,7 +24,8 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	tests/evaluation tests/test_augment.py tests/test_compat.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
 	tests/test_saved.py tests/test_segmentation_recipes.py \
-	tests/test_tensorflow_addons.py tests/test_visualize.py \
+	tests/test_explanations.py tests/test_tensorflow_addons.py \
+	tests/test_visualize.py \
 	$(filter-out $(NUMPY), \
 	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
 
@@ -38,6 +39,7 @@ JAX := tests/optimizers tests/test_compat.py tests/ylg/test_backends.py \
 JAX_ALL := tests/layers tests/optimizers tests/test_augment.py \
 	tests/test_compat.py tests/test_distillation.py tests/test_losses.py \
 	tests/test_recipes.py tests/test_saved.py tests/nets/test_kanet.py \
+	tests/nets/test_vit.py tests/test_explanations.py \
 	tests/nets/test_logits.py tests/zoo/test_loading.py \
 	$(addprefix tests/ylg/test_,backends.py generator.py inversion.py \
 	lookahead.py sagan.py) \
@@ -48,7 +50,8 @@ JAX_ALL := tests/layers tests/optimizers tests/test_augment.py \
 TORCH := tests/layers tests/optimizers tests/test_augment.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
 	tests/test_saved.py tests/test_segmentation_recipes.py \
-	tests/test_visualize.py tests/nets/test_kanet.py \
+	tests/test_explanations.py tests/test_visualize.py \
+	tests/nets/test_kanet.py tests/nets/test_vit.py \
 	tests/nets/test_logits.py tests/zoo/test_loading.py \
 	tests/ylg/test_backends.py tests/ylg/test_generator.py \
 	tests/ylg/test_conditional_batch_normalization.py \

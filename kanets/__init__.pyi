@@ -24,6 +24,7 @@ from .nets import (
     EfficientNetLite,
     KANet,
     KANetSegmenter,
+    ViT,
     insert_attention,
 )
 from .train import augment, checkpoints, losses, optimizers, recipes
@@ -42,6 +43,7 @@ __all__ = [
     "EfficientNetLite",
     "KANet",
     "KANetSegmenter",
+    "ViT",
     "attention",
     "augment",
     "checkpoints",

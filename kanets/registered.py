@@ -16,7 +16,9 @@ import kanets.attention.lsh
 import kanets.attention.smyrf
 import kanets.layers.batch_normalization
 import kanets.layers.inverted_residual
+import kanets.layers.position_embeddings
 import kanets.layers.resize_like
+import kanets.layers.split_tokens
 import kanets.train.losses
 import kanets.train.optimizers
 import ylg.registered

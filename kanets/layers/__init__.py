@@ -1,5 +1,5 @@
 """Keras layers: attention over a grid, the modules of a KANet, resizing,
-and attention as a residual branch."""
+tokens of patches, and attention as a residual branch."""
 
 import keras  # noqa: F401, before ours: see `kanets.registered`
 
@@ -13,7 +13,9 @@ from kanets.layers.inverted_residual import (
     BaseModule,
     BaseSkipModule,
 )
+from kanets.layers.position_embeddings import PositionEmbeddings
 from kanets.layers.resize_like import ResizeLike
+from kanets.layers.split_tokens import SplitTokens
 
 __all__ = [
     "AttnModule",
@@ -23,6 +25,8 @@ __all__ = [
     "BatchNormalization",
     "DenseAttention",
     "KroneckerAttention",
+    "PositionEmbeddings",
     "ResizeLike",
+    "SplitTokens",
     "residual_attention",
 ]

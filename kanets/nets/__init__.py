@@ -11,6 +11,7 @@ from kanets.nets.kanet_segmenter import KANetSegmenter
 from kanets.nets.logits import logits_model
 from kanets.nets.mobilenets import MobileNetV2, MobileNetV3Small
 from kanets.nets.registry import builders
+from kanets.nets.vit import ViT
 
 # `kanets.nets.multiply_adds` is a function; what was a module of that name can
 # still be imported from.
@@ -25,6 +26,7 @@ __all__ = [
     "KANetSegmenter",
     "MobileNetV2",
     "MobileNetV3Small",
+    "ViT",
     "feature_maps",
     "insert_attention",
     "logits_model",

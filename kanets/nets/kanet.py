@@ -195,7 +195,8 @@ def feature_maps(model):
     readers = efficientnet_lite.readers(names)
     if readers is None:
         raise ValueError(
-            "feature_maps needs a model made by KANet or EfficientNetLite. "
+            "feature_maps needs a model made by KANet or EfficientNetLite; a "
+            "ViT has maps of one size, which include_top=False gives. "
             f"Received: model={model.name!r}"
         )
     return {

@@ -22,8 +22,8 @@ def make_input(input_shape, input_tensor, side=224):
 
 
 def classifier(x, classes, activation, dropout_rate, name="predictions"):
-    """Means of the maps, and probabilities of them in float32."""
-    x = pooled(x, "avg")
+    """Probabilities of features or of the means of maps, in float32."""
+    x = pooled(x, "avg") if len(x.shape) == 4 else x
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
     return keras.layers.Dense(
@@ -110,13 +110,8 @@ def check_channels_last(input_shape):
         )
 
 
-def check_arguments(
-    input_shape, alpha, strides, output_stride, reducing="24, 32, 64 and 160"
-):
-    """Raises a ValueError that names the first argument out of its range.
-
-    `reducing` are the channels of the stages that `strides` are of.
-    """
+def check_input_shape(input_shape):
+    """Raises a ValueError unless it is None or (H, W, C), channels last."""
     if input_shape is not None and (
         not isinstance(input_shape, tuple | list)
         or len(input_shape) != 3
@@ -128,6 +123,16 @@ def check_arguments(
         )
     if input_shape is not None:
         check_channels_last(input_shape)
+
+
+def check_arguments(
+    input_shape, alpha, strides, output_stride, reducing="24, 32, 64 and 160"
+):
+    """Raises a ValueError that names the first argument out of its range.
+
+    `reducing` are the channels of the stages that `strides` are of.
+    """
+    check_input_shape(input_shape)
     if not alpha > 0:
         raise ValueError(f"alpha must be positive. Received: alpha={alpha}")
     if not are_strides(strides):

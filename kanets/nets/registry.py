@@ -22,6 +22,8 @@ class Net:
         architectures: what the zoo builds of it with fresh weights: by name,
             the other fields of a `kanets.zoo.Architecture`.
         timm: "module:function" of its layers' names in timm's files, or "".
+        timm_tensors: "module:function" of what must be done with the tensors
+            before, as `kanets.nets.timm_names.vit_tensors`, or "".
     """
 
     name: str
@@ -31,6 +33,7 @@ class Net:
     closed: tuple = ()
     architectures: dict = dataclasses.field(default_factory=dict)
     timm: str = ""
+    timm_tensors: str = ""
 
     @property
     def builder(self):
@@ -46,6 +49,19 @@ class Net:
         if not self.timm:
             return None
         return pkgutil.resolve_name(self.timm)(**arguments)
+
+    def prepared(self, tensors, input_shape, arguments):
+        """timm's tensors as the table of their names has them.
+
+        Args:
+            tensors: dict of arrays.
+            input_shape: (H, W, C) of the pictures they are for.
+            arguments: dict, what the net is built with.
+        """
+        if not self.timm_tensors:
+            return tensors
+        prepare = pkgutil.resolve_name(self.timm_tensors)
+        return prepare(tensors, input_shape, **arguments)
 
 
 def builders(task):
@@ -90,6 +106,22 @@ NETS = {
                     ("lite1", 240),
                     ("lite2", 260),
                 )
+            },
+        ),
+        Net(
+            name="ViT",
+            place="kanets.nets.vit:ViT",
+            task="classification",
+            description="a ViT (Dosovitskiy et al., ICLR 2021)",
+            timm="kanets.nets.timm_names:vit",
+            timm_tensors="kanets.nets.timm_names:vit_tensors",
+            architectures={
+                f"vit_{variant}": {
+                    "arguments": {"variant": variant},
+                    "input_shape": (224, 224, 3),
+                    "num_classes": 1000,
+                }
+                for variant in ("tiny", "small")
             },
         ),
         Net(

@@ -6,7 +6,13 @@ from kanets.visualize.attention import (
     attention_sheet,
     attention_weights,
 )
+from kanets.visualize.attention_rollout import (
+    rollout,
+    rollout_map,
+    rollout_sheet,
+)
 from kanets.visualize.curves import plot_curves
+from kanets.visualize.gradient_cam import grad_cam, grad_cam_sheet
 from kanets.visualize.overlays import (
     overlay,
     overlay_sheet,
@@ -26,10 +32,15 @@ __all__ = [
     "attention_weights",
     "class_bars",
     "confusion_matrix",
+    "grad_cam",
+    "grad_cam_sheet",
     "mistakes_sheet",
     "overlay",
     "overlay_sheet",
     "palette",
     "plot_curves",
+    "rollout",
+    "rollout_map",
+    "rollout_sheet",
     "save_segmentation",
 ]

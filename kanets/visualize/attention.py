@@ -11,18 +11,11 @@ import numpy as np
 from PIL import ImageDraw
 
 from kanets.attention.checks import check_position
-from kanets.visualize.sheets import LUMA, resized, save_sheet
+from kanets.visualize.heat import heated
+from kanets.visualize.sheets import resized, save_sheet
+from kanets.visualize.tokens import cell_of, check_picture, inputs_of
 
 _MARK = (0, 255, 255)
-_HEAT = np.array(  # from dark to light
-    [
-        (20, 11, 54),
-        (101, 21, 110),
-        (187, 55, 84),
-        (249, 142, 9),
-        (252, 255, 164),
-    ]
-)
 
 
 def attention_weights(layer, inputs, position):
@@ -85,7 +78,7 @@ def attention_map(model, picture, layer=None, position=None):
 
     Returns:
         float array (h, w) of the layer's grid, the mean of the heads; its
-        sum is 1.
+        sum is 1. Of a ViT with a class token, the grid is that of the patches.
 
     Raises:
         ValueError: a model without such layers, a layer that is none of
@@ -155,19 +148,29 @@ def _maps(model, picture, names, position):
             "layers must be attention of the model that can be mapped, or "
             f"modules with one: {list(found)}. Received: {names}"
         )
-    size = _check_picture(picture, model.input_shape)
+    size = check_picture(picture, model.input_shape)
     pixel = _or_centre(position, size)
     check_position(pixel, size)
-    probe = keras.Model(
-        model.input, {name: model.get_layer(name).input for name in names}
-    )
-    inputs = probe(np.asarray(picture, "float32")[None], training=False)
+    inputs, grid = inputs_of(model, picture, names)
     maps = {}
     for name in names:
-        cell = _cell(pixel, size, inputs[name].shape[1:3])
-        weights = attention_weights(found[name], inputs[name], cell)
+        if len(inputs[name].shape) == 3 and grid is not None:
+            cell = cell_of(pixel, size, grid)
+            weights = _among_tokens(found[name], inputs[name], cell, grid)
+        else:
+            cell = cell_of(pixel, size, inputs[name].shape[1:3])
+            weights = attention_weights(found[name], inputs[name], cell)
         maps[name] = weights[0].mean(axis=0)
     return maps
+
+
+def _among_tokens(layer, tokens, cell, grid):
+    """Of a cell behind a class token, without what it gives to that."""
+    _, scores = layer(tokens, return_attention_scores=True)
+    index = 1 + cell[0] * grid[1] + cell[1]
+    row = keras.ops.convert_to_numpy(scores)[:, :, index, 1:]
+    row = row / row.sum(-1, keepdims=True)
+    return row.reshape(*row.shape[:2], *grid)
 
 
 def _photo_panel(picture, position, width):
@@ -194,14 +197,8 @@ def _heat_panel(picture, weights, position, width):
     # What differs by less than 1 % of the mean is shown as even.
     spread = max(np.ptp(weights), 0.01 * weights.mean())
     share = (weights - weights.min()) / spread
-    share = share[rows[:, None], columns]
-    steps = np.linspace(0, 1, len(_HEAT))
-    heat = np.stack([np.interp(share, steps, c) for c in _HEAT.T], axis=-1)
-    grey = (picture @ LUMA)[..., None] * 0.55
-    opacity = 0.85 * np.sqrt(share)[..., None]
-    pixels = (1 - opacity) * grey + opacity * heat
-    image = resized(np.round(pixels).astype("uint8"), width)
-    row, column = _cell(_or_centre(position, size), size, grid)
+    image = resized(heated(picture, share[rows[:, None], columns]), width)
+    row, column = cell_of(_or_centre(position, size), size, grid)
     height, width = image.height / grid[0], image.width / grid[1]
     corners = (column * width, row * height)
     corners += ((column + 1) * width - 1, (row + 1) * height - 1)
@@ -211,23 +208,3 @@ def _heat_panel(picture, weights, position, width):
 
 def _or_centre(position, size):
     return (size[0] // 2, size[1] // 2) if position is None else position
-
-
-def _cell(pixel, size, grid):
-    """The cell of a grid in which a pixel of a picture lies."""
-    return tuple(
-        int(p) * n // side for p, n, side in zip(pixel, grid, size, strict=True)
-    )
-
-
-def _check_picture(picture, input_shape):
-    shape = np.shape(picture)
-    if len(shape) != 3 or any(
-        expected not in (None, side)
-        for expected, side in zip(input_shape[1:], shape, strict=True)
-    ):
-        raise ValueError(
-            "picture must be (height, width, 3), of a size the model takes. "
-            f"Received: shape={shape}, model.input_shape={input_shape}"
-        )
-    return shape[:2]

@@ -256,15 +256,21 @@ def _with_weights(
     def build(classes, shape):
         return _build(architecture, classes, shape, overrides)
 
+    def prepare(tensors, shape):
+        shape = architecture.input_shape if shape is None else shape
+        return net.prepared(tensors, shape, arguments)
+
+    net = NETS[architecture.net]
     arguments = {**architecture.arguments, **overrides}
     found = find_weights(
         source,
         architecture.name,
-        NETS[architecture.net].timm_names(arguments),
+        net.timm_names(arguments),
         [
             functools.partial(build, classes, input_shape)
             for classes in dict.fromkeys([num_classes, None])
         ],
+        prepare,
     )
     shape = found.input_shape if input_shape is None else input_shape
     model = build(num_classes, shape)

@@ -110,6 +110,9 @@ def head_name(names):
 def carry(trained, model, new_head=False, overrides=None, closed=False):
     """Copies weights by layer; all must fit.
 
+    A layer that can have those of another size, as learned positions, has a
+    method `resized` from these arrays to its own.
+
     Args:
         trained: the model they are of.
         model: the model they are for.
@@ -123,6 +126,9 @@ def carry(trained, model, new_head=False, overrides=None, closed=False):
     """
     old = {layer.name: layer.weights for layer in trained.layers}
     new = {layer.name: layer.weights for layer in model.layers}
+    for layer in model.layers:
+        if layer.name in old and hasattr(layer, "resized"):
+            old[layer.name] = layer.resized(old[layer.name])
     for name in dict.fromkeys([*old, *new]):
         if name in HEADS and (new_head or name not in new):
             continue

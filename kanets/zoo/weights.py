@@ -41,7 +41,7 @@ class Published:
     preparation: str = ""
 
 
-def find_weights(weights, name, table, builds):
+def find_weights(weights, name, table, builds, prepare=None):
     """The weights that `create_model` is asked for.
 
     Args:
@@ -52,6 +52,8 @@ def find_weights(weights, name, table, builds):
         table: timm's names of its layers, or None.
         builds: functions that make the net as a `.weights.h5` file may have
             it, the likeliest first.
+        prepare: function of timm's tensors and the (H, W, C) they are for, or
+            None, to the tensors that the table names.
 
     Returns:
         The `Published`.
@@ -71,7 +73,11 @@ def find_weights(weights, name, table, builds):
             "in kanets.nets.registry. Received: "
             f"weights={str(weights)!r} for {name!r}"
         )
-    return _of_timm(weights, located.path, table)
+    published = _of_timm(weights, located.path, table)
+    if prepare is None:
+        return published
+    tensors = prepare(published.tensors, published.input_shape)
+    return dataclasses.replace(published, tensors=tensors)
 
 
 def fill(model, published, optional):
@@ -92,9 +98,8 @@ def fill(model, published, optional):
         heads = theirs.intersection(optional)
         layers = [*foreign.variables_by_layer(model), *heads]
         names = {layer: (foreign.OWN, layer) for layer in layers}
-    filled = foreign.fill(
-        model, published.tensors, names, published.source, optional
-    )
+    tensors = _resized(model, published.tensors)
+    filled = foreign.fill(model, tensors, names, published.source, optional)
     layer = _rescaling(model)
     if None not in (layer, published.rescaling):
         layer.scale, layer.offset = published.rescaling
@@ -103,6 +108,17 @@ def fill(model, published, optional):
         check_class_names(model, published.class_names, published.source)
         model.class_names = published.class_names
     return f"{filled}{published.preparation}"
+
+
+def _resized(model, tensors):
+    """Tensors called as ours are, of the sizes of a net's learned positions."""
+    tensors = dict(tensors)
+    for layer in model.layers:
+        names = [f"{layer.name}/{weight.name}" for weight in layer.weights]
+        if hasattr(layer, "resized") and tensors.keys() >= set(names):
+            values = layer.resized([tensors[name] for name in names])
+            tensors.update(zip(names, values, strict=True))
+    return tensors
 
 
 def _loaded(weights, name, builds):

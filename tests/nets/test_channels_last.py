@@ -10,6 +10,7 @@ from kanets.nets import (
     KANetSegmenter,
     MobileNetV2,
     MobileNetV3Small,
+    ViT,
 )
 from kanets.train.augment import Augmentation
 from tests.backends import BACKEND, to_numpy
@@ -25,6 +26,7 @@ NETS = {
     "segmenter": lambda: KANetSegmenter(SHAPE, 0.25, classes=5),
     "mobilenet_v2": lambda: MobileNetV2(SHAPE, 0.35, classes=5),
     "mobilenet_v3": lambda: MobileNetV3Small(SHAPE, 0.35, classes=5),
+    "vit": lambda: ViT(SHAPE, classes=5, patch_size=8, depth=1),
     "generator": lambda: generator(32, 4, 3, latent_size=8),
     "discriminator": lambda: discriminator(32, 4, 3),
 }

@@ -30,6 +30,7 @@ def test_public_names_are_those_of_the_table():
     assert nets.CLASSIFIERS == {
         "KANet": kanets.KANet,
         "EfficientNetLite": kanets.EfficientNetLite,
+        "ViT": kanets.ViT,
         "MobileNetV2": nets.MobileNetV2,
         "MobileNetV3Small": nets.MobileNetV3Small,
     }
@@ -39,6 +40,8 @@ def test_public_names_are_those_of_the_table():
         "efficientnet_lite0",
         "efficientnet_lite1",
         "efficientnet_lite2",
+        "vit_tiny",
+        "vit_small",
         "kanet_segmenter_qkv",
     ]
 
