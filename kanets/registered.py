@@ -13,7 +13,9 @@ import kanets.attention.causal_span
 import kanets.attention.dense
 import kanets.attention.kronecker
 import kanets.attention.lsh
+import kanets.attention.neighborhood
 import kanets.attention.smyrf
+import kanets.attention.windows
 import kanets.layers.batch_normalization
 import kanets.layers.inverted_residual
 import kanets.layers.position_embeddings

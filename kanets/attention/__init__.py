@@ -32,6 +32,11 @@ from kanets.attention.local_sparse import (
     NonLocalAttention2D,
 )
 from kanets.attention.lsh import LSHAttention, lsh_attention
+from kanets.attention.neighborhood import (
+    NeighborhoodAttention,
+    neighborhood_attention,
+    neighborhood_mask,
+)
 from kanets.attention.relative import (
     RelativePositions,
     relative_scores,
@@ -44,6 +49,7 @@ from kanets.attention.superconcentrator_attention import (
     SuperconcentratorAttention,
 )
 from kanets.attention.table import MECHANISMS, Mechanism, check, make, names
+from kanets.attention.windows import WindowAttention, window_attention
 
 __all__ = [
     "MECHANISMS",
@@ -56,11 +62,13 @@ __all__ = [
     "LSHAttention",
     "LocalSparseAttention2D",
     "Mechanism",
+    "NeighborhoodAttention",
     "NonLocalAttention2D",
     "RelativePositions",
     "SMYRFAttention",
     "SegmentMemory",
     "SuperconcentratorAttention",
+    "WindowAttention",
     "adaptive_span_attention",
     "additive_scores",
     "attend",
@@ -76,6 +84,8 @@ __all__ = [
     "lsh_attention",
     "make",
     "names",
+    "neighborhood_attention",
+    "neighborhood_mask",
     "outer_sum",
     "pattern_attention",
     "relative_scores",
@@ -84,4 +94,5 @@ __all__ = [
     "span_mask",
     "trimmed_spans",
     "why_no_kernel",
+    "window_attention",
 ]

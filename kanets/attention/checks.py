@@ -2,7 +2,9 @@
 
 from numbers import Real
 
-from kanets.checks import as_integer, positive_integer
+import numpy as np
+
+from kanets.checks import as_integer, is_positive, positive_integer
 
 
 def check_positive(**integers):
@@ -23,6 +25,39 @@ def check_at_least(least, **integers):
                 f"{name} must be an integer >= {least}. "
                 f"Received: {name}={value!r}"
             )
+
+
+def one_per_axis(name, value, rank=None, kind=int):
+    """What is given once, or once for each axis of a grid.
+
+    Args:
+        name: str, of the argument.
+        value: a positive integer or, with `kind` bool, a truth value; or a
+            sequence of these.
+        rank: how many axes there are; None checks the values alone.
+        kind: int or bool.
+
+    Returns:
+        A tuple of `rank`; with None a Python number, or a list of them.
+
+    Raises:
+        ValueError: another value, or not one for each axis.
+    """
+    several = isinstance(value, list | tuple | np.ndarray)
+    values = list(value) if several else [value]
+    fits = is_positive if kind is int else _is_bool
+    short = several and len(values) != (rank or len(values) or 1)
+    if short or not all(map(fits, values)):
+        what = "a positive integer" if kind is int else "True or False"
+        axes = "each axis" if rank is None else f"each of {rank} axes"
+        raise ValueError(
+            f"{name} must be {what}, or one for {axes} of the grid. "
+            f"Received: {name}={value!r}"
+        )
+    values = [kind(v) for v in values]
+    if rank is None:
+        return values if several else values[0]
+    return tuple(values if several else values * rank)
 
 
 def check_scale(scale):
@@ -96,3 +131,7 @@ def check_fraction(**numbers):
             raise ValueError(
                 f"{name} must be a number of 0 to 1. Received: {name}={value!r}"
             )
+
+
+def _is_bool(value):
+    return isinstance(value, bool | np.bool_)

@@ -20,7 +20,9 @@ from kanets.attention.local_sparse import (
     NonLocalAttention2D,
 )
 from kanets.attention.lsh import LSHAttention
+from kanets.attention.neighborhood import NeighborhoodAttention
 from kanets.attention.smyrf import SMYRFAttention
+from kanets.attention.windows import WindowAttention
 from kanets.checks import nearest
 
 
@@ -63,7 +65,10 @@ MECHANISMS = {
     "lsh": Mechanism(LSHAttention),
     "smyrf": Mechanism(SMYRFAttention),
     "adaptive_span": Mechanism(AdaptiveSpanAttention),
+    "window": Mechanism(WindowAttention),
+    "neighborhood": Mechanism(NeighborhoodAttention, {"clip": True}),
 }
+SPELLINGS = {"neighbourhood": "neighborhood"}
 
 
 def names():
@@ -142,7 +147,9 @@ def resolve(identifier, block=False):
     is_name = isinstance(identifier, str)
     given = {"name": identifier} if is_name else dict(identifier)
     name = given.pop("name", None)
-    mechanism = MECHANISMS.get(name) if isinstance(name, str) else None
+    mechanism = None
+    if isinstance(name, str):
+        mechanism = MECHANISMS.get(SPELLINGS.get(name, name))
     if mechanism is None:
         raise _error(identifier, name)
     known = sorted(parameters(mechanism.form(block)))

@@ -1,0 +1,134 @@
+"""Local attention of ours, as cases of golden files describe it."""
+
+import numpy as np
+from keras import ops
+
+from kanets import attention
+
+
+def natten(case, arrays):
+    """An operator of NATTEN, or its layer."""
+    axes = {
+        "kernel_size": arrays["kernel_size"],
+        "dilation": arrays["dilation"],
+        "stride": arrays["stride"],
+        "causal": arrays["is_causal"].astype(bool),
+    }
+    if "input" not in arrays:
+
+        def call(query, key, value, additional_key=None, additional_value=None):
+            return attention.neighborhood_attention(
+                query,
+                key,
+                value,
+                scale=float(arrays["scale"]),
+                extra_key=additional_key,
+                extra_value=additional_value,
+                **axes,
+            )
+
+        return None, call
+    layer = attention.NeighborhoodAttention(
+        num_heads=int(arrays["num_heads"]), use_bias=True, **axes
+    )
+    layer.build(arrays["input"].shape)
+    fill(layer, natten_maps(arrays))
+    return layer, lambda input: layer(input)
+
+
+def natten_maps(arrays, prefix=""):
+    """Kernels and biases, or with "grad_" their gradients, by our names."""
+    maps = {}
+    for end, kind in (("weight", "kernel"), ("bias", "bias")):
+        parts = np.split(arrays[f"{prefix}qkv.{end}"], 3)
+        parts.append(arrays[f"{prefix}proj.{end}"])
+        for name, part in zip(
+            ("query", "key", "value", "output"), parts, strict=True
+        ):
+            maps[f"{name}/{kind}"] = part.T
+    return maps
+
+
+def longformer(case, arrays):
+    """`LongformerSelfAttention` of transformers."""
+    layer = attention.WindowAttention(
+        2 * int(arrays["one_sided_window"]) + 1,
+        num_heads=int(arrays["num_heads"]),
+        num_global=int((arrays["mask"] == 2).sum(1).max()),
+        projections="qkv",
+        use_bias=True,
+    )
+    layer.build(arrays["hidden_states"].shape)
+    fill(layer, longformer_maps(arrays))
+    return layer, lambda hidden_states, mask: layer(hidden_states, mask=mask)
+
+
+def longformer_maps(arrays, prefix=""):
+    return {
+        name.removeprefix(prefix)
+        .replace(".weight", "/kernel")
+        .replace(".bias", "/bias"): array.T
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+        and name.endswith((".weight", ".bias"))
+        and name.startswith("grad_") == bool(prefix)
+    }
+
+
+def windows(case, arrays):
+    """Loops in float64: an operator, or a layer where there is an input."""
+    rule = {
+        "window_size": arrays["kernel_size"],
+        "dilation": arrays["dilation_per_head"],
+        "causal": bool(arrays["causal"]),
+    }
+    if "input" not in arrays:
+
+        def call(query, key, value, mask=None, **extra):
+            return attention.window_attention(
+                query,
+                key,
+                value,
+                mask=mask,
+                extra_key=extra.get("extra_key"),
+                extra_value=extra.get("extra_value"),
+                **rule,
+            )
+
+        return None, call
+    layer = attention.WindowAttention(
+        num_heads=len(arrays["dilation_per_head"]),
+        num_global=int(
+            arrays["global"].reshape(len(arrays["mask"]), -1).sum(1).max()
+        ),
+        projections="qkv",
+        use_bias=True,
+        dtype=arrays["input"].dtype.name,
+        **rule,
+    )
+    layer.build(arrays["input"].shape)
+    fill(layer, windows_maps(arrays))
+
+    def call(input, mask, **more):
+        found = layer(input, mask=mask * (1 + more["global"]))
+        return ops.reshape(found, arrays["output"].shape)
+
+    return layer, call
+
+
+def windows_maps(arrays, prefix=""):
+    return {
+        "/".join(name.removeprefix(prefix).rsplit("_", 1)): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+        and name.endswith(("_kernel", "_bias"))
+        and name.startswith("grad_") == bool(prefix)
+    }
+
+
+def fill(layer, maps):
+    for variable in layer.weights:
+        variable.assign(maps["/".join(variable.path.rsplit("/", 2)[1:])])
+
+
+KINDS = {"natten": natten, "longformer": longformer, "windows": windows}
