@@ -14,7 +14,7 @@ from keras import ops
 
 from kanets.attention.base import GridAttention, check_picture
 from kanets.attention.checks import logit_scale
-from kanets.attention.core import attend, masked_softmax, scores
+from kanets.attention.core import HIDDEN, attend, masked_softmax, scores
 from kanets.attention.grid import (
     cells,
     check_mask,
@@ -252,11 +252,14 @@ def _tiled(query, key, value, axes, grid, scale, key_mask, extras):
         key_mask = ops.repeat(key_mask, heads, axis=0)
         shown = gathered(key_mask[..., None], keys, 1)
         visible = ops.logical_and(ops.swapaxes(shown, 2, 3), visible)
+    # Added: under a `where` of a constant XLA compiles small products for ten
+    # seconds. Every query sees a key, so that nothing hidden matters.
+    bias = ops.where(visible, ops.zeros((), "float32"), HIDDEN)
     output, _ = attend(
         gathered(query, queries, 2),
         gathered(key, keys, 2),
         gathered(value, keys, 2),
-        visible,
+        bias=bias,
         scale=scale,
     )
     slots = tiles * queries.shape[1]

@@ -172,9 +172,13 @@ def _choices(axis, size):
 
 
 def outer(a, b, combine, xp):
-    """(P, p, ...), (Q, q, ...) -> (P Q, p q, ...), row by row."""
-    rank = len(a.shape)
-    sizes = [p * q for p, q in zip(a.shape[1:], b.shape[1:], strict=True)]
-    a = xp.expand_dims(a, tuple(range(1, 2 * rank, 2)))
-    b = xp.expand_dims(b, tuple(range(0, 2 * rank, 2)))
-    return xp.reshape(combine(a, b), (-1, *sizes))
+    """(P, p, ...), (Q, q, ...) -> (P Q, p q, ...), row by row.
+
+    Without a broadcast of twice the rank, which not every backend has.
+    """
+    sizes = zip(xp.shape(a), xp.shape(b), strict=True)
+    for axis, (of_a, of_b) in enumerate(sizes):
+        cell = xp.arange(of_a * of_b, dtype="int32")
+        a = xp.take(a, cell // of_b, axis=axis)
+        b = xp.take(b, cell % of_b, axis=axis)
+    return combine(a, b)

@@ -4,9 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.attention import golden_axial, golden_hashing, golden_spans
+from tests.attention import (
+    golden_axial,
+    golden_hashing,
+    golden_local,
+    golden_spans,
+)
 
-KINDS = {**golden_axial.KINDS, **golden_hashing.KINDS, **golden_spans.KINDS}
+KINDS = {
+    **golden_axial.KINDS,
+    **golden_hashing.KINDS,
+    **golden_local.KINDS,
+    **golden_spans.KINDS,
+}
 
 
 def from_golden(file, case, arrays):

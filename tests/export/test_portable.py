@@ -166,7 +166,10 @@ def slow(value):
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     "attention",
-    ("kao_qkv", "kao_kv", slow("dense"), slow("dense_pool"), slow(None), "ylg"),
+    (
+        *("kao_qkv", "kao_kv", "ylg", "window", "neighborhood"),
+        *map(slow, ("dense", "dense_pool", None)),
+    ),
 )
 def test_litert_has_the_operators_of_every_attention(attention, tmp_path):
     keras.utils.set_random_seed(0)

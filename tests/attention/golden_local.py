@@ -54,13 +54,15 @@ def longformer(case, arrays):
     layer = attention.WindowAttention(
         2 * int(arrays["one_sided_window"]) + 1,
         num_heads=int(arrays["num_heads"]),
-        num_global=int((arrays["mask"] == 2).sum(1).max()),
+        num_global=most(arrays["mask"] == 2),
         projections="qkv",
         use_bias=True,
     )
     layer.build(arrays["hidden_states"].shape)
     fill(layer, longformer_maps(arrays))
-    return layer, lambda hidden_states, mask: layer(hidden_states, mask=mask)
+    return layer, lambda hidden_states, mask, **more: layer(
+        hidden_states, mask=mask, **more
+    )
 
 
 def longformer_maps(arrays, prefix=""):
@@ -84,7 +86,14 @@ def windows(case, arrays):
     }
     if "input" not in arrays:
 
-        def call(query, key, value, mask=None, **extra):
+        def call(
+            query,
+            key,
+            value,
+            mask=None,
+            return_attention_scores=False,
+            **extra,
+        ):
             return attention.window_attention(
                 query,
                 key,
@@ -92,15 +101,14 @@ def windows(case, arrays):
                 mask=mask,
                 extra_key=extra.get("extra_key"),
                 extra_value=extra.get("extra_value"),
+                return_attention_scores=return_attention_scores,
                 **rule,
             )
 
         return None, call
     layer = attention.WindowAttention(
         num_heads=len(arrays["dilation_per_head"]),
-        num_global=int(
-            arrays["global"].reshape(len(arrays["mask"]), -1).sum(1).max()
-        ),
+        num_global=most(arrays["global"]),
         projections="qkv",
         use_bias=True,
         dtype=arrays["input"].dtype.name,
@@ -109,9 +117,15 @@ def windows(case, arrays):
     layer.build(arrays["input"].shape)
     fill(layer, windows_maps(arrays))
 
-    def call(input, mask, **more):
-        found = layer(input, mask=mask * (1 + more["global"]))
-        return ops.reshape(found, arrays["output"].shape)
+    def call(input, mask, return_attention_scores=False, **more):
+        found = layer(
+            input,
+            mask=mask * (1 + more["global"]),
+            return_attention_scores=return_attention_scores,
+        )
+        found, *weights = found if return_attention_scores else (found,)
+        found = ops.reshape(found, arrays["output"].shape)
+        return (found, *weights) if return_attention_scores else found
 
     return layer, call
 
@@ -126,9 +140,24 @@ def windows_maps(arrays, prefix=""):
     }
 
 
+def most(flags):
+    """The largest number of them in an item."""
+    return int(flags.reshape(len(flags), -1).sum(1).max())
+
+
 def fill(layer, maps):
     for variable in layer.weights:
-        variable.assign(maps["/".join(variable.path.rsplit("/", 2)[1:])])
+        variable.assign(maps[name_of(variable)])
+
+
+def name_of(variable):
+    """Such as query/kernel."""
+    return "/".join(variable.path.rsplit("/", 2)[1:])
 
 
 KINDS = {"natten": natten, "longformer": longformer, "windows": windows}
+MAPS = {
+    "natten": natten_maps,
+    "longformer_hf": longformer_maps,
+    "windows_numpy": windows_maps,
+}
