@@ -2,15 +2,13 @@
 
 Gao, Wang and Ji, "Kronecker Attention Networks", KDD 2020. An image X of
 H x W positions is summarised by two sets of means, H̄ (one token per column)
-and L̄ (one token per row); the operators attend over C̄ = [L̄, H̄], H + W
-tokens instead of H·W.
+and L̄ (one token per row); the operators attend over these, C̄ = [L̄, H̄].
 
     KAO_KV    Y    = Attn(Q=X,  K=C̄, V=C̄)
     KAO_QKV   O    = Attn(Q=C̄, K=C̄, V=C̄),   Y[i, j] = O_L[i] + O_H[j]
 
-The operators are pure functions, and hold for any number of grid axes: a 1-D
-sequence (tokens are the sequence itself), a picture, a video (T + H + W
-tokens). Tokens are ordered axis by axis: rows, then columns.
+The operators are pure functions of any number of grid axes: a sequence is its
+own tokens, a video has T + H + W, in the order of the axes.
 
 Letters: B batch, H W grid, C channels, N heads, D head size, T tokens.
 """
@@ -175,14 +173,9 @@ def kao_kv(
     tokens, key_mask, attend = _summary(
         x, mask, implementation, return_attention_scores, normalize
     )
+    maps = query, key, value, output
     result, weights = mapped_attention(
-        flatten(x),
-        tokens,
-        (query, key, value, output),
-        num_heads,
-        scale,
-        key_mask,
-        attend,
+        flatten(x), tokens, maps, num_heads, scale, key_mask, attend
     )
     result = unflatten(result, x, mask)
     return (result, weights) if return_attention_scores else result
@@ -231,17 +224,12 @@ def kao_qkv(
     tokens, key_mask, attend = _summary(
         x, mask, implementation, return_attention_scores, normalize
     )
+    maps = query, key, value, output
     result, weights = mapped_attention(
-        tokens,
-        tokens,
-        (query, key, value, output),
-        num_heads,
-        scale,
-        key_mask,
-        attend,
+        tokens, tokens, maps, num_heads, scale, key_mask, attend
     )
-    result = outer_sum(_split_tokens(result, ops.shape(x)[1:-1]))
-    result = zero_padding(result, mask)
+    parts = _split_tokens(result, ops.shape(x)[1:-1])
+    result = zero_padding(outer_sum(parts), mask)
     return (result, weights) if return_attention_scores else result
 
 
@@ -261,9 +249,8 @@ class KroneckerAttention(GridAttention):
 
     Args:
         mode: "kv" or "qkv".
-        normalize: whether C̄ is batch-normalised before the maps. The paper's
-            operator does not: but the means of a picture's rows are nearly
-            alike, and differ from one channel to another by their size.
+        normalize: whether C̄ is batch-normalised before the maps, which the
+            paper's operator does not do.
         num_heads: N, a divisor of the channels, but with `key_dim`.
         projections: which of q, k, v, o are learned C -> C maps: "" is the
             bare operator, "v" the paper's choice in compact modules, "qkvo"
@@ -328,11 +315,11 @@ class KroneckerAttention(GridAttention):
     def operator_arguments(self, training):
         if not self.normalize:
             return {}
-        return {
-            "normalize": lambda tokens, seen: self._norm(
-                tokens, training=training, mask=seen
-            )
-        }
+
+        def normalize(tokens, seen):
+            return self._norm(tokens, training=training, mask=seen)
+
+        return {"normalize": normalize}
 
     def operator(self, inputs, **arguments):
         return _OPERATORS[self.mode](
@@ -387,11 +374,10 @@ def _summary(x, mask, implementation, return_attention_scores, normalize):
 
 def _seen(mask, axes):
     """Which tokens are means of something, (B, T)."""
-    parts = []
-    for kept in axes:
-        others = [a for a in axes if a != kept]
-        parts.append(ops.any(mask, axis=others) if others else mask)
-    return ops.concatenate(parts, axis=1)
+    if len(axes) == 1:
+        return mask
+    others = [[a for a in axes if a != kept] for kept in axes]
+    return ops.concatenate([ops.any(mask, axis=a) for a in others], axis=1)
 
 
 def _fused_attention(query, key, value, num_heads, scale, key_mask):
@@ -407,8 +393,8 @@ def _fused_attention(query, key, value, num_heads, scale, key_mask):
 
 
 def _split_tokens(tokens, sizes):
-    parts, start = [], 0
+    parts = []
     for size in sizes:
-        parts.append(tokens[:, start : start + size])
-        start = start + size
+        parts.append(tokens[:, :size])
+        tokens = tokens[:, size:]
     return parts

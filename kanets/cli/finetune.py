@@ -50,8 +50,7 @@ def finetune(
     layer_decay: Annotated[
         float | None,
         Option(
-            help="Learning-rate factor per layer below the head; default 0.9, "
-            "of a segmenter 1."
+            help="Learning-rate factor per layer below the head; default 1."
         ),
     ] = None,
     learning_rate: Annotated[

@@ -8,7 +8,8 @@ import pytest
 
 import kanets
 from kanets.attention import AxialAttention, DenseAttention, axial_attention
-from tests.attention.references import axial_maps, cases, from_golden
+from tests.attention.golden_axial import axial_maps
+from tests.attention.references import cases, from_golden
 from tests.attention.test_operators import softmax
 from tests.backends import dot, gradient, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random

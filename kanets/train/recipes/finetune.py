@@ -41,7 +41,7 @@ def finetune_recipe(
 
     AdamW. The head of a classifier, where it is new, starts as a regression on
     what the body says; that of a segmenter is trained alone at first. Then all
-    layers learn, of a classifier the lower the slower.
+    layers learn.
 
     Args:
         model: zoo name, run or model folder of a classifier or segmenter.
@@ -52,8 +52,7 @@ def finetune_recipe(
             default 0, of a segmenter 2.
         new_head: whether the last layer starts anew; default: unless the
             classes are, by name, the model's.
-        layer_decay: learning-rate factor per layer below the head; default
-            0.9, of a segmenter 1, as its branches lie side by side.
+        layer_decay: learning-rate factor per layer below the head; default 1.
         learning_rate: the peak; default `LEARNING_RATE`.
         batch_size: default 32, of a segmenter 8.
         seed: of all that is random.
@@ -127,7 +126,7 @@ def _of_segmenter(epochs):
         "epochs": epochs,
         "batch_size": 8,
         "optimize": {},
-        "finetune": {"frozen_epochs": 2, "layer_decay": 1.0},
+        "finetune": {"frozen_epochs": 2},
     }
 
 
@@ -138,7 +137,7 @@ def _of_classifier(epochs, image_size):
         "patience": max(3, epochs // 3),
         "augment": {"crop": min(image_size) // 10},
         "optimize": {"label_smoothing": 0.1},
-        "finetune": {"frozen_epochs": 0, "layer_decay": 0.9, "fit_head": True},
+        "finetune": {"frozen_epochs": 0, "fit_head": True},
     }
 
 
