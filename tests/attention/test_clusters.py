@@ -1,5 +1,7 @@
 """What all layers of hashed attention share: hashes, files, nets, runtimes."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,14 @@ import pytest
 import kanets
 from kanets import attention
 from tests.backends import needs_tensorflow, to_numpy
-from tests.layer_checks import check_layer, check_precision, random
+from tests.layer_checks import (
+    check_config,
+    check_jit,
+    check_layer,
+    check_precision,
+    check_training,
+    random,
+)
 
 LAYERS = {
     "lsh": lambda **a: attention.LSHAttention(
@@ -22,17 +31,26 @@ SHAPE = (2, 5, 7, 6)
 each = pytest.mark.parametrize("name", LAYERS)
 
 
-@each
-def test_checks_of_every_layer(name):
+def make(name, **arguments):
     projections = "qvo" if name == "lsh" else "qkvo"
+    return LAYERS[name](num_heads=2, projections=projections, **arguments)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("lsh", marks=pytest.mark.thorough), "smyrf"]
+)
+def test_checks_of_every_layer(name):
     check_layer(
-        lambda **more: LAYERS[name](
-            num_heads=2, projections=projections, **more
-        ),
+        partial(make, name),
         SHAPE,
         opt_out={"precision": "rounding moves cells to other clusters"},
     )
     check_precision(lambda **more: LAYERS[name](**WHOLE[name], **more), SHAPE)
+
+
+def test_checks_of_lsh():
+    for check in (check_config, check_training, check_jit):
+        check(partial(make, "lsh"), SHAPE)
 
 
 @each
