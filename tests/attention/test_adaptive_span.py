@@ -218,8 +218,7 @@ def make(**arguments):
     [
         {"max_span": 1, "num_heads": 3},
         {"span": "dynamic", "use_bias": True},
-        {"span": "fixed"},
-        {"num_heads": 1},
+        {"span": "fixed", "num_heads": 1},
     ],
     ids=str,
 )
