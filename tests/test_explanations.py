@@ -12,7 +12,7 @@ from kanets import attention, visualize
 from kanets.nets import vit
 from kanets.visualize.heat import smooth
 from tests.attention.references import cases
-from tests.backends import to_numpy
+from tests.backends import thorough_on_jax, to_numpy
 from tests.layer_checks import fill_weights
 
 FILE = Path(__file__).parent / "golden" / "rollout_gradcam_numpy.npz"
@@ -213,6 +213,7 @@ def test_grad_cam_past_a_layer_that_is_gone_around():
     assert max(largest) == 1
 
 
+@thorough_on_jax
 @pytest.mark.parametrize("written", ["dense", "kao_kv"])
 def test_grad_cam_of_a_vit(written, monkeypatch):
     model, picture = make_vit(written, monkeypatch), noise(16, 24)
