@@ -151,7 +151,7 @@ def test_by_name_in_nets(name, tmp_path):
     )
     check_copy(net, name, tmp_path / "net.keras")
     net = kanets.EfficientNetLite(
-        0, (32, 32, 3), classes=2, attention=written, weights=None
+        (32, 32, 3), classes=2, attention=written, weights=None
     )
     check_copy(net, name, tmp_path / "net.keras")
 
