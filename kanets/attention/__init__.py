@@ -20,18 +20,13 @@ from kanets.attention.causal_span import CausalSpanAttention, SegmentMemory
 from kanets.attention.core import attend, attention
 from kanets.attention.dense import DenseAttention, dense_attention
 from kanets.attention.implementations import implementation, why_no_kernel
-from kanets.attention.kronecker import (
-    KroneckerAttention,
-    axis_means,
-    kao_kv,
-    kao_qkv,
-    outer_sum,
-)
+from kanets.attention.kronecker import KroneckerAttention, kao_kv, kao_qkv
 from kanets.attention.local_sparse import (
     LocalSparseAttention2D,
     NonLocalAttention2D,
 )
 from kanets.attention.lsh import LSHAttention, lsh_attention
+from kanets.attention.means import axis_means, outer_sum
 from kanets.attention.neighborhood import (
     NeighborhoodAttention,
     neighborhood_attention,

@@ -253,10 +253,14 @@ class GridAttention(AttentionLayer):
         name, is_last = self.map_names[letter], letter == self._last_map()
         return {name: self._new_map(letter, name, input_shape[-1], is_last)}
 
+    def _width(self, letter, channels):
+        """How many channels q, k and v have, and o is of."""
+        if self.key_dim is None:
+            return channels
+        return self.num_heads * self.key_dim
+
     def _new_map(self, letter, name, channels, is_last):
-        width = channels
-        if self.key_dim is not None:
-            width = self.num_heads * self.key_dim
+        width = self._width(letter, channels)
         initializer = self.kernel_initializer
         if is_last and self.output_initializer is not None:
             initializer = self.output_initializer
@@ -279,12 +283,7 @@ class GridAttention(AttentionLayer):
             mask=mask,
             return_attention_scores=return_attention_scores,
             **self._maps,
-            **self.operator_arguments(training),
         )
-
-    def operator_arguments(self, training):
-        """What else the operator takes, beside the maps."""
-        return {}
 
     def start_at_zero(self):
         if self.built or self._last_map() is None:

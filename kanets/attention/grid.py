@@ -13,7 +13,14 @@ from kanets.attention.core import attention
 
 
 def mapped_attention(
-    queries, keys, maps, num_heads, scale, key_mask, attend=attention
+    queries,
+    keys,
+    maps,
+    num_heads,
+    scale,
+    key_mask,
+    attend=attention,
+    rectify=False,
 ):
     """o(Attn(q(queries), k(keys), v(keys))) of tokens.
 
@@ -23,19 +30,24 @@ def mapped_attention(
         maps: q, k, v and o, callables linear in the last axis, or None.
         num_heads, scale, key_mask: as in `core.attention`.
         attend: what attends, as `core.attention`.
+        rectify: whether o is of relu6(v(keys) + Attn(...)); the queries are
+            the keys then.
 
     Returns:
         As `core.attention`.
     """
     query, key, value, output = maps
+    values = _apply(value, keys)
     result, weights = attend(
         _apply(query, queries),
         _apply(key, keys),
-        _apply(value, keys),
+        values,
         num_heads,
         scale,
         key_mask,
     )
+    if rectify:
+        result = ops.relu6(values + result)
     return _apply(output, result), weights
 
 

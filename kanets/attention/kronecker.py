@@ -17,7 +17,11 @@ import keras
 from keras import ops
 
 from kanets.attention.base import GridAttention
-from kanets.attention.checks import check_choice, logit_scale
+from kanets.attention.checks import (
+    check_choice,
+    check_positive,
+    logit_scale,
+)
 from kanets.attention.core import (
     attention,
     check_heads,
@@ -26,91 +30,18 @@ from kanets.attention.core import (
 )
 from kanets.attention.grid import (
     cells,
-    check_mask,
     flatten,
     grid_axes,
     mapped_attention,
     unflatten,
     zero_padding,
 )
-from kanets.attention.implementations import chosen, why_no_kernel
-
-IMPLEMENTATIONS = ("auto", "xla", "pallas")
-
-
-def axis_means(x, mask=None, implementation="auto"):
-    """Mean of a grid along all its axes but one, for each axis.
-
-    Args:
-        x: float tensor (B, *grid, C), at least one grid axis. In a picture
-            (B, H, W, C) the results are L̄ (B, H, C) and H̄ (B, W, C).
-        mask: optional bool tensor (B, *grid), True where x is valid. Only
-            valid positions are averaged; a slice with none gives zero.
-        implementation: "xla"; "pallas", a kernel that reads a picture once
-            for both of its axes (JAX alone, (B, H, W, C) without a mask); or
-            "auto", what `kanets.attention.implementation` has set.
-
-    Returns:
-        A list with one tensor (B, size of the axis, C) per grid axis, in the
-        dtype of `x`; sums run in float32.
-
-    Raises:
-        ValueError: `x` has no grid axis, `mask` is not (B, *grid), or the
-            implementation is unknown or not for this input or backend.
-
-    Cost: one read of x per axis, O(H·W·C).
-    """
-    axes = grid_axes(x)
-    if _chosen(implementation, x, mask) == "pallas":
-        from kanets.attention.kernels import pallas  # which imports JAX
-
-        return pallas.axis_means(ops.convert_to_tensor(x))
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    # Half precision overflows or stalls in long sums.
-    wide = dtype if dtype == "float64" else "float32"
-    x = ops.cast(x, wide)
-    if mask is None:
-        means = [
-            ops.mean(x, axis=[a for a in axes if a != kept]) for kept in axes
-        ]
-        return [ops.cast(m, dtype) for m in means]
-    mask = check_mask(mask, x)
-    weights = ops.expand_dims(ops.cast(mask, wide), -1)
-    x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
-    means = []
-    for kept in axes:
-        others = [a for a in axes if a != kept]
-        total = ops.sum(x, axis=others)
-        count = ops.sum(weights, axis=others)
-        means.append(ops.cast(total / ops.maximum(count, 1.0), dtype))
-    return means
-
-
-def outer_sum(parts):
-    """Sum of one vector per axis at every cell: Y[i, j] = O_L[i] + O_H[j].
-
-    Args:
-        parts: a list of tensors (B, size, C), one per grid axis.
-
-    Returns:
-        Tensor (B, *sizes, C).
-
-    Raises:
-        ValueError: `parts` is empty, or one of them is not of rank 3.
-    """
-    if not parts:
-        raise ValueError("outer_sum needs one part or more. Received: parts=[]")
-    total = None
-    for axis, part in enumerate(parts):
-        if len(part.shape) != 3:
-            raise ValueError(
-                "Each part of an outer sum must be (batch, size, channels). "
-                f"Received: parts[{axis}].shape={tuple(part.shape)}"
-            )
-        others = [1 + a for a in range(len(parts)) if a != axis]
-        part = ops.expand_dims(part, others) if others else part
-        total = part if total is None else total + part
-    return total
+from kanets.attention.means import (
+    IMPLEMENTATIONS,
+    axis_means,
+    chosen_for,
+    outer_sum,
+)
 
 
 def kao_kv(
@@ -124,7 +55,6 @@ def kao_kv(
     output=None,
     return_attention_scores=False,
     implementation="auto",
-    normalize=None,
 ):
     """Kronecker attention with averaged keys and values.
 
@@ -148,8 +78,6 @@ def kao_kv(
             means and keep the scores on the chip, if they are not asked for
             (JAX alone, (B, H, W, C) without a mask); or "auto", what
             `kanets.attention.implementation` has set.
-        normalize: optional callable on C̄ before the maps, (B, H + W, C) and
-            a mask (B, H + W) or None -> (B, H + W, C).
 
     Returns:
         Tensor (B, *grid, C'), dtype of `x`; with `return_attention_scores`
@@ -171,7 +99,7 @@ def kao_kv(
     References: Kronecker Attention Networks (KDD 2020), section 3.4.
     """
     tokens, key_mask, attend = _summary(
-        x, mask, implementation, return_attention_scores, normalize
+        x, mask, implementation, return_attention_scores
     )
     maps = query, key, value, output
     result, weights = mapped_attention(
@@ -192,7 +120,7 @@ def kao_qkv(
     output=None,
     return_attention_scores=False,
     implementation="auto",
-    normalize=None,
+    rectify=False,
 ):
     """Kronecker attention with averaged queries, keys and values.
 
@@ -203,7 +131,9 @@ def kao_qkv(
 
     Args:
         x, num_heads, scale, mask, query, key, value, output,
-            return_attention_scores, implementation, normalize: as in `kao_kv`.
+            return_attention_scores, implementation: as in `kao_kv`.
+        rectify: whether a token keeps itself and what it finds is rectified,
+            O = o(relu6(v(C̄) + Attn(q(C̄), k(C̄), v(C̄)))).
 
     Returns:
         Tensor (B, *grid, C'), dtype of `x`; with `return_attention_scores`
@@ -222,11 +152,11 @@ def kao_qkv(
     References: Kronecker Attention Networks (KDD 2020), section 3.4.
     """
     tokens, key_mask, attend = _summary(
-        x, mask, implementation, return_attention_scores, normalize
+        x, mask, implementation, return_attention_scores
     )
     maps = query, key, value, output
     result, weights = mapped_attention(
-        tokens, tokens, maps, num_heads, scale, key_mask, attend
+        tokens, tokens, maps, num_heads, scale, key_mask, attend, rectify
     )
     parts = _split_tokens(result, ops.shape(x)[1:-1])
     result = zero_padding(outer_sum(parts), mask)
@@ -249,8 +179,10 @@ class KroneckerAttention(GridAttention):
 
     Args:
         mode: "kv" or "qkv".
-        normalize: whether C̄ is batch-normalised before the maps, which the
-            paper's operator does not do.
+        rectify: whether, in "qkv" mode, a token keeps itself and what it
+            finds is rectified, O = o(relu6(v(C̄) + Attn(q(C̄), k(C̄), v(C̄)))),
+            which is not in the paper. Attention over means is nearly their
+            mean: without itself a token says little of its row or column.
         num_heads: N, a divisor of the channels, but with `key_dim`.
         projections: which of q, k, v, o are learned C -> C maps: "" is the
             bare operator, "v" the paper's choice in compact modules, "qkvo"
@@ -258,6 +190,7 @@ class KroneckerAttention(GridAttention):
         key_dim: D, the size of a head, with "qkvo": q, k, v are then maps
             C -> N·D and o is N·D -> C, which is cheap where C is large.
             None is C/N.
+        value_dim: with `key_dim`, another size of a head's values.
         scale: factor of the logits: None is none, as in the paper; "rsqrt"
             is 1/sqrt(D); or a number.
         use_bias: whether the maps have a bias. In "qkv" mode the bias of
@@ -297,38 +230,47 @@ class KroneckerAttention(GridAttention):
 
     implementations = IMPLEMENTATIONS
 
-    def __init__(self, mode="qkv", normalize=False, **kwargs):
+    def __init__(self, mode="qkv", rectify=False, value_dim=None, **kwargs):
         super().__init__(**kwargs)
         check_choice(_OPERATORS, mode=mode)
-        check_choice((False, True), normalize=normalize)
-        self.mode = mode
-        self.normalize = normalize
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        if self.normalize:
-            self._norm = keras.layers.BatchNormalization(
-                momentum=0.9, dtype=self.dtype_policy, name="norm"
+        check_choice((False, True), rectify=rectify)
+        if rectify and mode != "qkv":
+            raise ValueError(
+                'rectify is of mode "qkv", where queries are tokens. '
+                f"Received: rectify=True, mode={mode!r}"
             )
-            self._norm.build((None, None, input_shape[-1]))
-
-    def operator_arguments(self, training):
-        if not self.normalize:
-            return {}
-
-        def normalize(tokens, seen):
-            return self._norm(tokens, training=training, mask=seen)
-
-        return {"normalize": normalize}
+        if value_dim is not None:
+            check_positive(value_dim=value_dim)
+            if self.key_dim is None:
+                raise ValueError(
+                    "value_dim is of layers with key_dim. "
+                    f"Received: value_dim={value_dim}, key_dim=None"
+                )
+        self.mode = mode
+        self.rectify = rectify
+        self.value_dim = value_dim
 
     def operator(self, inputs, **arguments):
+        if self.rectify:
+            arguments["rectify"] = True
         return _OPERATORS[self.mode](
             inputs, implementation=self.implementation, **arguments
         )
 
     def check_inputs(self, inputs, mask=None):
         super().check_inputs(inputs, mask)
-        _chosen(self.implementation, inputs, mask)
+        chosen_for(self.implementation, inputs, mask)
+
+    def _width(self, letter, channels):
+        if self.value_dim is not None and letter in "vo":
+            return self.num_heads * self.value_dim
+        return super()._width(letter, channels)
+
+    def _last_map(self):
+        if not self.rectify:
+            return super()._last_map()
+        # At zero, v would get no gradient through what rectifies.
+        return "o" if "o" in self.projections else None
 
     def _token_counts(self, grid):
         tokens = None if None in grid else sum(grid)
@@ -350,25 +292,19 @@ class KroneckerAttention(GridAttention):
         return {
             **super().get_config(),
             "mode": self.mode,
-            "normalize": self.normalize,
+            "rectify": self.rectify,
+            "value_dim": self.value_dim,
         }
 
 
-def _chosen(implementation, x, mask):
-    reason = why_no_kernel(x, mask, rank=4)
-    return chosen(implementation, IMPLEMENTATIONS, reason)
-
-
-def _summary(x, mask, implementation, return_attention_scores, normalize):
+def _summary(x, mask, implementation, return_attention_scores):
     """C̄ (B, T, C), under a mask which tokens saw something, what attends."""
-    how = _chosen(implementation, x, mask)
+    how = chosen_for(implementation, x, mask)
     tokens = ops.concatenate(axis_means(x, mask, how), axis=1)
     # Kernels have no scores to give.
     fused = how == "pallas" and not return_attention_scores
     attend = _fused_attention if fused else attention
     seen = None if mask is None else _seen(ops.cast(mask, "bool"), grid_axes(x))
-    if normalize is not None:
-        tokens = normalize(tokens, seen)
     return tokens, seen, attend
 
 

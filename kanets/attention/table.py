@@ -49,9 +49,9 @@ class Mechanism:
 MECHANISMS = {
     "kao_qkv": Mechanism(KroneckerAttention, {"mode": "qkv"}),
     "kao_kv": Mechanism(KroneckerAttention, {"mode": "kv"}),
-    "kao_norm": Mechanism(
+    "kao_rectified": Mechanism(
         KroneckerAttention,
-        {"mode": "qkv", "normalize": True, "projections": "qkvo"},
+        {"mode": "qkv", "rectify": True, "projections": "qkvo"},
     ),
     "dense": Mechanism(DenseAttention, {"pool_size": 1}, NonLocalAttention2D),
     "dense_pool": Mechanism(DenseAttention, {"pool_size": 2}),

@@ -29,7 +29,7 @@ def residual_attention(
         y = x + attention(norm(x))
 
     Three layers in a functional graph: "<name>_norm", a batch normalisation,
-    but for a mechanism that normalises by itself ("kao_norm"); "<name>", the
+    but for a mechanism that goes without ("kao_rectified"); "<name>", the
     mechanism, with its last learned map at zero (o of a layer
     with that projection, otherwise v; `out` of the patterns of YLG); and
     "<name>_add". A mechanism with no such map (`projections=""`, "ylg" with
@@ -87,7 +87,7 @@ def residual_attention(
     layer = table.make(attention, scale="rsqrt", dtype=dtype, name=name)
     closed = gate is None or _starts_at_zero(layer)
     branch = x
-    if not getattr(layer, "normalize", False):
+    if not getattr(layer, "rectify", False):  # worse with it, when tried
         branch = BatchNormalization(name=f"{name}_norm", **arguments)(x)
     branch = layer(branch)
     if tuple(branch.shape) != tuple(x.shape):

@@ -52,7 +52,7 @@ def test_the_branch_is_closed_and_gets_gradients(identifier):
     np.testing.assert_array_equal(after, before)
     new = [layer.name for layer in model.layers[2:]]
     scaled = identifier in SCALED
-    normed = identifier != "kao_norm"  # which normalises by itself
+    normed = identifier != "kao_rectified"  # which goes without
     assert new == [
         *["new_norm"] * normed,
         "new",
