@@ -219,7 +219,8 @@ def _filled(attention, num_heads):
     ):
         return attention
     name = attention if isinstance(attention, str) else attention["name"]
-    default = {"num_heads": num_heads, "projections": "qkvo", "use_bias": True}
+    letters = "".join(mechanism.layer.map_names)
+    default = {"num_heads": num_heads, "projections": letters, "use_bias": True}
     return {"name": name, **default, **mechanism.arguments, **given}
 
 

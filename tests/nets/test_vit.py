@@ -254,7 +254,7 @@ def test_a_mechanism_by_name(sizes):
 @pytest.mark.parametrize("name", attention.names())
 def test_every_mechanism_by_name(name, sizes, tmp_path):
     model = check_mechanism(name)
-    before = [np.array(w) for w in model.get_weights()]
+    before = [to_numpy(w).copy() for w in model.trainable_weights]
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(pixels(8, 16, 24, 3), np.arange(8) % 5, batch_size=4, verbose=0)
     for weight, old in zip(model.trainable_weights, before, strict=True):
