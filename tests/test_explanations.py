@@ -96,6 +96,7 @@ def test_rollout_of_a_vit(monkeypatch):
     assert row.sum() < 1
 
 
+@pytest.mark.thorough
 def test_rollout_without_a_token(monkeypatch):
     model, picture = make_vit("dense_pool", monkeypatch), noise(16, 24)
     found = visualize.rollout_map(model, picture)

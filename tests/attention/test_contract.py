@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kanets import attention
-from tests.backends import to_numpy
+from tests.backends import BACKEND, to_numpy
 from tests.layer_checks import fill_weights, random
 
 CALL = (
@@ -32,7 +32,21 @@ ALL = {
 }
 
 
-@pytest.fixture(params=ALL)
+# JAX compiles each operation of the others for a second or more.
+ON_JAX = {"kao_qkv", "kao_kv", "dense", "ylg", "window"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(
+            name,
+            marks=pytest.mark.thorough
+            if BACKEND == "jax" and name not in ON_JAX
+            else (),
+        )
+        for name in ALL
+    ]
+)
 def layer(request):
     layer = ALL[request.param]()
     layer.build(SHAPE)

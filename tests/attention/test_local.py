@@ -251,6 +251,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_equal_loops(name):
     """In tiles and dense, and so do gradients, with a mask and extra keys."""

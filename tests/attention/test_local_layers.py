@@ -34,7 +34,10 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", ["window", "neighborhood"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("window", marks=pytest.mark.thorough), "neighborhood"],
+)
 def test_checks_of_every_layer(name):
     kind, arguments = LAYERS[name]
     check_layer(lambda **more: kind(**arguments, **more), (2, 6, 7, 4))

@@ -76,7 +76,10 @@ def test_equal_to_the_official_block(name):
     np.testing.assert_allclose(found, arrays["grad_input"], atol=1e-4)
 
 
-@pytest.mark.parametrize("spectral_norm", (False, True))
+@pytest.mark.parametrize(
+    "spectral_norm",
+    (False, pytest.param(True, marks=pytest.mark.thorough)),
+)
 def test_checks(spectral_norm):
     check_layer(
         lambda **kw: LocalSparseAttention2D(

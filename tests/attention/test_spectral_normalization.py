@@ -83,9 +83,9 @@ def test_layer(make):
 @pytest.mark.parametrize(
     "make, shape",
     [
-        (make_conv, (2, 6, 5, 3)),
+        pytest.param(make_conv, (2, 6, 5, 3), marks=pytest.mark.thorough),
         (make_dense, (2, 3)),
-        (make_embedding, (2,)),
+        pytest.param(make_embedding, (2,), marks=pytest.mark.thorough),
     ],
 )
 def test_sigma_becomes_the_largest_singular_value(make, shape):

@@ -48,7 +48,15 @@ def test_the_default_base_size_has_the_fewest_edges():
     assert len(Superconcentrator(35).sizes) == 2
 
 
-@pytest.mark.parametrize(("n", "base_size"), [(7, 6), (4, 3), (5, 5), (1, 34)])
+@pytest.mark.parametrize(
+    ("n", "base_size"),
+    [
+        pytest.param(7, 6, marks=pytest.mark.thorough),
+        (4, 3),
+        (5, 5),
+        (1, 34),
+    ],
+)
 def test_small_ones_exhaustively(n, base_size):
     """Those of n > base_size have one level above a complete graph."""
     graph = Superconcentrator(n, base_size=base_size)

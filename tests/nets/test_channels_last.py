@@ -32,7 +32,7 @@ NETS = {
 }
 
 # As others that are tested quickly: but for the pooling, or the strides.
-ALIKE = ("features", "maxima", "mobilenet_v3")
+ALIKE = ("features", "maxima", "mobilenet_v2", "mobilenet_v3", "vit")
 
 
 @pytest.fixture

@@ -433,6 +433,7 @@ def test_half_precision(policy, sizes):
     np.testing.assert_allclose(run(model, x), expected, atol=0.03)
 
 
+@pytest.mark.thorough
 def test_it_learns(sizes):
     """Which half of a picture is bright, in a few steps."""
     keras.utils.set_random_seed(0)
