@@ -405,6 +405,7 @@ def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
             "layer_decay": 0.5,
             "new_head": True,
             "fit_head": True,
+            "freeze_norm": True,
         },
     )
     whole = tmp_path / "whole"
@@ -789,6 +790,29 @@ def test_a_head_that_is_kept_is_not_fitted(tmp_path, photos, base):
     plain = tuned(photos, base, tmp_path / "b")
     for fitted, weight in zip(kept.weights, plain.weights, strict=True):
         np.testing.assert_array_equal(to_numpy(fitted), to_numpy(weight))
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_norm_with_statistics_may_be_frozen(tmp_path, photos, is_new):
+    model = tiny((9, 11, 3), 2)
+    if not is_new:
+        model.get_layer("bn").moving_mean.assign([0.5, 0.0, 0.0, 0.1])
+    zoo.save_model(model, tmp_path / "base", ["blue", "red"])
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "base")},
+        epochs=1,
+        finetune={"freeze_norm": True},
+    )
+    recipes.train(plan, tmp_path / "run", verbose=0)
+    tuned = zoo.load_model(tmp_path / "run")
+    for name, moves in (("conv", True), ("bn", is_new)):
+        for old, new in zip(
+            model.get_layer(name).get_weights(),
+            tuned.get_layer(name).get_weights(),
+            strict=True,
+        ):
+            assert np.array_equal(old, new) is not moves
 
 
 class Told:

@@ -86,6 +86,10 @@ class FineTune:
             is loaded, and of a segmenter on the body of another net than a
             KANet. A small set has few steps an epoch, and Keras's 0.99
             would go on describing the pictures the model came from.
+        freeze_norm: whether batch norm keeps the statistics, scale and offset
+            that it was loaded with, and normalises as at inference. A few
+            dozen small batches describe the pictures worse than the many the
+            model came from.
         new_head: whether the last layer starts anew. "auto": unless the
             classes of the data are those of the model, by their names, in any
             order; True: always; False: never, so that outputs whose names are
@@ -99,6 +103,7 @@ class FineTune:
     layer_decay: rules.Factor = 1.0
     body_factor: rules.Factor = 1.0
     norm_momentum: rules.Fraction = 0.9
+    freeze_norm: rules.Flag = False
     new_head: rules.Auto = "auto"
     fit_head: rules.Flag = False
 

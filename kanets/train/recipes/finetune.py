@@ -14,6 +14,7 @@ from kanets.train.recipes.files import from_dict
 PICTURES_SEEN = 20_000  # in all epochs together
 EPOCHS = 3, 20  # the fewest and the most for it
 LEARNING_RATE = 1e-3
+FEW, FEW_RATE = 5_000, 3e-4  # pictures: batch norm stays as it is, and the rate
 SIDE = 160  # of pictures, at most, without an accelerator
 LEAST_SIDE = 96
 LARGER = 2  # than themselves, pictures are made at most
@@ -53,7 +54,8 @@ def finetune_recipe(
         new_head: whether the last layer starts anew; default: unless the
             classes are, by name, the model's.
         layer_decay: learning-rate factor per layer below the head; default 1.
-        learning_rate: the peak; default `LEARNING_RATE`.
+        learning_rate: the peak; default `LEARNING_RATE`, of a classifier with
+            less than `FEW` pictures `FEW_RATE`.
         batch_size: default 32, of a segmenter 8.
         seed: of all that is random.
         precision: a Keras dtype policy; default: the model's, on an
@@ -81,6 +83,7 @@ def finetune_recipe(
     if precision is None and _accelerators():
         precision = "mixed_bfloat16"
         say(f"{precision}, as there is an accelerator.")
+    rate = LEARNING_RATE
     given = _not_none(
         batch_size=batch_size, precision=precision, jit_compile=jit_compile
     )
@@ -107,12 +110,17 @@ def finetune_recipe(
         if epochs is None:
             epochs = _epochs(pictures, say)
         fields = _of_classifier(epochs, image_size)
+        if pictures < FEW:
+            fields["finetune"]["freeze_norm"] = True
+            rate = FEW_RATE
+            say(
+                f"Batch norm stays as it was trained, as {pictures:,} pictures "
+                f"are less than {FEW:,}."
+            )
         fields["model"] = {"name": str(model)}
     fields["optimize"] |= {
         "name": "adamw",
-        "learning_rate": LEARNING_RATE
-        if learning_rate is None
-        else learning_rate,
+        "learning_rate": rate if learning_rate is None else learning_rate,
         "weight_decay": 0.05,
     }
     fields["finetune"] |= settings

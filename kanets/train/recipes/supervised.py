@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 
-from kanets import tasks, zoo
+from kanets import compat, tasks, zoo
 from kanets.evaluation.report import check_folder
 from kanets.nets import logits_model
 from kanets.nets.backbones import body_layers
@@ -224,6 +225,8 @@ def _fit(
     model = served if logits is None else logits
     for layer in model.layers:
         layer.trainable = layer.name in HEADS or not phase.frozen
+    if recipe.finetune.freeze_norm:
+        _freeze_norm(model)
     steps = len(train_set)
     epochs = phase.last_epoch - phase.first_epoch
     model.compile(
@@ -260,6 +263,19 @@ def _fit(
         shuffle=False,  # the set shuffles itself, repeatably
         verbose=verbose,
     )
+
+
+def _freeze_norm(model):
+    """Batch norm whose statistics are not as new normalises as at inference."""
+    for layer in compat.all_layers(model):
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            continue
+        mean, variance = (
+            keras.ops.convert_to_numpy(v)
+            for v in (layer.moving_mean, layer.moving_variance)
+        )
+        if np.any(mean != 0) or np.any(variance != 1):
+            layer.trainable = False
 
 
 def _display(recipe, sets, directory):
