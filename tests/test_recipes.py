@@ -334,10 +334,19 @@ def test_keep_last(tmp_path, photos, monkeypatch):
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"optimize": {"name": "adamw", "learning_rate": 0.01, "average": 0.9}},
+        pytest.param({}, id="sgd"),
+        pytest.param(
+            {
+                "optimize": {
+                    "name": "adamw",
+                    "learning_rate": 0.01,
+                    "average": 0.9,
+                }
+            },
+            id="adamw with average",
+            marks=pytest.mark.thorough,
+        ),
     ],
-    ids=["sgd", "adamw with average"],
 )
 def test_an_interrupted_run_ends_as_if_it_was_not(
     tmp_path, photos, monkeypatch, capsys, changes
@@ -560,6 +569,7 @@ def test_a_learning_rate_that_is_too_high(tmp_path, photos):
     recipes.train(recipe(photos, epochs=1), run, verbose=0)
 
 
+@pytest.mark.thorough
 def test_one_process_trains_in_a_folder(tmp_path, photos, monkeypatch):
     run = tmp_path / "run"
     said = []
@@ -720,6 +730,7 @@ def test_a_loaded_model_in_mixed_precision(tmp_path, photos, base):
     assert again.get_layer("conv").compute_dtype == "bfloat16"
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_the_training_step_is_traced_once(tmp_path, photos, base, monkeypatch):
     traced = []
@@ -906,6 +917,7 @@ def test_the_average_is_validated_and_kept(tmp_path, photos):
     assert loss == pytest.approx(result["val_loss"], abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_without_a_validation_set(tmp_path, photos):
     plan = recipe(
         photos, data={"source": str(photos / "train"), "validation": 0}

@@ -182,6 +182,7 @@ def test_the_body_learns_more_slowly(tmp_path, streets, base):
     assert factors["predictions/kernel"] == 1.0
 
 
+@pytest.mark.thorough
 def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
     (streets / "classes.txt").write_text("blue\nred\n")
     run = tmp_path / "run"

@@ -45,6 +45,7 @@ def generator(request, tmp_path_factory):
     return zoo.save_model(model, folder, names)
 
 
+@pytest.mark.thorough
 def test_latents_and_classes(generator):
     model = zoo.load_model(generator)
     z = ylg.gan.latents(8, 5, seed=3)

@@ -106,6 +106,7 @@ def test_every_block_of_python_is_tested():
         compile(code, client, "exec")
 
 
+@pytest.mark.thorough
 def test_the_clients_of_a_savedmodel(model):
     run("export", model=model)
     pixels = kanets.data.pictures.read_picture("bee.jpg")[None]

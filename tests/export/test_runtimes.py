@@ -426,6 +426,7 @@ def grown(work, calls):
     return resident() - before
 
 
+@pytest.mark.thorough
 @linux
 def test_calls_leak_nothing(echo):
     tell = runtimes.load(echo)
@@ -450,6 +451,7 @@ def test_calls_leak_nothing(echo):
         assert grown(work, 100) < 20e6, name
 
 
+@pytest.mark.thorough
 @linux
 def test_what_is_dropped_is_freed(artifacts, tmp_path):
     """A model of 8 MB of weights, 20 times."""
@@ -492,6 +494,7 @@ spec.loader.exec_module(runtimes)
     )
 
 
+@pytest.mark.thorough
 @linux
 def test_threads(artifacts):
     code = """

@@ -474,6 +474,7 @@ def test_sigmoid_is_left_alone(tmp_path):
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "dtype, activation",
     [

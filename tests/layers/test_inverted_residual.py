@@ -112,13 +112,18 @@ def reference(
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        (BaseModule, {"expansion": 1}),
         (BaseModule, {"strides": 2}),
-        (BaseSkipModule, {}),
-        pytest.param(AttnModule, {"strides": 2}, marks=pytest.mark.thorough),
         (AttnSkipModule, {"attention": "kao_kv"}),
-        (AttnSkipModule, {"attention": None}),
-        (AttnSkipModule, {"dilation_rate": 2}),
+        *(
+            pytest.param(*case, marks=pytest.mark.thorough)
+            for case in (
+                (BaseModule, {"expansion": 1}),
+                (BaseSkipModule, {}),
+                (AttnModule, {"strides": 2}),
+                (AttnSkipModule, {"attention": None}),
+                (AttnSkipModule, {"dilation_rate": 2}),
+            )
+        ),
     ],
     ids=str,
 )

@@ -160,6 +160,7 @@ def test_preprocessing(tiny):
     assert "preprocessing" not in [layer.name for layer in bare.layers]
 
 
+@pytest.mark.thorough
 def test_probabilities_tops_and_dropout(tiny):
     x = pixels(2, 32, 32, 3)
     logits = run(tiny, x)
@@ -214,6 +215,7 @@ def test_a_dilated_net_holds_the_maps_of_the_strided_one(output_stride):
     )
 
 
+@pytest.mark.thorough
 def test_a_saved_model_is_the_same(tiny, tmp_path):
     x = pixels(2, 32, 32, 3)
     path = tmp_path / "tiny.keras"

@@ -313,6 +313,7 @@ def test_arguments_that_are_refused():
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     [

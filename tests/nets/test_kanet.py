@@ -387,6 +387,7 @@ def test_open_sizes_and_rectangles(tiny):
     np.testing.assert_allclose(run(model, x), run(rectangle, x), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_weights_from_a_file(tiny, tmp_path):
     path = tmp_path / "tiny.weights.h5"
     tiny.save_weights(path)
@@ -434,6 +435,7 @@ def test_every_weight_gets_a_gradient():
         assert (np.abs(gradient).max() > 1e-4) == seen, path
 
 
+@pytest.mark.thorough
 def test_steps_of_training_lower_the_loss():
     model = make_tiny()
     model.compile(
@@ -536,7 +538,7 @@ def test_feature_maps_of_another_model_is_an_error():
     model = keras.Model(inputs, inputs, name="other")
     with pytest.raises(
         ValueError,
-        match="EfficientNetLite. Received: model='other'",
+        match="EfficientNetLite; a ViT .* Received: model='other'",
     ):
         feature_maps(model)
 

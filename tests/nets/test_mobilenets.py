@@ -97,6 +97,7 @@ def test_same_outputs(net, size):
     )
 
 
+@pytest.mark.thorough
 @nets
 @pytest.mark.parametrize(
     "strides",
@@ -154,6 +155,7 @@ def test_dropout_and_momentum(net):
     assert {layer.momentum for layer in norms} == {0.99}
 
 
+@pytest.mark.thorough
 @nets
 def test_saves_and_loads(net, tmp_path):
     model = NETS[net][0]((32, 32, 3), 0.35, 5, strides=(2, 1, 2, 2, 1))

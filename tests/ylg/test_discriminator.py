@@ -107,6 +107,7 @@ def test_logits(model):
     np.testing.assert_allclose(turned[::-1], logits, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_projection(model):
     """The classes differ by the product with their embedding."""
     pictures, labels = inputs()
@@ -123,6 +124,7 @@ def test_projection(model):
     )
 
 
+@pytest.mark.thorough
 def test_unconditional():
     model = discriminator(
         32,
@@ -174,6 +176,7 @@ def test_training_moves_singular_vectors_only(model):
         assert moved == vector, weight.path
 
 
+@pytest.mark.thorough
 def test_save_and_load(model, tmp_path):
     model.save(tmp_path / "discriminator.keras")
     loaded = keras.saving.load_model(tmp_path / "discriminator.keras")

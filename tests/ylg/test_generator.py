@@ -153,6 +153,7 @@ def test_pictures(model):
     assert np.abs(others - pictures).max() > 0.01  # the class matters
 
 
+@pytest.mark.thorough
 def test_attention_place():
     model = generator(
         32, 4, latent_size=5, attention_size=8, kernel_initializer="zeros"
@@ -202,6 +203,7 @@ def test_training_moves_averages_and_singular_vectors_only(model):
         assert moved == (not old.trainable), old.path
 
 
+@pytest.mark.thorough
 def test_save_and_load(model, tmp_path):
     model.save(tmp_path / "generator.keras")
     loaded = keras.saving.load_model(tmp_path / "generator.keras")

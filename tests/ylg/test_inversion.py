@@ -249,6 +249,7 @@ def test_distance_errors(shapes):
 # Inversion.
 
 
+@pytest.mark.thorough
 @needs_gan_steps
 def test_recovers_a_generated_picture():
     arguments = {

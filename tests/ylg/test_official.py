@@ -202,6 +202,7 @@ def test_generator_prefix_and_sizes(model, folder):
         np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
 
 
+@pytest.mark.thorough
 def test_discriminator_by_hand(tmp_path):
     arrays = random_variables("discriminator")
     model = load_discriminator(

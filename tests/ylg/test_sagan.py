@@ -63,7 +63,7 @@ def close(first, second, atol):
     "num_classes, attention, steps, options",
     (
         (3, "ylg", 1, QUICK),
-        (None, "dense", 2, QUICK),
+        pytest.param(None, "dense", 2, QUICK, marks=pytest.mark.thorough),
         pytest.param(
             *(2, None, 1, {}), marks=[checked_once, pytest.mark.thorough]
         ),
@@ -171,6 +171,7 @@ def test_generator_climbs_the_logit():
     assert history[-1] < history[0] - 0.05
 
 
+@pytest.mark.thorough
 @needs_gan_steps
 @checked_once
 def test_moving_average():
@@ -381,6 +382,7 @@ def test_what_cannot_be_generated():
             call()
 
 
+@pytest.mark.thorough
 def test_generate():
     gan = make()
     norm = gan.averaged_generator.get_layer("block1_norm1")
@@ -529,6 +531,7 @@ def test_errors_name_the_value(call, message):
         call()
 
 
+@pytest.mark.thorough
 @needs_gan_steps
 def test_misuse():
     images, labels = pictures(4)

@@ -132,6 +132,7 @@ def test_a_new_size(folder, model, shape):
         assert predict(resized, picture).shape == (1, 3)
 
 
+@pytest.mark.thorough
 def test_another_dtype_policy(folder, model):
     mixed = kanets.create_model(folder, dtype="mixed_bfloat16")
     assert_same_weights(mixed, model)
@@ -197,6 +198,7 @@ def test_what_is_no_dtype_policy(folder, dtype):
     )
 
 
+@pytest.mark.thorough
 def test_not_pretrained_has_fresh_weights(folder, model):
     (folder / "model.weights.h5").unlink()
     fresh = kanets.create_model(folder, pretrained=False)

@@ -256,6 +256,7 @@ def check_borrowed_weights(entry, model):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entry_is_built_by_its_arguments(name):
     """The trained weights fit what the builder of today makes of them."""
@@ -271,6 +272,7 @@ def test_every_entry_is_built_by_its_arguments(name):
     )
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entry_states_its_multiply_adds(name):

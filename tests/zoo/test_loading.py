@@ -45,6 +45,7 @@ def test_a_folder_gives_the_same_model(model, folder):
     }
 
 
+@pytest.mark.thorough
 def test_an_entry_may_have_the_weights_of_another(model, entry):
     folder = kanets.save_model(model, entry.parent / "kanet_y", NAMES)
     (folder / "model.weights.h5").unlink()
@@ -59,6 +60,7 @@ def test_an_entry_may_have_the_weights_of_another(model, entry):
         kanets.load_model("kanet_y")
 
 
+@pytest.mark.thorough
 def test_keras_alone_loads_a_folder(model, folder):
     loaded = keras.saving.load_model(folder)
     np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)
@@ -93,6 +95,7 @@ def test_the_optimizer_is_not_saved(tmp_path):
     np.testing.assert_allclose(predict(loaded), predict(trained), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_saving_replaces_whole_or_not_at_all(model, folder, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
@@ -184,6 +187,7 @@ def test_labels_need_no_last_line_break(plain):
     assert kanets.load_model(plain).class_names == NAMES
 
 
+@pytest.mark.thorough
 def test_the_name_of_an_entry_means_the_entry(entry, tmp_path, monkeypatch):
     other = kanets.save_model(make_plain(), tmp_path / "here" / "kanet_x")
     monkeypatch.chdir(other.parent)

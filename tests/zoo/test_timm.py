@@ -96,6 +96,7 @@ def test_maps_and_logits_of_pixels_are_timms(model, size):
     assert_timms(model, "lite0", size, pixels)
 
 
+@pytest.mark.thorough
 def test_scaled_pictures_and_the_report(file, capsys):
     model = kanets.create_model(
         "efficientnet_lite0", weights=file, input_shape=(64, 96, 3), **LOGITS
