@@ -37,14 +37,19 @@ HERE = Path(__file__).parent
 SIDE, PICTURES, SEEN = 96, 1_000, 4_000
 SCRATCH_RATE = 3e-3
 BODY = "efficientnet_lite0_imagenet"
-POSITION = {"attention_position": "output"}
-HEADS = {"num_heads": 4, "key_dim": 16}
+POSITION = {"attention_position": "expansion"}
+HEADS = {"num_heads": 2, "key_dim": 5}  # a tenth more parameters, as the entry
 WAYS = {
     "scratch": {"name": BODY, "pretrained": False},
     "32-px entry": {"name": "kanet_qkv_tiny_imagenet_32"},
     "no attention": {"name": BODY},
+    "kao_rectified": {"name": "kanet_lite0_imagenet"},
     **{
-        name: {"name": BODY, "attention": {"name": name, **HEADS}, **POSITION}
+        name: {
+            "name": BODY,
+            "attention": {"name": name, "projections": "qkvo", **HEADS},
+            **POSITION,
+        }
         for name in ("kao_qkv", "kao_kv", "dense")
     },
 }
