@@ -35,14 +35,10 @@ JAX := tests/optimizers tests/test_compat.py tests/ylg/test_backends.py \
 	implementations.py operators.py pallas.py scale.py) \
 	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not
 
-# And what is made of it: layers, nets, GANs and runs that are trained.
-JAX_ALL := tests/layers tests/optimizers tests/test_augment.py \
-	tests/test_compat.py tests/test_distillation.py tests/test_losses.py \
-	tests/test_recipes.py tests/test_saved.py tests/nets/test_kanet.py \
-	tests/nets/test_vit.py tests/test_explanations.py \
-	tests/nets/test_logits.py tests/zoo/test_loading.py \
-	$(addprefix tests/ylg/test_,backends.py generator.py inversion.py \
-	lookahead.py sagan.py) \
+# And what is made of it: mechanisms, layers, a GAN and runs that are trained.
+JAX_ALL := tests/layers tests/optimizers tests/test_compat.py \
+	tests/test_recipes.py tests/test_saved.py \
+	tests/ylg/test_backends.py tests/ylg/test_sagan.py \
 	$(filter-out $(NUMPY) tests/attention/test_superconcentrator%, \
 	$(wildcard tests/attention/test_*.py))
 
@@ -109,8 +105,8 @@ test: lint
 test-all: lint
 	$(call tests,-m "not slow",$(JAX_ALL))
 	$(MAKE) --no-print-directory test-torch test-lowest
-	@echo "SKIPPED, left to make slow: the tests that take minutes; zoo," \
-		"evaluation and the rest of the nets on JAX"
+	@echo "SKIPPED, left to make slow: the tests that take minutes; nets," \
+		"zoo, augmentation and evaluation on JAX"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp

@@ -8,7 +8,14 @@ import pytest
 
 from kanets.layers import DenseAttention, KroneckerAttention
 from tests.attention.test_operators import attend_by_loop, means_by_loop
-from tests.backends import BACKEND, dot, gradient, needs_tensorflow, to_numpy
+from tests.backends import (
+    BACKEND,
+    dot,
+    gradient,
+    needs_tensorflow,
+    thorough_on_jax,
+    to_numpy,
+)
 from tests.layer_checks import check_layer, fill_weights, random
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -98,6 +105,7 @@ def filled(layer, x):
     return layer
 
 
+@thorough_on_jax
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tests.backends import BACKEND, dot, gradient, to_numpy
+from tests.backends import BACKEND, dot, gradient, thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, random
 from ylg.layers import LocalSparseAttention2D, NonLocalAttention2D
 from ylg.ops import dense_weights
@@ -76,6 +76,7 @@ def test_equal_to_the_official_block(name):
     np.testing.assert_allclose(found, arrays["grad_input"], atol=1e-4)
 
 
+@thorough_on_jax
 @pytest.mark.parametrize(
     "spectral_norm",
     (False, pytest.param(True, marks=pytest.mark.thorough)),

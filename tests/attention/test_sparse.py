@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tests.backends import BACKEND, compiled, dot, gradient, to_numpy
+from tests.backends import (
+    BACKEND,
+    compiled,
+    dot,
+    gradient,
+    thorough_on_jax,
+    to_numpy,
+)
 from ylg import patterns
 from ylg.ops import dense_weights, pattern_attention
 from ylg.patterns import NeighbourPattern, make_patterns, ylg_heads
@@ -85,6 +92,7 @@ def test_equal_to_loops_and_reference(grids, alignment):
         np.testing.assert_allclose(to_numpy(actual), expected, atol=1e-5)
 
 
+@thorough_on_jax
 @pytest.mark.parametrize(
     "grids", (((4, 4), None), ((5, 7), None), ((6, 10), (3, 5)), (23, None))
 )

@@ -16,7 +16,7 @@ from kanets.layers import (
 )
 from kanets.layers.inverted_residual import ATTENTIONS, make_attention
 from tests.attention.test_grid_layers import average_pool, formula, maps_of
-from tests.backends import needs_tensorflow, to_numpy
+from tests.backends import needs_tensorflow, thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 
 MODULES = [BaseModule, BaseSkipModule, AttnModule, AttnSkipModule]
@@ -109,6 +109,7 @@ def reference(
     return output
 
 
+@thorough_on_jax
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [

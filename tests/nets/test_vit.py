@@ -251,7 +251,15 @@ def test_a_mechanism_by_name(sizes):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", attention.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("dense", "kao_qkv", "axial", "lsh", "window")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in attention.names()
+    ],
+)
 def test_every_mechanism_by_name(name, sizes, tmp_path):
     model = check_mechanism(name)
     before = [to_numpy(w).copy() for w in model.trainable_weights]
