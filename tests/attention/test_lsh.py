@@ -225,12 +225,14 @@ def test_gradients_of_odd_sizes():
     _, weights = reference(x, value, rotations, np.ones((2, 13), bool))
 
     def logits(x):
+        x = keras.ops.convert_to_tensor(x)
         mean = keras.ops.mean(x * x, axis=-1, keepdims=True)
         unit = x * keras.ops.rsqrt(mean + 1e-6) / 2
         return keras.ops.matmul(x, keras.ops.swapaxes(unit, 1, 2))
 
     times = weights[:, 0] / np.exp(to_numpy(logits(x)))
     times = (times / times.max(-1, keepdims=True)).astype("float32")
+    times = keras.ops.convert_to_tensor(times)
 
     def dense(x, value):
         raised = keras.ops.exp(logits(x)) * times
