@@ -242,7 +242,7 @@ class SegmentMemory(keras.layers.Layer):
     def reset_state(self):
         """Forgets: new texts begin."""
         for variable in (self.memory, self.filled):
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
 
     def get_config(self):
         return {**super().get_config(), "size": self.size}

@@ -196,5 +196,6 @@ def _heads(tokens, like, num_heads):
 
 def unit(x):
     """x within 0 and 1, both included in what has a gradient."""
+    x = ops.convert_to_tensor(x)  # JAX takes no variable here
     inside = ops.logical_and(x >= 0, x <= 1)
     return ops.where(inside, x, ops.cast(x > 1, x.dtype))

@@ -329,7 +329,7 @@ def test_the_penalty_shrinks_spans():
     np.testing.assert_allclose(to_numpy(loss), 0.5 * 2 * 0.75, rtol=1e-6)
     model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
     spans = [layer.spans()]
-    for _ in range(4):
+    for _ in range(8):
         model.fit(x, 0 * x, batch_size=8, verbose=0)
         spans.append(layer.spans())
     assert np.all(np.diff(spans, axis=0)[:2] < 0)
