@@ -20,7 +20,6 @@ in LiteRT on one thread, and training pictures a second, the ways taking turns.
 import argparse
 import csv
 import dataclasses
-import os
 import statistics
 import time
 from pathlib import Path
@@ -38,7 +37,7 @@ SIDE, PICTURES, SEEN = 96, 1_000, 4_000
 SCRATCH_RATE = 3e-3
 BODY = "efficientnet_lite0_imagenet"
 POSITION = {"attention_position": "expansion"}
-HEADS = {"num_heads": 2, "key_dim": 5}  # a tenth more parameters, as the entry
+HEADS = {"num_heads": 2, "key_dim": 5}
 WAYS = {
     "scratch": {"name": BODY, "pretrained": False},
     "32-px entry": {"name": "kanet_qkv_tiny_imagenet_32"},
@@ -223,5 +222,4 @@ def main():
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     main()

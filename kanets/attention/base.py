@@ -48,6 +48,8 @@ class AttentionLayer(keras.layers.Layer):
     """
 
     implementations = ("auto", "xla")
+    # Whether a branch of a net that was trained without it normalises first.
+    wants_norm = True
 
     def __init__(
         self, num_heads=1, scale=None, implementation="auto", **kwargs

@@ -106,15 +106,14 @@ class CausalSpanAttention(AdaptiveSpanAttention):
         training=None,
         return_attention_scores=False,
     ):
+        self._check_context(query, key, value, mask, key_mask)
         if isinstance(query, keras.KerasTensor):
-            self._check_context(query, key, value, mask, key_mask)
             spec = self._spec(query, mask, return_attention_scores)
             if not return_attention_scores or key is None:
                 return spec
             batch, heads, queries, _ = spec[1].shape
             shape = (batch, heads, queries, key.shape[1])
             return spec[0], keras.KerasTensor(shape, dtype=spec[1].dtype)
-        self._check_context(query, key, value, mask, key_mask)
         if key is not None and mask is not None and key_mask is None:
             past = ops.shape(key)[1] - ops.shape(query)[1]
             before = ops.ones((ops.shape(query)[0], past), "bool")

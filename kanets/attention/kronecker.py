@@ -249,6 +249,7 @@ class KroneckerAttention(GridAttention):
         self.mode = mode
         self.rectify = rectify
         self.value_dim = value_dim
+        self.wants_norm = not rectify  # worse with it, when tried
 
     def operator(self, inputs, **arguments):
         if self.rectify:

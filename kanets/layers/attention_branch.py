@@ -87,7 +87,7 @@ def residual_attention(
     layer = table.make(attention, scale="rsqrt", dtype=dtype, name=name)
     closed = gate is None or _starts_at_zero(layer)
     branch = x
-    if not getattr(layer, "rectify", False):  # worse with it, when tried
+    if getattr(layer, "wants_norm", True):
         branch = BatchNormalization(name=f"{name}_norm", **arguments)(x)
     branch = layer(branch)
     if tuple(branch.shape) != tuple(x.shape):

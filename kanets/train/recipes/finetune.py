@@ -74,9 +74,8 @@ def finetune_recipe(
 
     Raises:
         ValueError: no such model, or a generator; no `image_size` for a
-            classifier of open size and pictures of unknown size; an
-            `ignore_label` for a classifier; what no recipe may hold; a source
-            that holds no pictures.
+            classifier of open size; an `ignore_label` for a classifier; what
+            no recipe may hold; a source that holds no pictures.
     """
     net = zoo.load_model(model)
     check_takes_pictures(net, model)
