@@ -47,6 +47,13 @@ def _largest(span):
     return largest if math.isfinite(largest) else None
 
 
+class UnitInterval(keras.constraints.Constraint):
+    """Keeps a weight within 0 and 1; Keras below 3.15 takes no function."""
+
+    def __call__(self, w):
+        return unit(w)
+
+
 @keras.saving.register_keras_serializable(package="kanets")
 class AdaptiveSpanAttention(GridAttention):
     """Attention of cells to those around them, as far as each head learns.
@@ -146,7 +153,7 @@ class AdaptiveSpanAttention(GridAttention):
             self.z = self.add_weight(
                 shape=(self.num_heads,),
                 initializer=keras.initializers.Constant(self.initial_span),
-                constraint=unit,
+                constraint=UnitInterval(),
                 autocast=False,
                 name="span",
             )
