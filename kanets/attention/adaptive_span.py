@@ -213,7 +213,7 @@ class AdaptiveSpanAttention(GridAttention):
             span = unit(ops.convert_to_tensor(self.z))
         else:
             x = ops.cast(inputs, self.span_kernel.dtype)
-            span = ops.matmul(x, ops.convert_to_tensor(self.span_kernel))
+            span = ops.tensordot(x, ops.convert_to_tensor(self.span_kernel), 1)
             span = ops.sigmoid(span + ops.convert_to_tensor(self.span_bias))
         span = self.max_span * span
         if self.span_penalty:

@@ -41,7 +41,7 @@ def additive_scores(query, key, weights):
     wide = keras.backend.result_type(query.dtype, key.dtype, "float32")
     query, key = ops.cast(query, wide), ops.cast(key, wide)
     hidden = ops.tanh(query[:, :, None] + key[:, None])
-    return ops.matmul(hidden, ops.cast(weights, wide)[:, None])[..., 0]
+    return ops.tensordot(hidden, ops.cast(weights, wide), 1)
 
 
 @keras.saving.register_keras_serializable(package="kanets")

@@ -140,7 +140,9 @@ def lsh_buckets(x, rotations, factors):
     x = ops.stop_gradient(ops.cast(x, "float32"))
     rotations = ops.stop_gradient(ops.cast(rotations, "float32"))
     rotations = ops.reshape(rotations, (num_heads, size, rounds * columns))
-    turned = ops.reshape(ops.matmul(x, rotations), (-1, rounds, columns))
+    # TensorFlow 2.21's matmul of (B, 1, T, D) and (1, D, F) breaks the heap.
+    turned = ops.einsum("bntd,ndf->bntf", x, rotations)
+    turned = ops.reshape(turned, (-1, rounds, columns))
     buckets, step, start = 0, 1, 0
     for factor in factors:
         part = turned[..., start : start + factor // 2]

@@ -131,7 +131,7 @@ def hash_values(query, key, projections, query_mask=None, key_mask=None):
     )
     return [
         ops.transpose(
-            ops.matmul(x, lines[:size])
+            ops.tensordot(x, lines[:size], 1)
             + ops.sqrt(ops.maximum(largest - square, 0.0)) * lines[last],
             (0, 1, 3, 2),
         )
