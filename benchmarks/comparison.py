@@ -6,10 +6,10 @@
     python benchmarks/comparison.py speed
 
 The first two train every net of `NETS` with every seed, one after the other,
-in `runs/comparison/<data>/<net>_<seed>` (a run that was stopped continues,
-one that is complete is not repeated), and write a row per run to
-`benchmarks/comparison_<data>.csv`: the figure is that of `kanets evaluate`
-after the last epoch on the test or validation pictures, which choose nothing.
+in `runs/comparison/<data>/<net>_<seed>` (a run that was stopped continues),
+and write a row per run to `benchmarks/comparison_<data>.csv`, where a row that
+is there is not repeated: the figure is that of `kanets evaluate` after the
+last epoch on the test or validation pictures, which choose nothing.
 All nets have the same recipe, strides and width multiplier; `--alpha` and
 `--epochs` set the budget. `camvid` does the same with the recipe
 `training/kanet_segmenter_camvid.toml` and every attention of `SEGMENTERS`
@@ -18,6 +18,7 @@ process, in rounds, and writes `benchmarks/comparison_speed.csv` (medians).
 """
 
 import argparse
+import csv
 import dataclasses
 import statistics
 import time
@@ -43,8 +44,19 @@ NETS = {
     "kanet_dense_pool": {"name": "KANet", "attention": "dense_pool"},
     "kanet_dense": {"name": "KANet", "attention": "dense"},
     "kanet_ylg": {"name": "KANet", "attention": "ylg"},
+    **{
+        f"kanet_{name.removeprefix('kao_')}": {
+            "name": "KANet",
+            "attention": name,
+        }
+        for name in (
+            *("kao_rectified", "axial", "window", "neighborhood"),
+            *("lsh", "smyrf", "adaptive_span"),
+        )
+    },
 }
 SEGMENTERS = ("kao_qkv", "none", "dense", "kao_kv")
+CASE = ("net", "seed", "alpha", "epochs")
 # What is measured, and options of `evaluate`.
 DATA_SETS = {
     "cifar10": ("accuracy", {}),
@@ -99,7 +111,7 @@ def compare(options):
     segments = options.question == "camvid"
     names = options.nets or (SEGMENTERS if segments else NETS)
     path = HERE / f"comparison_{options.question}.csv"
-    rows = []
+    rows = list(csv.DictReader(path.open())) if path.exists() else []
     for seed in options.seeds:
         for name in names:
             run = Path(options.runs) / options.question / f"{name}_{seed}"
@@ -112,6 +124,9 @@ def compare(options):
                 alpha = options.alpha
                 epochs = options.epochs or EPOCHS
                 plan = recipe(name, options.data, alpha, epochs, seed)
+            case = [str(x) for x in (name, seed, alpha, plan.epochs)]
+            if case in [[row[key] for key in CASE] for row in rows]:
+                continue
             result = recipes.train(plan, run, verbose=2)
             measured = evaluation.evaluate(
                 run, options.data, **evaluation_options
@@ -119,12 +134,12 @@ def compare(options):
             rows.append(
                 {
                     "net": name,
-                    "seed": seed,
+                    "seed": str(seed),
                     figure: f"{measured[figure]:.4f}",
                     "pictures": measured["pictures"],
                     "parameters": result["parameters"],
-                    "alpha": alpha,
-                    "epochs": plan.epochs,
+                    "alpha": str(alpha),
+                    "epochs": str(plan.epochs),
                     "keras": keras.version(),
                     "backend": keras.backend.backend(),
                 }

@@ -179,7 +179,9 @@ def chunks(buckets, size, last, mask=None):
         token = ops.minimum(position, length - 1)
         buckets = ops.take(buckets, token, axis=-1)
         buckets = ops.where(position < length, buckets, last)
-    order, rank = sort(buckets * slots + position)
+    # By a vector: OpenVINO 2026 multiplies int32 by a scalar wrongly here.
+    step = ops.full_like(position, slots)
+    order, rank = sort(buckets * step + position)
     present = None
     if mask is not None or not is_full:  # padding is at the end of a round
         present = ops.broadcast_to(position < valid, ops.shape(order))

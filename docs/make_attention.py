@@ -1,0 +1,226 @@
+"""Writes `attention.md` and its pictures out of the code and the benchmarks.
+
+    python docs/make_attention.py
+
+Cost and references come from the docstrings of the layers, figures from
+`benchmarks/`: `exactness.csv`, `family.csv`, `family_exports.csv` and
+`comparison_cifar10.csv`, each with its command in the script of its name. The
+pictures show what one query of a 16 x 16 map sees, in four heads.
+"""
+
+import csv
+import math
+import os
+import re
+import statistics
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+BENCHMARKS = ROOT / "benchmarks"
+SIDE, CHANNELS, HEADS, POSITION = 16, 64, 4, (6, 9)
+SIDES = (32, 64, 128)
+# What is summed, in the notation of the layers' docstrings.
+FORMULAS = {
+    "kao_qkv": "Y = S(softmax(q(t) k(t)ᵀ) v(t)), t = [row means, column means]",
+    "kao_kv": "Y = softmax(q(X) k(t)ᵀ) v(t), t = [row means, column means]",
+    "kao_rectified": "Y = o(S(relu6(v(t) + softmax(q(t) k(t)ᵀ) v(t))))",
+    "dense": "Y = softmax(q(X) k(X)ᵀ) v(X)",
+    "dense_pool": "Y = softmax(q(X) k(pool X)ᵀ) v(pool X)",
+    "axial": "Y = Σ over axes of softmax(q(X) k(X)ᵀ) v(X) along the axis",
+    "ylg": "Y = softmax over the pattern of a head, of q(X) k(X)ᵀ, times v(X)",
+    "lsh": "Y = softmax over a sorted chunk and that before it, q = k",
+    "smyrf": "Y = softmax over the keys of a query's balanced cluster",
+    "adaptive_span": "Y = softmax with weights m(distance), m falling to 0 at "
+    "the span that the head has learned",
+    "window": "Y = softmax over the cells at most w // 2 away, and global ones",
+    "neighborhood": "Y = softmax over the k nearest cells of each axis",
+}
+
+
+def main():
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.path[:0] = [str(ROOT)]
+    from kanets import attention
+
+    (HERE / "attention").mkdir(exist_ok=True)
+    tables = {
+        name: rows(f"{name}.csv")
+        for name in ("exactness", "family", "family_exports")
+    }
+    tables["accuracy"] = rows("comparison_cifar10.csv")
+    parts = [introduction(attention, tables)]
+    for name, mechanism in attention.MECHANISMS.items():
+        draw(name, HERE / "attention" / f"{name}.png")
+        parts.append(section(name, mechanism, tables))
+    (HERE / "attention.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def rows(name):
+    with (BENCHMARKS / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def introduction(attention, tables):
+    """The first screen: how it is called, and all of them in one table."""
+    lines = [
+        "# The family of attention",
+        "",
+        "Written by `python docs/make_attention.py`: change that, not this.",
+        "",
+        "Each name stands for a layer from (B, *grid, C) to the same shape, in",
+        "1-D, 2-D and 3-D where its paper has them, and works wherever",
+        "attention is chosen:",
+        "",
+        "```python",
+        "import kanets",
+        "",
+        'layer = kanets.attention.make({"name": "window", "num_heads": 4})',
+        'net = kanets.KANet((32, 32, 3), attention="neighborhood", classes=10)',
+        "```",
+        "",
+        "`kanets.insert_attention` puts one into any functional Keras model,",
+        '`[model] attention = "axial"` into a recipe, and',
+        "`kanets.visualize.attention_weights` shows what a query looks at.",
+        "",
+        f"Milliseconds of a picture of {CHANNELS} channels with {HEADS} heads,",
+        "compiled by XLA; n^s: how the time grows with the number n of cells",
+        "from 32² on ([family.csv](../benchmarks/family.csv)). Accuracy: KANet",
+        "of width 0.25 after two epochs of CIFAR-10 at 32 pixels, mean and",
+        "deviation of three seeds",
+        "([comparison_cifar10.csv](../benchmarks/comparison_cifar10.csv)):",
+        "to rank mechanisms by it, a difference should be twice a deviation.",
+        "",
+        "| name | " + " | ".join(f"{s}²" for s in SIDES) + " | "
+        "growth | with gradients, 64² | MiB, 64² | accuracy |",
+        "|---" * (len(SIDES) + 5) + "|",
+    ]
+    for name in attention.names():
+        lines.append("| " + " | ".join(summary(name, tables)) + " |")
+    without = accuracy(tables["accuracy"], "kanet_none")
+    lines += ["", f"Without attention: {without}.", ""]
+    return "\n".join(lines)
+
+
+def summary(name, tables):
+    timed = {s: figure(tables["family"], name, s, "forward") for s in SIDES}
+    points = {s: float(t) for s, t in timed.items() if t}
+    net = name.replace("kao_", "")
+    return [
+        f"[{name}](#{name})",
+        *(timed[s] or "-" for s in SIDES),
+        growth(points),
+        figure(tables["family"], name, 64, "forward+backward") or "-",
+        figure(tables["family"], name, 64, "forward", "tf graph", "peak_mib")
+        or "-",
+        accuracy(tables["accuracy"], f"kanet_{net}"),
+    ]
+
+
+def figure(
+    table, name, side, direction, runtime="tf xla", column="milliseconds"
+):
+    for row in table:
+        if (row["contender"], row["runtime"]) == (name, runtime) and (
+            row["side"],
+            row["pass"],
+        ) == (str(side), direction):
+            return row[column]
+    return ""
+
+
+def growth(points):
+    """The exponent of the number of cells, by least squares."""
+    if len(points) < 2:
+        return "-"
+    x = [2 * math.log(side) for side in points]
+    y = [math.log(time) for time in points.values()]
+    return f"n^{statistics.linear_regression(x, y).slope:.2f}"
+
+
+def accuracy(table, net):
+    found = [100 * float(r["accuracy"]) for r in table if r["net"] == net]
+    if len(found) < 2:
+        return "-"
+    return f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f}"
+
+
+def section(name, mechanism, tables):
+    text = mechanism.layer.__doc__
+    arguments = ", ".join(f"{k}={v!r}" for k, v in mechanism.arguments.items())
+    exact = [
+        f"{row['largest_difference']} from {row['code']} "
+        f"({row['cases']} cases, outputs up to {row['largest_output']})"
+        for row in tables["exactness"]
+        if name in row["mechanism"].split(", ")
+    ]
+    [exports] = [
+        row for row in tables["family_exports"] if row["mechanism"] == name
+    ]
+    formats = [
+        f"{kind} {value}"
+        for kind, value in exports.items()
+        if kind not in ("mechanism", "attention_counts")
+    ]
+    lines = [
+        f"## {name}",
+        "",
+        f"`kanets.attention.{mechanism.layer.__name__}({arguments})`",
+        "",
+        f"    {FORMULAS[name]}",
+        "",
+        f"![what a query sees](attention/{name}.png)",
+        "",
+        *(f"- **{field}** {said(text, field)}" for field in FIELDS),
+        f"- **Exactness** {'; '.join(exact) or 'as the layer it is made of'}.",
+        f"- **Exports**, largest difference: {', '.join(formats)}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+FIELDS = ("Cost", "References")
+
+
+def said(text, field):
+    """What a docstring says after a field's name, as one line."""
+    [found] = re.findall(
+        rf"^ *{field}: *(.*?)(?:\n\s*\n|\s*\Z)", text, re.DOTALL | re.MULTILINE
+    )
+    return " ".join(found.split())
+
+
+def draw(name, path):
+    """What a query sees in each head: weights from random maps."""
+    import keras
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from kanets import attention
+    from kanets.attention.table import parameters
+
+    keras.utils.set_random_seed(0)
+    layer_type = attention.MECHANISMS[name].layer
+    heads = (
+        {"num_heads": HEADS} if "num_heads" in parameters(layer_type) else {}
+    )
+    layer = attention.make({"name": name, **heads})
+    x = np.random.default_rng(0).normal(size=(1, SIDE, SIDE, CHANNELS))
+    x = x.astype("float32")
+    layer(x)
+    maps = np.asarray(layer.attention_maps(x, POSITION))
+    maps = maps.reshape(-1, *maps.shape[-2:])
+    drawn = Figure(figsize=(1.6 * len(maps), 1.7), layout="constrained")
+    for axis, weights in zip(
+        drawn.subplots(1, len(maps), squeeze=False)[0], maps, strict=True
+    ):
+        axis.imshow(np.sqrt(weights), cmap="viridis", vmin=0)
+        axis.plot(POSITION[1], POSITION[0], "s", mec="red", mfc="none")
+        axis.set(xticks=[], yticks=[])
+    drawn.savefig(path, dpi=70)
+
+
+if __name__ == "__main__":
+    main()
