@@ -44,7 +44,7 @@ def recipe(photos, **changes):
     return recipes.from_dict(fields)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_run_that_is_stopped_goes_on(photos, judge, tmp_path, capsys):
     measure = {"extractor": str(judge), "pictures": 16, "every": 2}
     plan = recipe(photos, measure=measure)

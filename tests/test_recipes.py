@@ -401,7 +401,7 @@ recipes.train(recipes.read({str(path)!r}), {str(tmp_path / "run")!r}, 2)
     assert (f"after epoch {len(rows)} of 400" in said) == bool(rows)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_an_interrupted_fine_tune(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     plan = recipe(
@@ -617,7 +617,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     assert zoo.load_model(tmp_path / "best").class_names == ("a", "b")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_batch_norm_follows_a_small_set(tmp_path, photos, monkeypatch):
     recipes.train(recipe(photos), tmp_path / "base", verbose=0)
     seen = []

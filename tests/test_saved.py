@@ -111,7 +111,10 @@ def write_data(name, root):
 
 @pytest.mark.thorough
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="runs of TensorFlow")
-@pytest.mark.parametrize("name", ["classifier", "segmenter", "gan"])
+@pytest.mark.parametrize(
+    "name",
+    ["classifier", pytest.param("segmenter", marks=pytest.mark.slow), "gan"],
+)
 def test_a_run_goes_on_where_it_was_stopped(saved, tmp_path, name):
     run = shutil.copytree(saved / f"run_{name}", tmp_path / "run")
     source = write_data(name, tmp_path)

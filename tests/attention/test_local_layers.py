@@ -144,7 +144,7 @@ def test_inserted_and_saved(name, tmp_path):
     check_copy(net, name, tmp_path / "net.keras")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["window", "neighborhood"])
 def test_by_name_in_nets(name, tmp_path):
     written = {"name": name, "num_heads": 2}

@@ -169,7 +169,7 @@ def test_weights_do_not_depend_on_the_number_of_tokens():
     assert strip[0] == strip[1] and len(strip[0]) == 3 * (2 + 4 * 2)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_layer():
     check_layer(
         lambda **kwargs: SuperconcentratorAttention(

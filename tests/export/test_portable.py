@@ -167,11 +167,12 @@ def slow(value):
 @pytest.mark.parametrize(
     "attention",
     (
-        *("kao_qkv", "kao_kv", "ylg", "window", "neighborhood"),
+        "kao_qkv",
+        *map(slow, ("kao_kv", "ylg", "window", "neighborhood")),
         *map(slow, ("dense", "dense_pool", None)),
     ),
 )
-def test_litert_has_the_operators_of_every_attention(attention, tmp_path):
+def test_litert_has_the_operators_of_every_kanet(attention, tmp_path):
     keras.utils.set_random_seed(0)
     net = kanet(attention)
     folder = export_litert(net, tmp_path / "net")
@@ -186,7 +187,7 @@ def test_litert_has_the_operators_of_every_attention(attention, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_litert_in_half_the_bytes(tmp_path):
     net = kanet()
     sizes = {}

@@ -255,7 +255,7 @@ def test_a_mechanism_by_name(sizes):
     "name",
     [
         name
-        if name in ("dense", "kao_qkv", "axial", "lsh", "window")
+        if name in ("kao_qkv", "lsh")
         else pytest.param(name, marks=pytest.mark.slow)
         for name in attention.names()
     ],

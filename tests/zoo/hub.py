@@ -22,6 +22,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         parts = self.path.split("?")[0].split("/")
         if parts[1] != "api":
             return super().do_GET()
+        if len(parts) < 7:  # what the client asks the real hub besides
+            return self.send_error(404, "no such page")
         owner, name, kind, revision = parts[3:7]
         folder = self.server.root / owner / name
         if not folder.is_dir() or revision not in ("main", "v1", COMMIT):
