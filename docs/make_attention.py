@@ -186,14 +186,16 @@ FIELDS = ("Cost", "References")
 
 def said(text, field):
     """What a docstring says after a field's name, as one line."""
-    [found] = re.findall(
-        rf"^ *{field}: *(.*?)(?:\n\s*\n|\s*\Z)", text, re.DOTALL | re.MULTILINE
-    )
+    pattern = rf"^ *{field}: *(.*?)(?:\n\s*\n|\s*\Z)"
+    [found] = re.findall(pattern, text, re.DOTALL | re.MULTILINE)
     return " ".join(found.split())
 
 
 def draw(name, path):
-    """What a query sees in each head: weights from random maps."""
+    """What a query sees in each head: the weights of random maps.
+
+    Faint ones, so that all which is seen shows; means are fainter yet.
+    """
     import keras
     import numpy as np
     from matplotlib.figure import Figure
@@ -208,7 +210,7 @@ def draw(name, path):
     )
     layer = attention.make({"name": name, **heads})
     x = np.random.default_rng(0).normal(size=(1, SIDE, SIDE, CHANNELS))
-    x = x.astype("float32")
+    x = (x if name.startswith("kao_") else 0.2 * x).astype("float32")
     layer(x)
     maps = np.asarray(layer.attention_maps(x, POSITION))
     maps = maps.reshape(-1, *maps.shape[-2:])
@@ -216,7 +218,7 @@ def draw(name, path):
     for axis, weights in zip(
         drawn.subplots(1, len(maps), squeeze=False)[0], maps, strict=True
     ):
-        axis.imshow(np.sqrt(weights), cmap="viridis", vmin=0)
+        axis.imshow(weights, cmap="viridis", vmin=0)
         axis.plot(POSITION[1], POSITION[0], "s", mec="red", mfc="none")
         axis.set(xticks=[], yticks=[])
     drawn.savefig(path, dpi=70)

@@ -99,6 +99,10 @@ class DenseAttention(GridAttention):
             picture or has a mask; otherwise as in `KroneckerAttention`.
 
     Cost: O((H·W)²·C / pool_size²) time, O(N·(H·W)² / pool_size²) memory.
+
+    References: Vaswani et al., "Attention Is All You Need", NeurIPS 2017,
+    section 3.2; of pictures, Wang et al., "Non-local Neural Networks", CVPR
+    2018, whose pooled keys are `pool_size=2`.
     """
 
     def __init__(self, pool_size=1, **kwargs):
