@@ -35,10 +35,10 @@ JAX := tests/optimizers tests/test_compat.py tests/ylg/test_backends.py \
 	implementations.py operators.py pallas.py scale.py) \
 	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not
 
-# And what is made of it: mechanisms, layers, a GAN and runs that are trained.
+# And what is made of it: mechanisms, layers, and a run that goes on.
 JAX_ALL := tests/layers tests/optimizers tests/test_compat.py \
-	tests/test_recipes.py tests/test_saved.py \
-	tests/ylg/test_backends.py tests/ylg/test_sagan.py \
+	tests/test_saved.py tests/ylg/test_backends.py \
+	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not \
 	$(filter-out $(NUMPY) tests/attention/test_superconcentrator%, \
 	$(wildcard tests/attention/test_*.py))
 
@@ -106,7 +106,7 @@ test-all: lint
 	$(call tests,-m "not slow",$(JAX_ALL))
 	$(MAKE) --no-print-directory test-torch test-lowest
 	@echo "SKIPPED, left to make slow: the tests that take minutes; nets," \
-		"zoo, augmentation and evaluation on JAX"
+		"GANs, zoo, recipes, augmentation and evaluation on JAX"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp
