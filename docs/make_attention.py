@@ -21,6 +21,12 @@ ROOT = HERE.parent
 BENCHMARKS = ROOT / "benchmarks"
 SIDE, CHANNELS, HEADS, POSITION = 16, 64, 4, (6, 9)
 SIDES = (32, 64, 128)
+PEERS = {
+    "neighborhood operator": "tf xla",
+    "torch flex, blocks of 64": "torch compiled",
+    "torch flex": "torch compiled",
+    "natten": "torch",
+}
 # What is summed, in the notation of the layers' docstrings.
 FORMULAS = {
     "kao_qkv": "Y = S(softmax(q(t) k(t)ᵀ) v(t)), t = [row means, column means]",
@@ -100,8 +106,26 @@ def introduction(attention, tables):
     for name in attention.names():
         lines.append("| " + " | ".join(summary(name, tables)) + " |")
     without = accuracy(tables["accuracy"], "kanet_none")
-    lines += ["", f"Without attention: {without}.", ""]
-    return "\n".join(lines)
+    lines += [
+        "",
+        f"Without attention: {without}.",
+        "",
+        "The operator of `neighborhood` (kernel 7, XLA) beside the same",
+        "neighbourhoods in PyTorch's compiled `flex_attention` and in NATTEN's",
+        "path for a CPU, results equal to 1e-6, one thread, in turns:",
+        "",
+        "| milliseconds | " + " | ".join(f"{s}²" for s in SIDES) + " |",
+        "|---" * (len(SIDES) + 1) + "|",
+    ]
+    for name, runtime in PEERS.items():
+        cells = (
+            figure(tables["family"], name, side, "forward", runtime)
+            for side in SIDES
+        )
+        lines.append(
+            f"| {name} | " + " | ".join(c or "-" for c in cells) + " |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def summary(name, tables):
@@ -127,7 +151,7 @@ def figure(
             row["side"],
             row["pass"],
         ) == (str(side), direction):
-            return row[column]
+            return f"{float(row[column]):.3g}" if row[column] else ""
     return ""
 
 
@@ -152,7 +176,7 @@ def section(name, mechanism, tables):
     arguments = ", ".join(f"{k}={v!r}" for k, v in mechanism.arguments.items())
     exact = [
         f"{row['largest_difference']} from {row['code']} "
-        f"({row['cases']} cases, outputs up to {row['largest_output']})"
+        f"(cases: {row['cases']}, outputs up to {row['largest_output']})"
         for row in tables["exactness"]
         if name in row["mechanism"].split(", ")
     ]
