@@ -2,8 +2,9 @@
 
     python benchmarks/family.py
 
-Six minutes of one quiet core (`TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1`). Writes `family.csv` beside this file, prints
-exponents of the number of cells and neighbourhoods' factors over PyTorch.
+Six minutes of one quiet core, with `TF_NUM_INTRAOP_THREADS=1` and
+`OMP_NUM_THREADS=1`. Writes `family.csv` beside this file, prints exponents of
+the number of cells and neighbourhoods' factors over PyTorch.
 `--sides 16 32` tries a few maps and writes nothing.
 
 One picture of 64 channels, four heads, float32, defaults of the table besides:

@@ -151,8 +151,16 @@ def figure(
             row["side"],
             row["pass"],
         ) == (str(side), direction):
-            return f"{float(row[column]):.3g}" if row[column] else ""
+            return short(row[column])
     return ""
+
+
+def short(number):
+    """Three digits, and no exponent."""
+    if not number:
+        return ""
+    number = float(number)
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def growth(points):
