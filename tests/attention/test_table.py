@@ -2,6 +2,8 @@
 
 import functools
 import json
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -256,3 +258,11 @@ def test_a_callable_is_not_called_to_check_it():
     attention.check(lambda: 1 / 0)
     with pytest.raises(ValueError, match="makes a Keras layer. Received"):
         attention.make(lambda: None)
+
+
+def test_the_guide_has_a_section_for_each():
+    guide = Path(__file__).parents[2] / "docs" / "attention.md"
+    found = re.findall(r"^## (\w+)$", guide.read_text("utf-8"), re.MULTILINE)
+    assert found == attention.names(), "run python docs/make_attention.py"
+    for name in found:
+        assert (guide.parent / "attention" / f"{name}.png").exists()
