@@ -11,7 +11,8 @@ and in ONNX Runtime. The forms take turns; a ratio is that to "none" in the
 same round, the median over the rounds. On a machine that does nothing else.
 `int8` writes `verdict_int8.csv`: the nets that `verdict.py` trained, of one
 seed, in LiteRT float32 and int8 on the first 2,000 held-out pictures. Exported
-nets are kept in `exported/` and not made again.
+nets are kept in `exported/` and not made again. `--forms`: some of them, "none"
+the first.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def latency(options, side=224, rounds=40):
     large = np.array(keras.ops.image.resize(x[:100], (side, side)))
     random = np.random.default_rng(0)
     rows, runners = {}, {}
-    for form in FORMS:
+    for form in options.forms:
         net = build(form, 0, options.weights, side=None, size=side)
         for layer in net.layers:
             if layer.name.endswith("_last"):  # zeros would be optimized away
@@ -80,9 +81,9 @@ def latency(options, side=224, rounds=40):
             runners[kind, form] = run, feeds_of(run, large[:1])
         keras.backend.clear_session()
     for kind in KINDS:
-        taken = {form: [] for form in FORMS}
+        taken = {form: [] for form in options.forms}
         for i in range(rounds + 3):
-            for form in FORMS:
+            for form in options.forms:
                 run, feeds = runners[kind, form]
                 start = time.perf_counter()
                 run(**feeds)
@@ -102,7 +103,7 @@ def int8(options, count=2000):
     """What int8 takes from the trained nets of one seed."""
     (train, _), (x, y) = pictures(options.folder)
     rows = []
-    for form in FORMS:
+    for form in options.forms:
         name = f"{form}_{options.seed}"
         weights = options.folder / "weights" / f"{name}.weights.h5"
         if not weights.exists():
@@ -139,6 +140,7 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("runs/verdict"))
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--forms", nargs="+", default=list(FORMS))
     options = parser.parse_args()
     {"latency": latency, "int8": int8}[options.command](options)
 

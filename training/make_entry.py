@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cards
 import keras
+from weight_files import store_kernels
 
 import kanets
 from kanets import evaluation, recipes, tasks, visualize, zoo
@@ -32,14 +33,21 @@ TRAINING = ROOT / "training"
 DATA_SETS = {
     "cifar10": ("CIFAR-10 (JPEG)", "test", {}),
     "tiny_imagenet_32": ("Tiny ImageNet 32", "val", {}),
+    "tiny_imagenet_64": ("Tiny ImageNet 64", "val", {}),
+    "flowers": ("Flowers", "val", {}),
     "camvid": ("CamVid", "val", {"ignore_label": 11}),
 }
 LICENCES = {
     "CIFAR-10 (JPEG)": "weights Apache-2.0; data: free use with citation",
     "Tiny ImageNet 32": "weights and data under ImageNet's terms: research, "
     "non-commercial",
+    "Tiny ImageNet 64": "weights and data under ImageNet's terms: research, "
+    "non-commercial",
+    "Flowers": "weights Apache-2.0, from ImageNet; photos CC BY 2.0, "
+    "attributions in TensorFlow's flower_photos archive",
     "CamVid": "weights and data: research",
 }
+LARGE = 10e6  # bytes of a weights file, beyond which kernels are halved
 SIZES = {"CamVid": (360, 480)}  # where all pictures have one
 
 
@@ -52,6 +60,13 @@ def make_entry(name, run, source, machine, notes):
     # Under another name until all of it is there.
     folder = MODELS / f".{name}"
     copy_model(run, folder, task)
+    started = [e for e in zoo.list_models() if e.name == settings.get("name")]
+    if started:  # a fine-tuned net is what it started from
+        settings = {"name": started[0].net, **started[0].arguments}
+    for weights in folder.rglob("*.weights.h5"):
+        if weights.stat().st_size > LARGE:
+            store_kernels(weights, "float16")
+            notes = f"{notes}; kernels stored in float16".lstrip("; ")
     model = zoo.load_model(folder)
     data_set, part, options = DATA_SETS[source.name]
     measured = evaluation.evaluate(folder, source, **options)
@@ -68,6 +83,8 @@ def make_entry(name, run, source, machine, notes):
         if path.name in ("config.json", "labels.txt", "model.weights.h5")
     ]
     licence = LICENCES[data_set]
+    if started:
+        notes = f"{notes}; starts from `{started[0].name}`".lstrip("; ")
     if backbone is not None:
         [body] = [e for e in zoo.list_models() if e.name == backbone]
         notes = f"{notes}; the body starts from `{backbone}`".lstrip("; ")
