@@ -78,17 +78,18 @@ def test_a_survey_of_tensorflow_datasets(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("side", "size", "why"),
+    ("count", "side", "size", "why"),
     [
-        (60, 128, "as they have 60"),
-        (300, 160, "as there is no accelerator"),
-        (None, 160, "as there is no accelerator"),
+        (24, 60, 128, "as they have 60"),
+        (24, 300, 224, "as the model was trained"),
+        (2_500, 300, 160, "as there is no accelerator"),
+        (2_500, None, 160, "as there is no accelerator"),
     ],
 )
 def test_the_size_follows_the_pictures(
-    large, photos, monkeypatch, side, size, why
+    large, photos, monkeypatch, count, side, size, why
 ):
-    monkeypatch.setattr(finetune, "survey", lambda source: (24, side))
+    monkeypatch.setattr(finetune, "survey", lambda source: (count, side))
     recipe, said = choose(large, photos)
     assert recipe.data.image_size == (size, size)
     assert f"Pictures of {size} x {size}, {why}." in said

@@ -15,7 +15,8 @@ PICTURES_SEEN = 20_000  # in all epochs together
 EPOCHS = 3, 20  # the fewest and the most for it
 LEARNING_RATE = 1e-3
 FEW, FEW_RATE = 5_000, 3e-4  # pictures: batch norm stays as it is, and the rate
-SIDE = 160  # of pictures, at most, without an accelerator
+# Pictures seen, beyond which, without an accelerator, they have this side.
+QUICK, SIDE = 6_000, 160
 LEAST_SIDE = 96
 LARGER = 2  # than themselves, pictures are made at most
 
@@ -63,8 +64,8 @@ def finetune_recipe(
         jit_compile: whether XLA compiles the training step; default: as Keras
             does.
         image_size: (height, width); default: the model's; of a classifier at
-            most `LARGER` times the pictures' own, and without an accelerator
-            `SIDE`.
+            most `LARGER` times the pictures' own and, where more than `QUICK`
+            are seen in all and there is no accelerator, `SIDE`.
         ignore_label: of a segmenter: the label of pixels that do not count.
         on_error: "stop" at pictures that cannot be read, or "skip" them.
         say: function of a str, called with each choice and its reason.
@@ -103,11 +104,11 @@ def finetune_recipe(
                 f"ignore_label={ignore_label} for {str(model)!r}, a classifier"
             )
         pictures, side = survey(data)
-        if image_size is None:
-            image_size = _size(net, model, side, say)
-        source["image_size"] = image_size
         if epochs is None:
             epochs = _epochs(pictures, say)
+        if image_size is None:
+            image_size = _size(net, model, side, epochs * pictures, say)
+        source["image_size"] = image_size
         fields = _of_classifier(epochs, image_size)
         if pictures < FEW:
             fields["finetune"]["freeze_norm"] = True
@@ -158,7 +159,7 @@ def _epochs(pictures, say):
     return epochs
 
 
-def _size(net, model, side, say):
+def _size(net, model, side, seen, say):
     """The size of the pictures: the model's, or less where less will do."""
     size = net.input_shape[1:3]
     if None in size:
@@ -169,7 +170,7 @@ def _size(net, model, side, say):
     found, why = max(size), "as the model was trained"
     if size[0] != size[1] or found <= LEAST_SIDE:
         return size
-    if found > SIDE and not _accelerators():
+    if found > SIDE and seen > QUICK and not _accelerators():
         found, why = SIDE, "as there is no accelerator"
     if side is not None:
         own = max(LEAST_SIDE, 32 * math.ceil(LARGER * side / 32))
