@@ -83,7 +83,6 @@ def finetune_recipe(
     if precision is None and _accelerators():
         precision = "mixed_bfloat16"
         say(f"{precision}, as there is an accelerator.")
-    rate = LEARNING_RATE
     given = _not_none(
         batch_size=batch_size, precision=precision, jit_compile=jit_compile
     )
@@ -103,26 +102,11 @@ def finetune_recipe(
                 "`ignore_label` is for a segmenter. Received: "
                 f"ignore_label={ignore_label} for {str(model)!r}, a classifier"
             )
-        pictures, side = survey(data)
-        if epochs is None:
-            epochs = _epochs(pictures, say)
-        if image_size is None:
-            image_size = _size(net, model, side, epochs * pictures, say)
-        source["image_size"] = image_size
-        fields = _of_classifier(epochs, image_size)
-        if pictures < FEW:
-            fields["finetune"]["freeze_norm"] = True
-            rate = FEW_RATE
-            say(
-                f"Batch norm stays as it was trained, as {pictures:,} pictures "
-                f"are less than {FEW:,}."
-            )
+        fields = _of_classifier(net, model, data, epochs, image_size, say)
+        source["image_size"] = fields.pop("image_size")
         fields["model"] = {"name": str(model)}
-    fields["optimize"] |= {
-        "name": "adamw",
-        "learning_rate": rate if learning_rate is None else learning_rate,
-        "weight_decay": 0.05,
-    }
+    if learning_rate is not None:
+        fields["optimize"]["learning_rate"] = learning_rate
     fields["finetune"] |= settings
     frozen = fields["finetune"]["frozen_epochs"]
     fields["finetune"]["frozen_epochs"] = min(frozen, fields["epochs"])
@@ -133,20 +117,43 @@ def _of_segmenter(epochs):
     return {
         "epochs": epochs,
         "batch_size": 8,
-        "optimize": {},
+        "optimize": _optimize(LEARNING_RATE),
         "finetune": {"frozen_epochs": 2},
     }
 
 
-def _of_classifier(epochs, image_size):
+def _of_classifier(net, model, data, epochs, image_size, say):
+    pictures, side = survey(data)
+    if epochs is None:
+        epochs = _epochs(pictures, say)
+    if image_size is None:
+        image_size = _size(net, model, side, epochs * pictures, say)
+    few = pictures < FEW
+    if few:
+        say(
+            f"Batch norm stays as it was trained, as {pictures:,} pictures "
+            f"are less than {FEW:,}."
+        )
     return {
+        "image_size": image_size,
         "epochs": epochs,
         "batch_size": 32,
         "patience": max(3, epochs // 3),
         "augment": {"crop": min(image_size) // 10},
-        "optimize": {"label_smoothing": 0.1},
-        "finetune": {"frozen_epochs": 0, "fit_head": True},
+        "optimize": {
+            **_optimize(FEW_RATE if few else LEARNING_RATE),
+            "label_smoothing": 0.1,
+        },
+        "finetune": {
+            "frozen_epochs": 0,
+            "fit_head": True,
+            "freeze_norm": few,
+        },
     }
+
+
+def _optimize(rate):
+    return {"name": "adamw", "learning_rate": rate, "weight_decay": 0.05}
 
 
 def _epochs(pictures, say):
