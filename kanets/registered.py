@@ -11,6 +11,7 @@ import kanets.attention.additive
 import kanets.attention.axial
 import kanets.attention.causal_span
 import kanets.attention.dense
+import kanets.attention.hierarchical
 import kanets.attention.kronecker
 import kanets.attention.lsh
 import kanets.attention.neighborhood

@@ -16,9 +16,11 @@ from kanets.attention.adaptive_span import (
 )
 from kanets.attention.additive import AdditiveAttention, additive_scores
 from kanets.attention.axial import AxialAttention, axial_attention
+from kanets.attention.blocks import block_levels, block_summaries
 from kanets.attention.causal_span import CausalSpanAttention, SegmentMemory
 from kanets.attention.core import attend, attention
 from kanets.attention.dense import DenseAttention, dense_attention
+from kanets.attention.hierarchical import HierarchicalAttention
 from kanets.attention.implementations import implementation, why_no_kernel
 from kanets.attention.kronecker import KroneckerAttention, kao_kv, kao_qkv
 from kanets.attention.local_sparse import (
@@ -53,6 +55,7 @@ __all__ = [
     "AxialAttention",
     "CausalSpanAttention",
     "DenseAttention",
+    "HierarchicalAttention",
     "KroneckerAttention",
     "LSHAttention",
     "LocalSparseAttention2D",
@@ -70,6 +73,8 @@ __all__ = [
     "attention",
     "axial_attention",
     "axis_means",
+    "block_levels",
+    "block_summaries",
     "check",
     "dense_attention",
     "dense_weights",
