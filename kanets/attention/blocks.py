@@ -11,47 +11,43 @@ import math
 import keras
 from keras import ops
 
-from kanets.attention.checks import one_per_axis
+from kanets.attention.checks import (
+    check_at_least,
+    check_positive,
+    one_per_axis,
+)
 from kanets.attention.core import masked_softmax
 from kanets.attention.grid import check_mask
 from kanets.attention.tiles import Axis, rows, tiles
 
 
-def block_summaries(
-    x, window, query, key=None, value=None, positions=None, mask=None
-):
+def block_summaries(x, window, query, key, value, positions, mask=None):
     """One vector for each block of a grid, and so a smaller grid.
 
         a = softmax over the block of q tanh(key(X + P))
-        S = sum over the block of a value(X + P)
+        S = V (sum over the block of a (X + P))
 
-    Blocks lie side by side from the first cell on; the last ones along an
-    axis hold what is left.
+    for each head. Blocks lie side by side from the first cell on; the last
+    ones along an axis hold what is left.
 
     Args:
         x: float tensor (B, *grid, C).
         window: integers, the sides of a block.
         query: q, tensor (N, D), one a head.
-        key, value: callables linear in the last axis, C -> N·D and C -> U,
-            which N divides; or None.
-        positions: P, tensor (cells of a block, C), or None.
+        key: callable linear in the last axis, C -> N·D.
+        value: V, tensor (C, U), where U is a multiple of N.
+        positions: P, tensor (cells of a block, C).
         mask: optional bool tensor (B, *grid), True where valid.
 
     Returns:
-        S (B, *blocks, U) in the dtype of the values, zero where nothing of a
-        block is valid; a (B, N, blocks, cells of a block) in float32; and
-        the mask of the blocks, bool (B, *blocks), or None where none came.
+        S (B, *blocks, U) in the dtype of `x`, zero where nothing of a block
+        is valid; a (B, N, blocks, cells of a block) in float32; and the mask
+        of the blocks, bool (B, *blocks), or None where none came.
 
     Raises:
         ValueError: a mask that is not (B, *grid).
 
-    Cost: that of the maps, of n cells, and O(n U) time and memory.
-
-    Example:
-
-    >>> x = keras.random.normal((2, 50, 8))
-    >>> block_summaries(x, (16,), keras.random.normal((2, 4)))[0].shape
-    (2, 4, 8)
+    Cost: O(n C N (D + 1)) time, O(n (C + N D)) memory.
     """
     axes = [
         Axis(size, low=-side, whole=False)
@@ -61,11 +57,8 @@ def block_summaries(
     blocks, cells = math.prod(counts), math.prod(window)
     num_heads, head_dim = query.shape
     tokens = rows(tiles(x, axes))  # (B blocks, cells, C)
-    if positions is not None:
-        tokens = tokens + ops.cast(positions, tokens.dtype)
-    keys = tokens if key is None else key(tokens)
-    values = tokens if value is None else value(tokens)
-
+    tokens = tokens + ops.cast(positions, tokens.dtype)
+    keys = key(tokens)
     wide = keras.backend.result_type(keys.dtype, "float32")
     keys = ops.reshape(keys, (-1, blocks, cells, num_heads, head_dim))
     logits = ops.tanh(ops.cast(keys, wide)) * ops.cast(query, wide)
@@ -73,11 +66,14 @@ def block_summaries(
     visible = _visible(x, mask, axes)
     weights = masked_softmax(logits, visible, rows_may_be_empty=True)
 
-    shares = ops.transpose(weights, (0, 2, 3, 1))[..., None]
-    shape = (-1, blocks, cells, num_heads, values.shape[-1] // num_heads)
-    summed = ops.cast(shares, values.dtype) * ops.reshape(values, shape)
-    summed = ops.sum(summed, axis=2)
-    summaries = ops.reshape(summed, (-1, *counts, values.shape[-1]))
+    # Maps of sums, which are fewer than cells.
+    shares = ops.transpose(ops.cast(weights, tokens.dtype), (0, 2, 1, 3))
+    shares = ops.reshape(shares, (-1, num_heads, cells))
+    value = ops.cast(value, tokens.dtype)
+    value = ops.reshape(value, (x.shape[-1], num_heads, -1))
+    summaries = ops.einsum("gnc,cnd->gnd", ops.matmul(shares, tokens), value)
+    units = num_heads * value.shape[-1]
+    summaries = ops.reshape(summaries, (-1, *counts, units))
     if mask is None:
         return summaries, weights, None
     there = ops.any(visible, axis=-1)
@@ -105,6 +101,15 @@ def _visible(x, mask, axes):
     return ops.reshape(mask, (-1, 1, blocks, cells))
 
 
+def check_windows(windows):
+    """The windows as Python has them, or an error: see `block_levels`."""
+    if not isinstance(windows, list | tuple):
+        check_at_least(2, windows=windows)
+        return int(windows)
+    check_positive(**{"the number of levels": len(windows)})
+    return [one_per_axis("windows", sides) for sides in windows]
+
+
 def block_levels(windows, grid):
     """The sides of the blocks of each level.
 
@@ -128,8 +133,8 @@ def block_levels(windows, grid):
     >>> block_levels(8, (30, 48, 64))
     [(1, 8, 8), (1, 8, 8), (8, 1, 1), (8, 1, 1)]
     """
-    rank, grid = len(grid), tuple(grid)
-    if isinstance(windows, list | tuple):
+    windows, rank, grid = check_windows(windows), len(grid), tuple(grid)
+    if isinstance(windows, list):
         levels = [one_per_axis("windows", sides, rank) for sides in windows]
         held = tuple(math.prod(sides) for sides in zip(*levels, strict=True))
         if any(

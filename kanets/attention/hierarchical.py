@@ -26,13 +26,12 @@ import keras
 from keras import ops
 
 from kanets.attention.base import fresh
-from kanets.attention.blocks import block_levels, block_summaries
-from kanets.attention.checks import (
-    check_at_least,
-    check_divides,
-    check_positive,
-    one_per_axis,
+from kanets.attention.blocks import (
+    block_levels,
+    block_summaries,
+    check_windows,
 )
+from kanets.attention.checks import check_divides, check_positive
 from kanets.attention.grid import check_mask_shape, zero_padding
 
 
@@ -41,11 +40,13 @@ class HierarchicalAttention(keras.layers.Layer):
     """Summary of a grid by attention within blocks, level upon level.
 
         a = softmax over the block of q tanh(W (X + P) + b)
-        S = norm(sum over the block of a V (X + P))
+        S = norm(V (sum over the block of a (X + P)))
 
     where X of a level is S of the one below it, and a block of the last level
     holds all there is. q, a query a head, the maps W and V, the positions P
-    and the norm (of layers) are learned for each level.
+    and the layer normalisation are learned for each level. Where a grid is no
+    multiple of its blocks the last ones are short, and their cells weigh more
+    before anything is learned.
 
     For sequences of tens of thousands of steps, pictures, and video
     (B, T, H, W, C), each frame first and then their sequence.
@@ -107,12 +108,7 @@ class HierarchicalAttention(keras.layers.Layer):
         if units is not None:
             check_positive(units=units)
             check_divides(num_heads, units)
-        if isinstance(windows, list | tuple):
-            check_positive(**{"the number of levels": len(windows)})
-            self.windows = [one_per_axis("windows", sides) for sides in windows]
-        else:
-            check_at_least(2, windows=windows)
-            self.windows = int(windows)
+        self.windows = check_windows(windows)
         self.units = units
         self.num_heads = num_heads
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -249,34 +245,30 @@ class _Level(keras.layers.Layer):
             for size, side in zip(grid, self.sides, strict=True)
         ]
 
-    def build(self, shape):
-        channels = shape[-1]
-        self.query, self.positions = (
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.query, self.value, self.positions = (
             self.add_weight(
-                shape=weight_shape,
+                shape=shape,
                 initializer=fresh(self.kernel_initializer),
                 name=name,
             )
-            for name, weight_shape in (
+            for name, shape in (
                 ("query", (self.num_heads, self.units // self.num_heads)),
+                ("value", (channels, self.units)),
                 ("positions", (self.cells, channels)),
             )
         )
-        self.key, self.value = (
-            keras.layers.Dense(
-                self.units,
-                use_bias=use_bias,
-                kernel_initializer=fresh(self.kernel_initializer),
-                dtype=self.dtype_policy,
-                name=name,
-            )
-            for name, use_bias in (("key", True), ("value", False))
+        self.key = keras.layers.Dense(
+            self.units,
+            kernel_initializer=fresh(self.kernel_initializer),
+            dtype=self.dtype_policy,
+            name="key",
         )
         self.norm = keras.layers.LayerNormalization(
             dtype=self.dtype_policy, name="norm"
         )
         self.key.build((None, channels))
-        self.value.build((None, channels))
         self.norm.build((None, self.units))
         self.built = True
 

@@ -40,7 +40,7 @@ def weights_of(layer):
                 ("positions", level.positions),
                 ("kernel", level.key.kernel),
                 ("bias", level.key.bias),
-                ("value", level.value.kernel),
+                ("value", level.value),
                 ("gamma", level.norm.gamma),
                 ("beta", level.norm.beta),
             )
@@ -305,8 +305,8 @@ def test_the_first_of_many_steps_counts_as_any():
     assert len(layer.levels) == 4
     [found] = gradient(lambda x: dot(layer(x), random(1, 8, seed=2)), x)
     norms = np.linalg.norm(found[0], axis=-1)
-    assert 0.2 < norms[0] / norms.mean() < 5
-    assert norms.min() > 0.01 * norms.mean()
+    assert 0.2 < norms[0] / np.median(norms) < 5
+    assert norms.min() > 1e-3 * np.median(norms)
 
 
 def test_levels():
