@@ -95,6 +95,12 @@ def build(kind, length, dtype=None):
     return keras.Model(inputs, outputs)
 
 
+def outputs_of(model, weights, x):
+    """What a model says with these values of its trainable variables."""
+    others = [v.value for v in model.non_trainable_variables]
+    return model.stateless_call(weights, others, x)[0]
+
+
 def width(kind):
     """Units of a recurrent net as large as four levels are."""
     target = build("hierarchical", LENGTHS[-1]).count_params()
@@ -126,7 +132,7 @@ def gradients():
                 model = build(kind, length, "float64")
 
                 def loss(x, way, weights, model=model):
-                    outputs, _ = model.stateless_call(weights, [], x)
+                    outputs = outputs_of(model, weights, x)
                     return (outputs * way).sum()
 
                 slope_of = jax.jit(jax.grad(loss))
@@ -238,7 +244,7 @@ def times():
             weights = [v.value for v in model.trainable_variables]
 
             def loss(weights, x, model=model):
-                outputs, _ = model.stateless_call(weights, [], x)
+                outputs = outputs_of(model, weights, x)
                 return (outputs**2).mean()
 
             step = jax.jit(jax.value_and_grad(loss))
