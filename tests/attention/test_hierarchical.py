@@ -14,6 +14,7 @@ from tests.backends import (
     few_on_jax,
     gradient,
     needs_tensorflow,
+    thorough_on_jax,
     to_numpy,
 )
 from tests.layer_checks import check_layer, fill_weights, random
@@ -128,10 +129,11 @@ def test_the_formula(shape, windows, sides, masked):
         assert np.all(to_numpy(found[0])[1] == 0)
 
 
-@pytest.mark.parametrize("case", few_on_jax([CASES[0], CASES[3]]))
-def test_gradients(case):
+@pytest.mark.parametrize(
+    ("shape", "windows", "sides"), few_on_jax([CASES[0], CASES[3]])
+)
+def test_gradients(shape, windows, sides):
     """Of all weights and the input, along a direction, by differences."""
-    shape, windows, sides = case
     layer = filled(shape, windows)
     x, mask = random(2, *shape).astype(WIDE), some_mask(shape)
     output = random(2, shape[-1], seed=3)
@@ -162,6 +164,7 @@ def test_gradients(case):
     )
 
 
+@thorough_on_jax
 def test_layer():
     check_layer(
         lambda **arguments: attention.HierarchicalAttention(
