@@ -281,26 +281,29 @@ def plot():
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     rows = read("gradient")
-    for kind in KINDS:
+    for number, kind in enumerate(KINDS):
         points = [
             (int(row["length"]), float(row["first_over_last"]))
             for row in rows
             if row["kind"] == kind
         ]
         seen = [point for point in points if point[1] > 0]
-        [line] = left.plot(*zip(*seen, strict=True), "o-", label=NAMES[kind])
+        name = f"{NAMES[kind]}, {path(kind, points[-1][0]):,} steps"
+        [line] = left.plot(*zip(*seen, strict=True), "o-", label=name)
         for length, value in points:
-            if value == 0:  # less than float64 holds
-                left.plot(length, LEAST, "v", color=line.get_color())
+            if value == 0:  # less than float64 holds; beside each other
+                place = length * 1.15 ** (number - 1)
+                left.plot(place, LEAST, "v", color=line.get_color())
     left.set(
         xscale="log",
         yscale="log",
         ylim=(LEAST / 1e20, 1e20),
+        yticks=[10.0**-power for power in range(0, 301, 50)],
         xlabel="steps n",
         ylabel="gradient of the first input\nover that of the last",
-        title="at initialisation (v: 0 in float64)",
+        title="at initialisation; triangles: 0 in float64",
     )
-    left.legend(loc="lower left")
+    left.legend(loc="lower left", title="path from the first of 10,000")
     rows = read("time")
     for kind in KINDS[:2]:
         points = [
