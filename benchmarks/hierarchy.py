@@ -2,7 +2,7 @@
 
     nice -n 19 python benchmarks/hierarchy.py
 
-Half an hour of one core, on JAX, which compiles the loops of recurrent nets.
+Ten minutes of one core, on JAX, which compiles the loops of recurrent nets.
 `HierarchicalAttention` (blocks of 10, 32 channels, four heads) beside
 `keras.layers.LSTM` and `GRU` of about the same number of parameters.
 
