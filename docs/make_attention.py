@@ -61,6 +61,7 @@ def main():
     for name, mechanism in attention.MECHANISMS.items():
         draw(name, HERE / "attention" / f"{name}.png")
         parts.append(section(name, mechanism, tables))
+    parts.append(beside(attention))
     (HERE / "attention.md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -214,6 +215,47 @@ def section(name, mechanism, tables):
 
 
 FIELDS = ("Cost", "References")
+# Layers that map no grid to itself, and what a benchmark drew of them.
+BESIDE = {
+    "AdditiveAttention": (
+        "m = tanh(W_c c + W_y y), s = softmax(w m), z = Σ s y",
+        ("captioning", "alignment"),
+    ),
+    "HierarchicalAttention": (
+        "S = norm(Σ softmax over a block of q tanh(W X + b), times V X), and "
+        "S for X on the next level",
+        ("hierarchy",),
+    ),
+    "CausalSpanAttention": (
+        "as adaptive_span, of what came before, with a cache of segments",
+        ("spans",),
+    ),
+}
+
+
+def beside(attention):
+    lines = [
+        "## Beside the table",
+        "",
+        "Layers of `kanets.attention` with the same calls that map no grid to",
+        "itself, and so are no names. The pictures are those of",
+        "[benchmarks/](../benchmarks/README.md), by the script of the name.",
+        "",
+    ]
+    for name, (formula, pictures) in BESIDE.items():
+        text = getattr(attention, name).__doc__
+        lines += [
+            f"### {name}",
+            "",
+            f"    {formula}",
+            "",
+            *(f"- **{field}** {said(text, field)}" for field in FIELDS),
+            "",
+        ]
+        for picture in pictures:
+            if (BENCHMARKS / f"{picture}.png").exists():
+                lines += [f"![{picture}](../benchmarks/{picture}.png)", ""]
+    return "\n".join(lines)
 
 
 def said(text, field):
