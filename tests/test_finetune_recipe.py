@@ -119,6 +119,7 @@ def test_epochs_follow_the_number_of_pictures(
     few = pictures < 5_000
     assert recipe.finetune.freeze_norm is few
     assert recipe.optimize.learning_rate == (3e-4 if few else 1e-3)
+    assert recipe.optimize.warmup_epochs == (epochs / 5 if few else 1)
     assert ("Batch norm stays as it was trained" in said) is few
 
 

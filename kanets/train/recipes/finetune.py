@@ -143,6 +143,8 @@ def _of_classifier(net, model, data, epochs, image_size, say):
         "optimize": {
             **_optimize(FEW_RATE if few else LEARNING_RATE),
             "label_smoothing": 0.1,
+            # Epochs of few pictures have few steps.
+            "warmup_epochs": epochs / 5 if few and epochs > 5 else 1.0,
         },
         "finetune": {
             "frozen_epochs": 0,
