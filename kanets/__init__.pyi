@@ -21,6 +21,7 @@ from .export import (
     load_savedmodel,
 )
 from .nets import (
+    Captioner,
     EfficientNetLite,
     KANet,
     KANetSegmenter,
@@ -40,6 +41,7 @@ from .zoo import (
 __version__: str
 
 __all__ = [
+    "Captioner",
     "EfficientNetLite",
     "KANet",
     "KANetSegmenter",

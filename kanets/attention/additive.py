@@ -147,20 +147,33 @@ class AdditiveAttention(keras.layers.Layer):
         is_single = len(query.shape) == 2
         value = key if value is None else value
         query = query[:, None] if is_single else query
-        scores = additive_scores(
-            self.query_map(query), self.key_map(key), self.score
+        output, weights = self.attend(
+            query, self.key_map(key), value, key_mask, training
         )
+        if is_single:
+            output = output[:, 0]
+        output = zero_padding(output, mask)
+        return (output, weights[:, None]) if return_attention_scores else output
+
+    def attend(self, query, mapped_key, value, key_mask=None, training=None):
+        """The call with keys that are mapped, for many looks at the same.
+
+        Args:
+            query: float tensor (B, T, C).
+            mapped_key: `layer.key_map(key)`, tensor (B, K, U).
+            value, key_mask, training: as of the call.
+
+        Returns:
+            Tensor (B, T, V), and the weights (B, T, K) in float32.
+        """
+        scores = additive_scores(self.query_map(query), mapped_key, self.score)
         if key_mask is not None:
             key_mask = ops.cast(key_mask, "bool")[:, None]
         weights = masked_softmax(scores, key_mask, rows_may_be_empty=True)
         used = weights
         if self.hard:
             used = self._chosen(scores, weights, key_mask, training)
-        output = ops.matmul(ops.cast(used, value.dtype), value)
-        if is_single:
-            output = output[:, 0]
-        output = zero_padding(output, mask)
-        return (output, weights[:, None]) if return_attention_scores else output
+        return ops.matmul(ops.cast(used, value.dtype), value), weights
 
     def _chosen(self, scores, weights, key_mask, training):
         """1 for one annotation and 0 for others, with the weights' gradient."""

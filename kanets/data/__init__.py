@@ -16,12 +16,17 @@ from kanets.data.label_maps import (
     load_segmentation_test,
 )
 from kanets.data.loading import load, load_test, unpack_sample
+from kanets.data.scenes import Scenes, draw_scenes
+from kanets.data.vocabulary import Vocabulary
 
 __all__ = [
     "BadPicturesError",
     "Batches",
+    "Scenes",
     "Steps",
+    "Vocabulary",
     "augmented",
+    "draw_scenes",
     "gathered",
     "load",
     "load_segmentation",

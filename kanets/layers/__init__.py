@@ -6,6 +6,7 @@ import keras  # noqa: F401, before ours: see `kanets.registered`
 from kanets.attention.dense import DenseAttention
 from kanets.attention.kronecker import KroneckerAttention
 from kanets.layers.attention_branch import residual_attention
+from kanets.layers.attention_decoder import AttentionDecoder
 from kanets.layers.batch_normalization import BatchNormalization
 from kanets.layers.inverted_residual import (
     AttnModule,
@@ -18,6 +19,7 @@ from kanets.layers.resize_like import ResizeLike
 from kanets.layers.split_tokens import SplitTokens
 
 __all__ = [
+    "AttentionDecoder",
     "AttnModule",
     "AttnSkipModule",
     "BaseModule",

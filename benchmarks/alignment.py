@@ -1,0 +1,260 @@
+"""Does a translator's attention find which words a symbol comes from?
+
+    nice -n 19 python benchmarks/alignment.py
+
+Minutes of one core. Trains a small translator with `fit`, a bidirectional GRU
+and an `AttentionDecoder`, on numbers in words ("four hundred and two thousand
+seventeen" to 402017) and dates in three forms ("the third of may 1987" to
+1987-05-03), one model for both, in source words and target characters; the
+digits of a year are words of their own. Trained on random inputs of at most
+nine words, with three seeds; measured on inputs that no training saw. Writes
+`alignment.csv` and `alignment.png`, the weights of the first seed for a number
+and a date.
+
+    exact            share of outputs that are right in every character, by
+                     beam search of width 3
+    longer           the same of numbers with ten words or eleven, which are
+                     more than any in training has
+"""
+
+import argparse
+import datetime
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+from measure import machine
+from tables import write
+
+HERE = Path(__file__).parent
+TRAINED, TESTED, LONGEST = 20000, 2000, 9
+WORDS, CHARACTERS, UNITS, BEAM_WIDTH = 11, 10, 96, 3
+SHOWN = (
+    "four hundred and two thousand seventeen",
+    "the third of may 1 9 8 7",
+)
+SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve "
+    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+).split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+DAYS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth "
+    "eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth "
+    "eighteenth nineteenth twentieth"
+).split()
+MONTHS = (
+    "january february march april may june july august september october "
+    "november december"
+).split()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.path.insert(0, str(HERE.parent))
+    rows = []
+    for seed in range(arguments.seeds):
+        found, shown = train(seed, arguments.epochs)
+        rows += found
+        if seed == 0:
+            plot(shown)
+    write(Path(__file__).with_suffix(".csv"), rows)
+
+
+def in_words(number):
+    """The words of an integer of 0 to 999,999."""
+    if number >= 1000:
+        thousands, rest = divmod(number, 1000)
+        words = in_words(thousands) + ["thousand"]
+        return words + in_words(rest) if rest else words
+    if number >= 100:
+        hundreds, rest = divmod(number, 100)
+        words = [SMALL[hundreds], "hundred"]
+        return words + ["and", *in_words(rest)] if rest else words
+    if number >= 20:
+        tens, ones = divmod(number, 10)
+        return [TENS[tens - 2]] + ([SMALL[ones]] if ones else [])
+    return [SMALL[number]]
+
+
+def a_number(generator):
+    """Words and characters, as sentences."""
+    number = generator.randrange(10 ** generator.randrange(1, 7))
+    return " ".join(in_words(number)), " ".join(str(number))
+
+
+def a_date(generator):
+    first, last = (datetime.date(y, 1, 1).toordinal() for y in (1000, 3000))
+    date = datetime.date.fromordinal(generator.randrange(first, last))
+    day, month, year = date.day, MONTHS[date.month - 1], " ".join(f"{date:%Y}")
+    ordinal = DAYS[day - 1] if day <= 20 else DAYS[day % 10 - 1]
+    if day in (21, 22, 23, 24, 25, 26, 27, 28, 29, 31):
+        ordinal = f"{'thirty' if day == 31 else 'twenty'} {ordinal}"
+    elif day == 30:
+        ordinal = "thirtieth"
+    words = generator.choice(
+        (
+            f"the {ordinal} of {month} {year}",
+            f"{month} the {ordinal} {year}",
+            f"{day} {month} {year}",
+        )
+    )
+    return words, " ".join(date.isoformat())
+
+
+def examples(make, count, seed, fits, known=()):
+    """Different pairs, of which `known` has none."""
+    generator, found = random.Random(seed), {}
+    while len(found) < count:
+        source, target = make(generator)
+        if fits(len(source.split())) and source not in known:
+            found[source] = target
+    return found
+
+
+def build(sources, targets):
+    """The translator and what of it reads a sentence."""
+    import keras
+
+    from kanets.layers import AttentionDecoder
+
+    layers = keras.layers
+    source = keras.Input((WORDS + 2,), dtype="int32", name="source")
+    x = layers.Embedding(len(sources), UNITS, mask_zero=True)(source)
+    gru = layers.GRU(UNITS, return_sequences=True)
+    memory = layers.Bidirectional(gru)(x)
+    tokens = keras.Input((CHARACTERS + 1,), dtype="int32", name="tokens")
+    decoder = AttentionDecoder(len(targets), UNITS)
+    logits = decoder(tokens, memory)
+    model = keras.Model([source, tokens], logits)
+    return model, keras.Model(source, memory), decoder
+
+
+def train(seed, epochs):
+    """Rows of the table, and the shown sentences with their weights."""
+    import keras
+    import numpy as np
+
+    from kanets.data import Vocabulary
+
+    keras.utils.set_random_seed(seed)
+
+    def short(words):
+        return words <= LONGEST
+
+    trained = {
+        **examples(a_number, TRAINED // 2, 10 + seed, short, SHOWN),
+        **examples(a_date, TRAINED // 2, 20 + seed, short, SHOWN),
+    }
+    sources, targets = Vocabulary.of(trained), Vocabulary.of(trained.values())
+    model, encoder, decoder = build(sources, targets)
+    x = sources.encode(list(trained), WORDS)
+    y = targets.encode(list(trained.values()), CHARACTERS)
+    steps = epochs * -(-TRAINED // 128)
+    model.compile(
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(3e-3, steps), clipnorm=1.0
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=["accuracy"],
+    )
+    order = np.random.default_rng(seed).permutation(len(x))
+    x, y = x[order], y[order]
+    begin = time.process_time()
+    model.fit(
+        [x, y[:, :-1]],
+        y[:, 1:],
+        sample_weight=(y[:, 1:] != 0).astype("float32"),
+        batch_size=128,
+        epochs=epochs,
+        verbose=2,
+    )
+    seconds = time.process_time() - begin
+
+    def translated(texts):
+        found = []
+        for first in range(0, len(texts), 500):
+            tokens = sources.encode(texts[first : first + 500], WORDS)
+            best, _ = decoder.beam_search(
+                encoder(tokens),
+                tokens != 0,
+                start=1,
+                end=2,
+                max_length=CHARACTERS + 1,
+                beam_width=BEAM_WIDTH,
+            )
+            found += targets.decode(keras.ops.convert_to_numpy(best[:, 0]))
+        return found
+
+    def exact(make, fits):
+        texts = examples(make, TESTED, 30 + seed, fits, trained)
+        found = translated(list(texts))
+        right = [f == t for f, t in zip(found, texts.values(), strict=True)]
+        return f"{np.mean(right):.4f}"
+
+    rows = []
+    for kind, make in (("numbers", a_number), ("dates", a_date)):
+        longer = ""
+        if kind == "numbers":
+            longer = exact(make, lambda words: words > LONGEST)
+        rows.append(
+            {
+                "inputs": kind,
+                "seed": seed,
+                "exact": exact(make, short),
+                "longer": longer,
+                "tested": TESTED,
+                "trained": TRAINED,
+                "epochs": epochs,
+                "cpu_seconds": f"{seconds:.0f}",
+                "machine": machine("keras", "tensorflow"),
+            }
+        )
+        print(rows[-1])
+    shown = []
+    for text, found in zip(SHOWN, translated(list(SHOWN)), strict=True):
+        tokens = sources.encode([text], WORDS)
+        before = targets.encode([found], CHARACTERS)[:, :-1]
+        _, weights = decoder(
+            before,
+            encoder(tokens),
+            tokens != 0,
+            return_attention_scores=True,
+        )
+        shown.append((text, found, keras.ops.convert_to_numpy(weights[0])))
+    return rows, shown
+
+
+def plot(shown):
+    """Weights of each character (rows) for each word (columns)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    for axes, (text, found, weights) in zip(
+        figure.subplots(1, len(shown)), shown, strict=True
+    ):
+        words = ["(start)", *text.split(), "(end)"]
+        characters = [*found.split(), "(end)"]
+        image = axes.imshow(
+            weights[: len(characters), : len(words)],
+            cmap="magma",
+            vmin=0,
+            vmax=1,
+        )
+        axes.set_xticks(range(len(words)), words, rotation=60, ha="left")
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_yticks(range(len(characters)), characters)
+    figure.colorbar(image, ax=figure.axes, shrink=0.7, label="weight")
+    figure.savefig(HERE / "alignment.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""A captioner: a net's maps, and a decoder that looks at them at every word.
+
+Xu et al., "Show, Attend and Tell: Neural Image Caption Generation with Visual
+Attention", ICML 2015. It differs in its decoder (see `AttentionDecoder`), and
+in that cells have learned positions: what is left of what no cell can tell
+from itself.
+
+Letters: B batch, H W grid of the maps, T words.
+"""
+
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from kanets.checks import positive_integer
+from kanets.data.vocabulary import END, PADDING, START, Vocabulary
+from kanets.layers import AttentionDecoder, PositionEmbeddings
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class Captioner(keras.Model):
+    """Says in words what pictures show.
+
+    Trained as any Keras model, by pictures and sentences; the output is logits
+    of the next words, of which the loss is a cross-entropy.
+
+    Args:
+        features: `keras.Model` from pictures to a map (B, H, W, C) of known
+            size, or to a dict of one, as `kanets.feature_model` makes it. It
+            is part of this model, and in inference mode in training, too.
+        vocabulary: `kanets.data.Vocabulary`, or a list of its words.
+        max_length: T, most words of a sentence.
+        units: of the decoder.
+        hard: whether attention is hard: one cell at a time.
+        dropout_rate: of the decoder.
+        trainable_features: whether training changes `features`, which are
+            frozen otherwise.
+        name: the model's name.
+
+    Call arguments:
+        inputs: dict of "pictures", as `features` take them, and "tokens", int
+            (B, T + 1), the words before those to tell.
+
+    Returns:
+        Logits of the words, float32 (B, T + 1, words there are).
+
+    Raises:
+        ValueError: features of other outputs; words that are none; a length
+            that is no positive integer.
+
+    Example:
+
+    >>> scenes = kanets.data.draw_scenes(1000)
+    >>> model = Captioner(
+    ...     kanets.feature_model("kanet_qkv_cifar10", ["level3"], (96, 96, 3)),
+    ...     kanets.data.Vocabulary.of(scenes.sentences),
+    ... )
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("adam", loss, weighted_metrics=["accuracy"])
+    >>> model.fit(scenes.pictures, scenes.sentences)  # doctest: +SKIP
+    >>> model.caption(scenes.pictures[:1])  # doctest: +SKIP
+    ['a red circle left of a blue square']
+
+    References: Xu et al., ICML 2015, section 3.
+    """
+
+    def __init__(
+        self,
+        features,
+        vocabulary,
+        max_length=20,
+        units=256,
+        hard=False,
+        dropout_rate=0.0,
+        trainable_features=False,
+        name="captioner",
+        **kwargs,
+    ):
+        if not isinstance(vocabulary, Vocabulary):
+            vocabulary = Vocabulary(vocabulary)
+        length = positive_integer("max_length", max_length)
+        features.trainable = trainable_features
+        pictures = keras.Input(features.input_shape[1:], name="pictures")
+        tokens = keras.Input((length + 1,), dtype="int32", name="tokens")
+        maps = _only_map(features, pictures)
+        grid, channels = tuple(maps.shape[1:3]), maps.shape[3]
+        x = keras.layers.LayerNormalization(name="norm")(maps)
+        x = PositionEmbeddings(grid, name="positions")(x)
+        memory = keras.layers.Reshape((-1, channels), name="memory")(x)
+        decoder = AttentionDecoder(
+            len(vocabulary), units, hard, dropout_rate, name="decoder"
+        )
+        super().__init__(
+            {"pictures": pictures, "tokens": tokens},
+            decoder(tokens, memory),
+            name=name,
+            **kwargs,
+        )
+        self.vocabulary = vocabulary
+        self.grid = grid
+        self._config = {
+            "max_length": length,
+            "units": units,
+            "hard": hard,
+            "dropout_rate": dropout_rate,
+            "trainable_features": trainable_features,
+        }
+        self._features_name = features.name
+        # A function, as Keras would count a model as a part of this one.
+        self._searcher = functools.cache(functools.partial(_Searcher, self))
+
+    @property
+    def features(self):
+        return self.get_layer(self._features_name)
+
+    @property
+    def decoder(self):
+        return self.get_layer("decoder")
+
+    @property
+    def max_length(self):
+        return self._config["max_length"]
+
+    def examples(self, pictures, sentences):
+        """What this model is trained on, made of pictures and sentences.
+
+        Args:
+            pictures: array (B, ...), as `features` take them.
+            sentences: B str.
+
+        Returns:
+            Inputs, a dict of pictures and tokens (B, T + 1); targets, int32
+            (B, T + 1); and `sample_weight`, float32, 0 for padding.
+
+        Raises:
+            ValueError: a sentence of more than `max_length` words.
+        """
+        tokens = self.vocabulary.encode(sentences, self.max_length)
+        targets = tokens[:, 1:]
+        weights = (targets != PADDING).astype("float32")
+        return {"pictures": pictures, "tokens": tokens[:, :-1]}, targets, weights
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        *,
+        sample_weight=None,
+        validation_data=None,
+        **kwargs,
+    ):
+        """As of any Keras model, where `y` may be sentences about pictures.
+
+        In `validation_data`, too. Examples and data sets of them are taken as
+        they are.
+        """
+        if isinstance(validation_data, tuple | list):
+            validation_data = self._taken(*validation_data)
+        x, y, sample_weight = self._taken(x, y, sample_weight)
+        return super().fit(
+            x,
+            y,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            **kwargs,
+        )
+
+    def evaluate(self, x=None, y=None, *, sample_weight=None, **kwargs):
+        """As of any Keras model, where `y` may be sentences about pictures."""
+        x, y, sample_weight = self._taken(x, y, sample_weight)
+        return super().evaluate(x, y, sample_weight=sample_weight, **kwargs)
+
+    def _taken(self, x, y=None, sample_weight=None):
+        if isinstance(y, list | tuple | np.ndarray) and isinstance(y[0], str):
+            return self.examples(x, y)
+        return x, y, sample_weight
+
+    def caption(
+        self,
+        pictures,
+        beam_width=3,
+        batch_size=32,
+        return_attention_scores=False,
+    ):
+        """Sentences about pictures, by beam search.
+
+        Args:
+            pictures: array (B, ...), as `features` take them.
+            beam_width: of the search; 1 is greedy.
+            batch_size: pictures at a time.
+            return_attention_scores: also return where each word looked.
+
+        Returns:
+            A list of B str; on request with float32 (B, T + 1, H, W), a map
+            a word that sums to 1, one for the end, and zeros after it.
+        """
+        tokens, maps = self._searcher(beam_width).predict(
+            pictures, batch_size=batch_size, verbose=0
+        )
+        sentences = self.vocabulary.decode(tokens)
+        if not return_attention_scores:
+            return sentences
+        maps = maps * (tokens != PADDING)[..., None]
+        return sentences, np.reshape(maps, (*tokens.shape, *self.grid))
+
+    def get_config(self):
+        return {
+            "features": keras.saving.serialize_keras_object(self.features),
+            "vocabulary": self.vocabulary.words,
+            "name": self.name,
+            **self._config,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        features = keras.saving.deserialize_keras_object(
+            config["features"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "features": features})
+
+
+class _Searcher(keras.Model):
+    """The best sentence about a picture and its looks, for `predict`."""
+
+    def __init__(self, captioner, beam_width):
+        super().__init__()
+        self.memory = keras.Model(
+            captioner.input["pictures"], captioner.get_layer("memory").output
+        )
+        self.decoder = captioner.decoder
+        self.arguments = {
+            "start": START,
+            "end": END,
+            "max_length": captioner.max_length + 1,
+            "beam_width": beam_width,
+        }
+
+    def call(self, pictures):
+        memory = self.memory(pictures, training=False)
+        tokens = self.decoder.beam_search(memory, **self.arguments)[0][:, 0]
+        start = ops.full_like(tokens[:, :1], START)
+        before = ops.concatenate([start, tokens[:, :-1]], axis=1)
+        _, weights = self.decoder(
+            before, memory, training=False, return_attention_scores=True
+        )
+        return tokens, weights
+
+
+def _only_map(features, pictures):
+    """The map that a feature model makes, if that is what it makes."""
+    outputs = features(pictures, training=False)
+    maps = keras.tree.flatten(outputs)
+    if len(maps) != 1 or len(maps[0].shape) != 4 or None in maps[0].shape[1:]:
+        shapes = [tuple(tensor.shape) for tensor in maps]
+        raise ValueError(
+            "features must make one map (batch, height, width, channels) of "
+            f"known size. Received: features={features.name!r}, which makes "
+            f"{shapes}"
+        )
+    return maps[0]
