@@ -47,7 +47,8 @@ TORCH := tests/layers tests/optimizers tests/test_augment.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
 	tests/test_saved.py tests/test_segmentation_recipes.py \
 	tests/test_explanations.py tests/test_visualize.py \
-	tests/nets/test_kanet.py tests/nets/test_vit.py \
+	tests/nets/test_captioner.py tests/nets/test_kanet.py \
+	tests/nets/test_vit.py \
 	tests/nets/test_logits.py tests/zoo/test_loading.py \
 	tests/ylg/test_backends.py tests/ylg/test_generator.py \
 	tests/ylg/test_conditional_batch_normalization.py \

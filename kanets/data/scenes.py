@@ -39,7 +39,7 @@ SHAPES = {
 OBJECTS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
 WORDS = 14  # of the longest sentence
 _CELLS = 3  # of the grid, along each side
-_LARGE, _SMALL = (0.125, 0.145), (0.075, 0.095)  # radius over side
+_LARGE, _SMALL = (0.12, 0.14), (0.07, 0.09)  # radius over side
 _REACH = 1.1  # of an outline, over its radius
 
 

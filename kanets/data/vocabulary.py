@@ -50,7 +50,9 @@ class Vocabulary:
     @classmethod
     def of(cls, sentences):
         """The vocabulary of all words of some sentences, sorted."""
-        return cls(sorted({word for text in sentences for word in text.split()}))
+        return cls(
+            sorted({word for text in sentences for word in text.split()})
+        )
 
     def __len__(self):
         return len(self._numbers)

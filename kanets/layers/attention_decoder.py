@@ -129,7 +129,12 @@ class AttentionDecoder(keras.layers.Layer):
         told, looks = [], []
         for position in range(tokens.shape[1]):
             state, weights = self._step(
-                embedded[:, position], state, keys, memory, memory_mask, training
+                embedded[:, position],
+                state,
+                keys,
+                memory,
+                memory_mask,
+                training,
             )
             told.append(ops.concatenate(state, axis=-1))
             looks.append(weights)

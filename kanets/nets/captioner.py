@@ -140,7 +140,11 @@ class Captioner(keras.Model):
         tokens = self.vocabulary.encode(sentences, self.max_length)
         targets = tokens[:, 1:]
         weights = (targets != PADDING).astype("float32")
-        return {"pictures": pictures, "tokens": tokens[:, :-1]}, targets, weights
+        return (
+            {"pictures": pictures, "tokens": tokens[:, :-1]},
+            targets,
+            weights,
+        )
 
     def fit(
         self,
@@ -199,7 +203,7 @@ class Captioner(keras.Model):
         tokens, maps = self._searcher(beam_width).predict(
             pictures, batch_size=batch_size, verbose=0
         )
-        sentences = self.vocabulary.decode(tokens)
+        sentences = self.vocabulary.decode(tokens[:, :-1])  # the last ends one
         if not return_attention_scores:
             return sentences
         maps = maps * (tokens != PADDING)[..., None]
@@ -225,7 +229,7 @@ class _Searcher(keras.Model):
     """The best sentence about a picture and its looks, for `predict`."""
 
     def __init__(self, captioner, beam_width):
-        super().__init__()
+        super().__init__(name="searcher")
         self.memory = keras.Model(
             captioner.input["pictures"], captioner.get_layer("memory").output
         )
