@@ -21,7 +21,8 @@ NUMPY := tests/attention/test_checks.py tests/attention/test_patterns.py \
 
 # What does not depend on TensorFlow: all that `make slow` tests on JAX.
 NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
-	tests/evaluation tests/test_augment.py tests/test_compat.py \
+	tests/evaluation tests/test_augment.py tests/test_captioner.py \
+	tests/test_compat.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
 	tests/test_saved.py tests/test_segmentation_recipes.py \
 	tests/test_explanations.py tests/test_tensorflow_addons.py \
@@ -47,7 +48,7 @@ TORCH := tests/layers tests/optimizers tests/test_augment.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
 	tests/test_saved.py tests/test_segmentation_recipes.py \
 	tests/test_explanations.py tests/test_visualize.py \
-	tests/nets/test_captioner.py tests/nets/test_kanet.py \
+	tests/test_captioner.py tests/nets/test_kanet.py \
 	tests/nets/test_vit.py \
 	tests/nets/test_logits.py tests/zoo/test_loading.py \
 	tests/ylg/test_backends.py tests/ylg/test_generator.py \

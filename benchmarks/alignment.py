@@ -45,6 +45,7 @@ DAYS = (
     "eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth "
     "eighteenth nineteenth twentieth"
 ).split()
+DAYS += [f"twenty {day}" for day in DAYS[:9]] + ["thirtieth", "thirty first"]
 MONTHS = (
     "january february march april may june july august september october "
     "november december"
@@ -93,17 +94,13 @@ def a_number(generator):
 def a_date(generator):
     first, last = (datetime.date(y, 1, 1).toordinal() for y in (1000, 3000))
     date = datetime.date.fromordinal(generator.randrange(first, last))
-    day, month, year = date.day, MONTHS[date.month - 1], " ".join(f"{date:%Y}")
-    ordinal = DAYS[day - 1] if day <= 20 else DAYS[day % 10 - 1]
-    if day in (21, 22, 23, 24, 25, 26, 27, 28, 29, 31):
-        ordinal = f"{'thirty' if day == 31 else 'twenty'} {ordinal}"
-    elif day == 30:
-        ordinal = "thirtieth"
+    day, month, year = DAYS[date.day - 1], MONTHS[date.month - 1], date.year
+    year = " ".join(str(year))
     words = generator.choice(
         (
-            f"the {ordinal} of {month} {year}",
-            f"{month} the {ordinal} {year}",
-            f"{day} {month} {year}",
+            f"the {day} of {month} {year}",
+            f"{month} the {day} {year}",
+            f"{date.day} {month} {year}",
         )
     )
     return words, " ".join(date.isoformat())
@@ -142,7 +139,7 @@ def train(seed, epochs):
     import keras
     import numpy as np
 
-    from kanets.data import Vocabulary
+    from kanets.data.vocabulary import END, START, Vocabulary
 
     keras.utils.set_random_seed(seed)
 
@@ -185,8 +182,8 @@ def train(seed, epochs):
             best, _ = decoder.beam_search(
                 encoder(tokens),
                 tokens != 0,
-                start=1,
-                end=2,
+                start=START,
+                end=END,
                 max_length=CHARACTERS + 1,
                 beam_width=BEAM_WIDTH,
             )

@@ -37,8 +37,8 @@ from measure import machine
 from tables import write
 
 HERE = Path(__file__).parent
-TRAINED, TESTED, LENGTH, SIDE, STRIDE = 8000, 2000, 14, 96, 16
-UNITS, BATCH, RATE, BEAM_WIDTH = 128, 64, 3e-3, 3
+TRAINED, TESTED, LENGTH, SIDE, STRIDE = 6000, 2000, 14, 96, 16
+UNITS, BATCH, RATE, BEAM_WIDTH = 64, 64, 4e-3, 3
 # The middle of what a cell sees: Keras's "same" padding of even sides is one
 # more at their end, so that each stride of 2 moves it by half the old stride.
 MIDDLE = 15.5

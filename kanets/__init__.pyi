@@ -13,6 +13,7 @@ from . import (
     visualize,
     zoo,
 )
+from .captioner import Captioner
 from .export import (
     export_litert,
     export_onnx,
@@ -21,7 +22,6 @@ from .export import (
     load_savedmodel,
 )
 from .nets import (
-    Captioner,
     EfficientNetLite,
     KANet,
     KANetSegmenter,

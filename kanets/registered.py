@@ -17,13 +17,13 @@ import kanets.attention.lsh
 import kanets.attention.neighborhood
 import kanets.attention.smyrf
 import kanets.attention.windows
+import kanets.captioner
 import kanets.layers.attention_decoder
 import kanets.layers.batch_normalization
 import kanets.layers.inverted_residual
 import kanets.layers.position_embeddings
 import kanets.layers.resize_like
 import kanets.layers.split_tokens
-import kanets.nets.captioner
 import kanets.train.losses
 import kanets.train.optimizers
 import ylg.registered

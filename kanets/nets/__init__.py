@@ -2,10 +2,7 @@
 
 import sys
 
-import keras  # noqa: F401, before ours: see `kanets.registered`
-
 from kanets.nets import counting
-from kanets.nets.captioner import Captioner
 from kanets.nets.counting import multiply_adds
 from kanets.nets.efficientnet_lite import EfficientNetLite
 from kanets.nets.insertion import insert_attention
@@ -24,7 +21,6 @@ CLASSIFIERS = builders("classification")  # those of the table, by name
 
 __all__ = [
     "CLASSIFIERS",
-    "Captioner",
     "EfficientNetLite",
     "KANet",
     "KANetSegmenter",

@@ -16,7 +16,8 @@ from keras import ops
 
 from kanets.checks import positive_integer
 from kanets.data.vocabulary import END, PADDING, START, Vocabulary
-from kanets.layers import AttentionDecoder, PositionEmbeddings
+from kanets.layers.attention_decoder import AttentionDecoder
+from kanets.layers.position_embeddings import PositionEmbeddings
 
 
 @keras.saving.register_keras_serializable(package="kanets")
