@@ -29,8 +29,8 @@ from measure import machine
 from tables import write
 
 HERE = Path(__file__).parent
-TRAINED, TESTED, LONGEST = 20000, 2000, 9
-WORDS, CHARACTERS, UNITS, BEAM_WIDTH = 11, 10, 96, 3
+TRAINED, TESTED, LONGEST = 12000, 1000, 9
+WORDS, CHARACTERS, UNITS, BATCH, RATE, BEAM_WIDTH = 11, 10, 64, 128, 5e-3, 3
 SHOWN = (
     "four hundred and two thousand seventeen",
     "the third of may 1 9 8 7",
@@ -54,7 +54,7 @@ MONTHS = (
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -116,22 +116,85 @@ def examples(make, count, seed, fits, known=()):
     return found
 
 
-def build(sources, targets):
-    """The translator and what of it reads a sentence."""
-    import keras
+class Translator:
+    """A bidirectional GRU, and a decoder that attends to its states.
 
-    from kanets.layers import AttentionDecoder
+    Args:
+        pairs: dict from sentences to translations, of all words there are.
+    """
 
-    layers = keras.layers
-    source = keras.Input((WORDS + 2,), dtype="int32", name="source")
-    x = layers.Embedding(len(sources), UNITS, mask_zero=True)(source)
-    gru = layers.GRU(UNITS, return_sequences=True)
-    memory = layers.Bidirectional(gru)(x)
-    tokens = keras.Input((CHARACTERS + 1,), dtype="int32", name="tokens")
-    decoder = AttentionDecoder(len(targets), UNITS)
-    logits = decoder(tokens, memory)
-    model = keras.Model([source, tokens], logits)
-    return model, keras.Model(source, memory), decoder
+    def __init__(self, pairs):
+        import keras
+
+        from kanets.data import Vocabulary
+        from kanets.layers import AttentionDecoder
+
+        layers = keras.layers
+        self.sources = Vocabulary.of(pairs)
+        self.targets = Vocabulary.of(pairs.values())
+        source = keras.Input((WORDS + 2,), dtype="int32")
+        x = layers.Embedding(len(self.sources), UNITS, mask_zero=True)(source)
+        gru = layers.GRU(UNITS, return_sequences=True)
+        memory = layers.Bidirectional(gru)(x)
+        tokens = keras.Input((CHARACTERS + 1,), dtype="int32")
+        self.decoder = AttentionDecoder(len(self.targets), UNITS)
+        logits = self.decoder(tokens, memory)
+        self.encoder = keras.Model(source, memory)
+        self.model = keras.Model([source, tokens], logits)
+
+    def fit(self, pairs, epochs):
+        """Trains, and returns the seconds that it took."""
+        import keras
+
+        x = self.sources.encode(list(pairs), WORDS)
+        y = self.targets.encode(list(pairs.values()), CHARACTERS)
+        steps = epochs * -(-len(x) // BATCH)
+        rate = keras.optimizers.schedules.CosineDecay(RATE, steps)
+        self.model.compile(
+            keras.optimizers.Adam(rate, clipnorm=1.0),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            weighted_metrics=["accuracy"],
+        )
+        begin = time.process_time()
+        self.model.fit(
+            [x, y[:, :-1]],
+            y[:, 1:],
+            sample_weight=(y[:, 1:] != 0).astype("float32"),
+            batch_size=BATCH,
+            epochs=epochs,
+            verbose=2,
+        )
+        return time.process_time() - begin
+
+    def translate(self, texts):
+        import keras
+
+        from kanets.data.vocabulary import END, START
+
+        tokens = self.sources.encode(texts, WORDS)
+        best, _ = self.decoder.beam_search(
+            self.encoder(tokens),
+            tokens != 0,
+            start=START,
+            end=END,
+            max_length=CHARACTERS + 1,
+            beam_width=BEAM_WIDTH,
+        )
+        return self.targets.decode(keras.ops.convert_to_numpy(best[:, 0]))
+
+    def looks(self, text, translation):
+        """Weights (characters, words) of each character for each word."""
+        import keras
+
+        tokens = self.sources.encode([text], WORDS)
+        before = self.targets.encode([translation], CHARACTERS)[:, :-1]
+        _, weights = self.decoder(
+            before,
+            self.encoder(tokens),
+            tokens != 0,
+            return_attention_scores=True,
+        )
+        return keras.ops.convert_to_numpy(weights[0])
 
 
 def train(seed, epochs):
@@ -139,60 +202,21 @@ def train(seed, epochs):
     import keras
     import numpy as np
 
-    from kanets.data.vocabulary import END, START, Vocabulary
-
     keras.utils.set_random_seed(seed)
 
     def short(words):
         return words <= LONGEST
 
-    trained = {
+    pairs = {
         **examples(a_number, TRAINED // 2, 10 + seed, short, SHOWN),
         **examples(a_date, TRAINED // 2, 20 + seed, short, SHOWN),
     }
-    sources, targets = Vocabulary.of(trained), Vocabulary.of(trained.values())
-    model, encoder, decoder = build(sources, targets)
-    x = sources.encode(list(trained), WORDS)
-    y = targets.encode(list(trained.values()), CHARACTERS)
-    steps = epochs * -(-TRAINED // 128)
-    model.compile(
-        keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(3e-3, steps), clipnorm=1.0
-        ),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=["accuracy"],
-    )
-    order = np.random.default_rng(seed).permutation(len(x))
-    x, y = x[order], y[order]
-    begin = time.process_time()
-    model.fit(
-        [x, y[:, :-1]],
-        y[:, 1:],
-        sample_weight=(y[:, 1:] != 0).astype("float32"),
-        batch_size=128,
-        epochs=epochs,
-        verbose=2,
-    )
-    seconds = time.process_time() - begin
-
-    def translated(texts):
-        found = []
-        for first in range(0, len(texts), 500):
-            tokens = sources.encode(texts[first : first + 500], WORDS)
-            best, _ = decoder.beam_search(
-                encoder(tokens),
-                tokens != 0,
-                start=START,
-                end=END,
-                max_length=CHARACTERS + 1,
-                beam_width=BEAM_WIDTH,
-            )
-            found += targets.decode(keras.ops.convert_to_numpy(best[:, 0]))
-        return found
+    translator = Translator(pairs)
+    seconds = translator.fit(pairs, epochs)
 
     def exact(make, fits):
-        texts = examples(make, TESTED, 30 + seed, fits, trained)
-        found = translated(list(texts))
+        texts = examples(make, TESTED, 30 + seed, fits, {*pairs, *SHOWN})
+        found = translator.translate(list(texts))
         right = [f == t for f, t in zip(found, texts.values(), strict=True)]
         return f"{np.mean(right):.4f}"
 
@@ -214,18 +238,12 @@ def train(seed, epochs):
                 "machine": machine("keras", "tensorflow"),
             }
         )
-        print(rows[-1])
-    shown = []
-    for text, found in zip(SHOWN, translated(list(SHOWN)), strict=True):
-        tokens = sources.encode([text], WORDS)
-        before = targets.encode([found], CHARACTERS)[:, :-1]
-        _, weights = decoder(
-            before,
-            encoder(tokens),
-            tokens != 0,
-            return_attention_scores=True,
-        )
-        shown.append((text, found, keras.ops.convert_to_numpy(weights[0])))
+        print(rows[-1], flush=True)
+    translations = translator.translate(list(SHOWN))
+    shown = [
+        (text, found, translator.looks(text, found))
+        for text, found in zip(SHOWN, translations, strict=True)
+    ]
     return rows, shown
 
 

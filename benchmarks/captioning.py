@@ -8,8 +8,9 @@ EfficientNet-Lite0 at stride 16 (6 x 6 cells of 112 channels), which are frozen
 and so computed once. Three seeds, of the decoder and the order; soft and hard
 attention. Five of the 30 pairs of colour and shape are in no training scene.
 Epochs and learning rate were chosen on scenes of another seed. Writes
-`captioning.csv` and `captioning.png`, scenes of the first seed with what the
-soft captioner says and where it looked at each word.
+`captioning.csv` and `captioning.png`: the first test scenes of two objects and
+of three, whether the soft captioner of the first seed says the true sentence,
+and where it looks at each word of that.
 
     exact            share of sentences that are right in every word, by beam
                      search of width 3
@@ -49,7 +50,7 @@ UNSEEN = (
     ("yellow", "diamond"),
     ("purple", "cross"),
 )
-SHOWN = 6
+SHOWN = 3  # scenes of two objects, and of three
 
 
 def main():
@@ -134,7 +135,6 @@ def train(trained, attention, seed, epochs):
 
 def measure(model, tested):
     """The figures, the captions, and the weights at the true words."""
-    import keras
     import numpy as np
 
     scenes, maps = tested
@@ -155,22 +155,7 @@ def measure(model, tested):
         right = (true == found)[chosen][words[chosen]]
         row[f"exact_{name}"] = f"{exact[chosen].mean():.4f}"
         row[f"words_{name}"] = f"{right.mean():.4f}"
-    memory = keras.Model(
-        model.input["pictures"], model.get_layer("memory").output
-    )
-    inputs, _, _ = model.examples(maps, scenes.sentences)
-    weights = np.concatenate(
-        [
-            keras.ops.convert_to_numpy(
-                model.decoder(
-                    inputs["tokens"][first : first + 250],
-                    memory(maps[first : first + 250]),
-                    return_attention_scores=True,
-                )[1]
-            )
-            for first in range(0, len(maps), 250)
-        ]
-    )[:, :LENGTH]
+    weights = looks(model, maps, scenes.sentences)
     for name, middle in (
         ("peak_on_object", MIDDLE),
         ("peak_on_grid", STRIDE / 2),
@@ -183,6 +168,25 @@ def measure(model, tested):
         if middle == MIDDLE:
             row["by_chance"] = f"{on[named].mean():.4f}"
     return row, captions, weights.reshape(-1, LENGTH, *maps.shape[1:3])
+
+
+def looks(model, maps, sentences):
+    """Weights (B, T, cells) of the words of sentences, as they are told."""
+    import keras
+    import numpy as np
+
+    memory = keras.Model(
+        model.input["pictures"], model.get_layer("memory").output
+    )
+    tokens = model.examples(maps, sentences)[0]["tokens"]
+    weights = []
+    for first in range(0, len(maps), 250):
+        part = slice(first, first + 250)
+        _, found = model.decoder(
+            tokens[part], memory(maps[part]), return_attention_scores=True
+        )
+        weights.append(keras.ops.convert_to_numpy(found)[:, :LENGTH])
+    return np.concatenate(weights)
 
 
 def on_objects(scenes, cells, middle):
@@ -210,18 +214,20 @@ def plot(scenes, captions, weights):
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    texts = [text.split() for text in scenes.sentences[:SHOWN]]
-    columns = 8
+    third = scenes.boxes[:, 2].any(-1)
+    shown = [*np.flatnonzero(~third)[:SHOWN], *np.flatnonzero(third)[:SHOWN]]
+    texts = [scenes.sentences[scene].split() for scene in shown]
+    columns = 9
     heights = [-(-(len(words) + 1) // columns) for words in texts]
-    figure = Figure(figsize=(11, 1.6 * sum(heights)), layout="constrained")
+    figure = Figure(figsize=(12, 1.55 * sum(heights)), layout="constrained")
     axes = figure.subplots(sum(heights), columns)
     for panel in axes.ravel():
         panel.axis("off")
     cells = (np.arange(SIDE) + 0.5 - MIDDLE) / STRIDE + 0.5
     cells = np.clip(cells.astype(int), 0, SIDE // STRIDE - 1)
-    for scene, words in enumerate(texts):
-        first = sum(heights[:scene])
-        panels = axes[first : first + heights[scene]].ravel()
+    for number, (scene, words) in enumerate(zip(shown, texts, strict=True)):
+        first = sum(heights[:number])
+        panels = axes[first : first + heights[number]].ravel()
         picture, said = scenes.pictures[scene], captions[scene]
         panels[0].imshow(picture)
         right = said == " ".join(words)

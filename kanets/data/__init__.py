@@ -2,6 +2,8 @@
 
 `load` and `load_test` read pictures with a label each, `load_segmentation`
 and `load_segmentation_test` pictures with a label for every pixel.
+`draw_scenes` draws pictures with a sentence each, and a `Vocabulary` makes
+numbers of the words.
 """
 
 from kanets.data.batches import (
