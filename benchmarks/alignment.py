@@ -29,7 +29,7 @@ from measure import machine
 from tables import write
 
 HERE = Path(__file__).parent
-TRAINED, TESTED, LONGEST = 12000, 1000, 9
+TRAINED, TESTED, LONGEST = 10000, 1000, 9
 WORDS, CHARACTERS, UNITS, BATCH, RATE, BEAM_WIDTH = 11, 10, 64, 128, 5e-3, 3
 SHOWN = (
     "four hundred and two thousand seventeen",
@@ -54,7 +54,7 @@ MONTHS = (
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
