@@ -64,9 +64,9 @@ def main():
     for seed in range(arguments.seeds):
         found, shown = train(seed, arguments.epochs)
         rows += found
+        write(Path(__file__).with_suffix(".csv"), rows)
         if seed == 0:
             plot(shown)
-    write(Path(__file__).with_suffix(".csv"), rows)
 
 
 def in_words(number):
@@ -235,7 +235,7 @@ def train(seed, epochs):
                 "trained": TRAINED,
                 "epochs": epochs,
                 "cpu_seconds": f"{seconds:.0f}",
-                "machine": machine("keras", "tensorflow"),
+                "machine": machine("keras", os.environ["KERAS_BACKEND"]),
             }
         )
         print(rows[-1], flush=True)

@@ -76,7 +76,7 @@ def main():
                     "tested": TESTED,
                     "epochs": arguments.epochs,
                     "cpu_seconds": f"{seconds:.0f}",
-                    "machine": machine("keras", "tensorflow"),
+                    "machine": machine("keras", os.environ["KERAS_BACKEND"]),
                 }
             )
             print(rows[-1], flush=True)
