@@ -91,7 +91,11 @@ class Captioner(keras.Model):
         x = PositionEmbeddings(grid, name="positions")(x)
         memory = keras.layers.Reshape((-1, channels), name="memory")(x)
         decoder = AttentionDecoder(
-            len(vocabulary), units, hard, dropout_rate, name="decoder"
+            len(vocabulary),
+            units,
+            hard=hard,
+            dropout_rate=dropout_rate,
+            name="decoder",
         )
         super().__init__(
             {"pictures": pictures, "tokens": tokens},

@@ -93,7 +93,12 @@ class AttentionDecoder(keras.layers.Layer):
         self.first = layers.Dense(units, "tanh", name="first", **policy)
         self.cell = layers.GRUCell(units, name="cell", **policy)
         self.attention = AdditiveAttention(
-            units, hard, True, seed, name="attention", **policy
+            units,
+            hard=hard,
+            use_bias=True,
+            seed=seed,
+            name="attention",
+            **policy,
         )
         self.hidden = layers.Dense(units, "tanh", name="hidden", **policy)
         self.dropout = layers.Dropout(
