@@ -23,8 +23,11 @@ from .export import (
 )
 from .nets import (
     EfficientNetLite,
+    EfficientViT,
     KANet,
     KANetSegmenter,
+    MobileNetV4,
+    SHViT,
     ViT,
     insert_attention,
 )
@@ -43,8 +46,11 @@ __version__: str
 __all__ = [
     "Captioner",
     "EfficientNetLite",
+    "EfficientViT",
     "KANet",
     "KANetSegmenter",
+    "MobileNetV4",
+    "SHViT",
     "ViT",
     "attention",
     "augment",

@@ -23,12 +23,17 @@ from kanets.attention.dense import DenseAttention, dense_attention
 from kanets.attention.hierarchical import HierarchicalAttention
 from kanets.attention.implementations import implementation, why_no_kernel
 from kanets.attention.kronecker import KroneckerAttention, kao_kv, kao_qkv
+from kanets.attention.linear import LinearAttention, linear_attention
 from kanets.attention.local_sparse import (
     LocalSparseAttention2D,
     NonLocalAttention2D,
 )
 from kanets.attention.lsh import LSHAttention, lsh_attention
 from kanets.attention.means import axis_means, outer_sum
+from kanets.attention.multi_query import (
+    MultiQueryAttention,
+    multi_query_attention,
+)
 from kanets.attention.neighborhood import (
     NeighborhoodAttention,
     neighborhood_attention,
@@ -39,6 +44,7 @@ from kanets.attention.relative import (
     relative_scores,
     relative_sums,
 )
+from kanets.attention.single_head import SingleHeadAttention
 from kanets.attention.smyrf import SMYRFAttention, smyrf_attention
 from kanets.attention.span_operator import adaptive_span_attention, span_mask
 from kanets.attention.sparse import dense_weights, pattern_attention
@@ -58,13 +64,16 @@ __all__ = [
     "HierarchicalAttention",
     "KroneckerAttention",
     "LSHAttention",
+    "LinearAttention",
     "LocalSparseAttention2D",
     "Mechanism",
+    "MultiQueryAttention",
     "NeighborhoodAttention",
     "NonLocalAttention2D",
     "RelativePositions",
     "SMYRFAttention",
     "SegmentMemory",
+    "SingleHeadAttention",
     "SuperconcentratorAttention",
     "WindowAttention",
     "adaptive_span_attention",
@@ -81,8 +90,10 @@ __all__ = [
     "implementation",
     "kao_kv",
     "kao_qkv",
+    "linear_attention",
     "lsh_attention",
     "make",
+    "multi_query_attention",
     "names",
     "neighborhood_attention",
     "neighborhood_mask",

@@ -15,12 +15,15 @@ from kanets.attention.adaptive_span import AdaptiveSpanAttention
 from kanets.attention.axial import AxialAttention
 from kanets.attention.dense import DenseAttention
 from kanets.attention.kronecker import KroneckerAttention
+from kanets.attention.linear import LinearAttention
 from kanets.attention.local_sparse import (
     LocalSparseAttention2D,
     NonLocalAttention2D,
 )
 from kanets.attention.lsh import LSHAttention
+from kanets.attention.multi_query import MultiQueryAttention
 from kanets.attention.neighborhood import NeighborhoodAttention
+from kanets.attention.single_head import SingleHeadAttention
 from kanets.attention.smyrf import SMYRFAttention
 from kanets.attention.windows import WindowAttention
 from kanets.checks import nearest
@@ -67,6 +70,9 @@ MECHANISMS = {
     "adaptive_span": Mechanism(AdaptiveSpanAttention),
     "window": Mechanism(WindowAttention),
     "neighborhood": Mechanism(NeighborhoodAttention, {"clip": True}),
+    "multi_query": Mechanism(MultiQueryAttention),
+    "linear": Mechanism(LinearAttention),
+    "single_head": Mechanism(SingleHeadAttention),
 }
 SPELLINGS = {"neighbourhood": "neighborhood"}
 

@@ -1,5 +1,5 @@
-"""Keras layers: attention over a grid, the modules of a KANet, resizing,
-tokens of patches, and attention as a residual branch."""
+"""Keras layers: attention over a grid, the modules of a KANet and of compact
+nets, resizing, tokens of patches, and attention as a residual branch."""
 
 import keras  # noqa: F401, before ours: see `kanets.registered`
 
@@ -8,15 +8,20 @@ from kanets.attention.kronecker import KroneckerAttention
 from kanets.layers.attention_branch import residual_attention
 from kanets.layers.attention_decoder import AttentionDecoder
 from kanets.layers.batch_normalization import BatchNormalization
+from kanets.layers.conv_norm import conv_norm
 from kanets.layers.inverted_residual import (
     AttnModule,
     AttnSkipModule,
     BaseModule,
     BaseSkipModule,
 )
+from kanets.layers.layer_scale import LayerScale
 from kanets.layers.position_embeddings import PositionEmbeddings
 from kanets.layers.resize_like import ResizeLike
 from kanets.layers.split_tokens import SplitTokens
+from kanets.layers.universal_inverted_bottleneck import (
+    universal_inverted_bottleneck,
+)
 
 __all__ = [
     "AttentionDecoder",
@@ -27,8 +32,11 @@ __all__ = [
     "BatchNormalization",
     "DenseAttention",
     "KroneckerAttention",
+    "LayerScale",
     "PositionEmbeddings",
     "ResizeLike",
     "SplitTokens",
+    "conv_norm",
     "residual_attention",
+    "universal_inverted_bottleneck",
 ]

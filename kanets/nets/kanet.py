@@ -6,6 +6,8 @@ from the input or from a Kronecker attention operator. It differs from the
 paper in the attention path, which is scaled and normalised: see `AttnModule`.
 """
 
+import re
+
 import keras
 
 from kanets.checks import positive_integer
@@ -174,16 +176,18 @@ def KANet(  # noqa: N802
 
 
 def feature_maps(model):
-    """The last feature map of each level of a KANet or an EfficientNetLite.
+    """The last feature map of each level of a net of convolutions.
 
     Args:
-        model: a model made by `KANet` or `EfficientNetLite`, or by
-            `KANetSegmenter` with the body of one.
+        model: a model made by `KANet`, `EfficientNetLite`, `MobileNetV4`,
+            `EfficientViT` or `SHViT`, or by `KANetSegmenter` with the body of
+            one.
 
     Returns:
-        A dict from "level1" ... "level5" to symbolic tensors (B, h, w, c),
-        finest first; `keras.Model(model.input, feature_maps(model))` is the
-        pyramid as a model.
+        A dict from "level1" ... "level5" (of an `SHViT` "level6") to symbolic
+        tensors (B, h, w, c), finest first;
+        `keras.Model(model.input, feature_maps(model))` is the pyramid as a
+        model.
 
     Raises:
         ValueError: `model` has no such layers.
@@ -192,11 +196,15 @@ def feature_maps(model):
     if names.issuperset(LEVELS.values()):
         layers = {n: model.get_layer(name) for n, name in LEVELS.items()}
         return {level: layer.output for level, layer in layers.items()}
+    own = sorted(n for n in names if re.fullmatch(r"level\d", n))
+    if own:
+        return {name: model.get_layer(name).output for name in own}
     readers = efficientnet_lite.readers(names)
     if readers is None:
         raise ValueError(
-            "feature_maps needs a model made by KANet or EfficientNetLite; a "
-            "ViT has maps of one size, which include_top=False gives. "
+            "feature_maps needs a model made by KANet, EfficientNetLite or "
+            "another net of levels; a ViT has maps of one size, which "
+            "include_top=False gives. "
             f"Received: model={model.name!r}"
         )
     return {

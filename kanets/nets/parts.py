@@ -5,7 +5,11 @@ import operator
 
 import keras
 
+from kanets.attention import table
 from kanets.layers import BatchNormalization
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def make_input(input_shape, input_tensor, side=224):
@@ -19,6 +23,21 @@ def make_input(input_shape, input_tensor, side=224):
             f"layer. Received: input_tensor={type(input_tensor).__name__}"
         )
     return input_tensor
+
+
+def imagenet_scale(pixels):
+    """Pixels 0..255 less ImageNet's mean, by its deviation, for each colour."""
+    pairs = list(zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True))
+    return keras.layers.Rescaling(
+        [1 / (255 * deviation) for _, deviation in pairs],
+        [-mean / deviation for mean, deviation in pairs],
+        name="preprocessing",
+    )(pixels)
+
+
+def level(x, number):
+    """The maps as they are, by the name that `feature_maps` finds them by."""
+    return keras.layers.Identity(name=f"level{number}")(x)
 
 
 def classifier(x, classes, activation, dropout_rate, name="predictions"):
@@ -81,13 +100,42 @@ def width(channels, alpha):
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def are_strides(value):
-    """Whether it is five numbers, 1 or 2."""
+def are_strides(value, count=5):
+    """Whether it is so many numbers, 1 or 2."""
     return (
         isinstance(value, tuple | list)
-        and len(value) == 5
+        and len(value) == count
         and all(stride in (1, 2) for stride in value)
     )
+
+
+def check_strides(strides, places):
+    """Raises a ValueError unless there is a stride, 1 or 2, for each place."""
+    if not are_strides(strides, len(places)):
+        raise ValueError(
+            f"strides must be {len(places)} numbers, 1 or 2, of "
+            f"{', '.join(places)}. Received: strides={strides}"
+        )
+
+
+def check_variant(variant, variants):
+    """Raises a ValueError for a variant that is none of the known."""
+    if variant not in variants:
+        raise ValueError(
+            f"variant must be one of {list(variants)}. "
+            f"Received: variant={variant!r}"
+        )
+
+
+def check_no_layer(attention):
+    """Raises a ValueError for one layer, and for what names no mechanism."""
+    if isinstance(attention, keras.layers.Layer):
+        raise ValueError(
+            "attention must be a name, a dictionary or a callable that makes a "
+            "new layer for each block, not one layer. "
+            f"Received: attention={attention!r}"
+        )
+    table.check(attention)
 
 
 def check_pooling(pooling):

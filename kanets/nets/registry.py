@@ -125,6 +125,63 @@ NETS = {
             },
         ),
         Net(
+            name="MobileNetV4",
+            place="kanets.nets.mobilenet_v4:MobileNetV4",
+            task="classification",
+            description="a MobileNetV4 (Qin et al., ECCV 2024)",
+            closed=("attention",),
+            timm="kanets.nets.timm_compact:mobilenet_v4",
+            architectures={
+                f"mobilenetv4_{variant}": {
+                    "arguments": {"variant": variant},
+                    "input_shape": (side, side, 3),
+                    "num_classes": 1000,
+                }
+                for variant, side in (
+                    ("conv_small", 224),
+                    ("conv_medium", 256),
+                    ("conv_large", 384),
+                    ("hybrid_medium", 256),
+                    ("hybrid_large", 384),
+                )
+            },
+        ),
+        Net(
+            name="EfficientViT",
+            place="kanets.nets.efficientvit:EfficientViT",
+            task="classification",
+            description="an EfficientViT (Cai et al., ICCV 2023)",
+            timm="kanets.nets.timm_compact:efficientvit",
+            architectures={
+                f"efficientvit_{variant}": {
+                    "arguments": {"variant": variant},
+                    "input_shape": (224, 224, 3),
+                    "num_classes": 1000,
+                }
+                for variant in ("b0", "b1", "b2", "b3")
+            },
+        ),
+        Net(
+            name="SHViT",
+            place="kanets.nets.shvit:SHViT",
+            task="classification",
+            description="an SHViT (Yun and Ro, CVPR 2024)",
+            timm="kanets.nets.timm_compact:shvit",
+            architectures={
+                f"shvit_{variant}": {
+                    "arguments": {"variant": variant},
+                    "input_shape": (side, side, 3),
+                    "num_classes": 1000,
+                }
+                for variant, side in (
+                    ("s1", 224),
+                    ("s2", 224),
+                    ("s3", 224),
+                    ("s4", 256),
+                )
+            },
+        ),
+        Net(
             name="MobileNetV2",
             place="kanets.nets.mobilenets:MobileNetV2",
             task="classification",

@@ -18,6 +18,7 @@ KINDS = {
     "conv": {"kernel": ("weight", (2, 3, 1, 0)), **_BIAS},
     "depthwise": {"kernel": ("weight", (2, 3, 0, 1)), **_BIAS},
     "dense": {"kernel": ("weight", (1, 0)), **_BIAS},
+    "scale": {"gamma": ("gamma", (0,))},
     "norm": {
         "gamma": ("weight", (0,)),
         "beta": ("bias", (0,)),

@@ -1,0 +1,304 @@
+"""Multi-query attention of a picture: many heads of queries, one of keys.
+
+Shazeer, "Fast Transformer Decoding: One Write-Head is All You Need", 2019: all
+heads look at the same keys and values. MobileNetV4 has it on maps, where keys
+and values may be of fewer cells: a depthwise convolution that strides.
+
+Letters: B batch, H W grid, C channels, N heads, D and E sizes of a head's keys
+and values, h w grid of the keys.
+"""
+
+import keras
+from keras import ops
+
+from kanets.attention.base import fresh
+from kanets.attention.checks import (
+    check_choice,
+    check_divides,
+    check_positive,
+    logit_scale,
+)
+from kanets.attention.core import attend
+from kanets.attention.grid import average_pool, cells, flatten, spread
+from kanets.attention.picture import PictureAttention
+
+PADDINGS = ("symmetric", "same")
+EPSILON = 1e-5
+
+
+def multi_query_attention(query, key, value, num_heads=1, scale=None):
+    """Softmax attention of several heads to one set of keys.
+
+    Args:
+        query: tensor (B, H, W, N·D), head by head.
+        key: tensor (B, h, w, D).
+        value: tensor (B, h, w, E).
+        num_heads: N.
+        scale: factor of the logits; None is none, "rsqrt" is 1/sqrt(D).
+
+    Returns:
+        Output (B, H, W, N·E) in the dtype of `value`, and the weights
+        (B, N, H·W, h·w) in float32.
+
+    Raises:
+        ValueError: queries that are not N times as wide as keys; a `scale`
+            that is none.
+
+    Cost: O(H·W·h·w·N·(D + E)) time, O(N·H·W·h·w) memory.
+
+    References: Shazeer, https://arxiv.org/abs/1911.02150, section 3.
+    """
+    head_dim = key.shape[-1]
+    if query.shape[-1] != num_heads * head_dim:
+        raise ValueError(
+            "query must have num_heads times the channels of key. Received: "
+            f"query.shape={tuple(query.shape)}, key.shape={tuple(key.shape)}, "
+            f"num_heads={num_heads}"
+        )
+    _, height, width, _ = ops.shape(query)
+    # A head is a query more, as all look at the same keys: nothing is moved.
+    queries = ops.reshape(query, (-1, height * width * num_heads, head_dim))
+    output, weights = attend(
+        queries,
+        flatten(key),
+        flatten(value),
+        scale=logit_scale(scale, head_dim),
+    )
+    width_out = num_heads * value.shape[-1]
+    output = ops.reshape(output, (-1, height, width, width_out))
+    keys = cells(ops.shape(key)[1:-1])
+    weights = ops.reshape(weights, (-1, height * width, num_heads, keys))
+    return output, ops.transpose(weights, (0, 2, 1, 3))
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class MultiQueryAttention(PictureAttention):
+    """Attention of N heads of queries to one of keys and values.
+
+        Y = o(softmax(q(X) k(X)ᵀ) v(X))
+
+    With a `key_stride` k and v are of a depthwise convolution that strides,
+    batch-normalised, each its own; with a `query_stride` q is of average
+    pools, batch-normalised, and what is found is enlarged bilinearly.
+
+    Args:
+        num_heads: N.
+        key_dim: D, channels of a head's queries and keys; None is C / N.
+        value_dim: E, channels of a head's values; None is D.
+        key_stride: of the convolutions before keys and values; 1 is without.
+        query_stride: side of the windows that queries are averaged over.
+        kernel_size: of these convolutions.
+        padding: of these: "symmetric", as of PyTorch's nets, or "same".
+        scale: factor of the logits; None is none, "rsqrt" is 1/sqrt(D), or a
+            number.
+        use_bias: whether the four maps have a bias.
+        kernel_initializer: of all kernels.
+        output_initializer: of the kernel of o; None is `kernel_initializer`.
+
+    Call arguments:
+        query: float tensor (B, H, W, C); H and W may be None.
+        return_attention_scores: also return the weights, in float32
+            (B, N, queries, keys).
+
+    Returns:
+        Tensor (B, H, W, C), and the weights on request.
+
+    Raises:
+        ValueError: an argument out of its range; an input that is no picture
+            of known channels; a mask.
+
+    Cost: O((H·W)²·N·D / key_stride²) time, O(N·(H·W)² / key_stride²) memory,
+    both divided by query_stride², too.
+
+    Example:
+
+    >>> layer = MultiQueryAttention(num_heads=4, key_dim=8, key_stride=2)
+    >>> layer(keras.random.normal((2, 12, 20, 16))).shape
+    (2, 12, 20, 16)
+
+    References: Shazeer, https://arxiv.org/abs/1911.02150; Qin et al.,
+    "MobileNetV4", https://arxiv.org/abs/2404.10518, section 5.
+    """
+
+    def __init__(
+        self,
+        num_heads=1,
+        key_dim=None,
+        value_dim=None,
+        key_stride=1,
+        query_stride=1,
+        kernel_size=3,
+        padding="symmetric",
+        scale=None,
+        use_bias=False,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(num_heads, scale, **kwargs)
+        check_positive(
+            key_stride=key_stride,
+            query_stride=query_stride,
+            kernel_size=kernel_size,
+        )
+        for name, size in (("key_dim", key_dim), ("value_dim", value_dim)):
+            if size is not None:
+                check_positive(**{name: size})
+        check_choice(PADDINGS, padding=padding)
+        self.key_dim = key_dim
+        self.value_dim = value_dim
+        self.key_stride = key_stride
+        self.query_stride = query_stride
+        self.kernel_size = kernel_size
+        self.padding = padding
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
+
+    def build_maps(self, channels):
+        if self.key_dim is None:
+            check_divides(self.num_heads, channels)
+        key_dim = self.key_dim or channels // self.num_heads
+        value_dim = self.value_dim or key_dim
+        if self.query_stride > 1:
+            self.query_norm = self._norm("query", channels)
+        self.query = self._map("query", channels, self.num_heads * key_dim)
+        self.key = self._strided_map("key", channels, key_dim)
+        self.value = self._strided_map("value", channels, value_dim)
+        self.output_map = self._map(
+            "output", self.num_heads * value_dim, channels
+        )
+
+    def _strided_map(self, name, channels, filters):
+        """The layers from the input to keys or values, in order."""
+        layers = []
+        if self.key_stride > 1:
+            depthwise = self.new_layer(
+                keras.layers.DepthwiseConv2D,
+                channels,
+                f"{name}_depthwise",
+                kernel_size=self.kernel_size,
+                strides=self.key_stride,
+                padding="same" if self.padding == "same" else "valid",
+                data_format="channels_last",
+                use_bias=False,
+                depthwise_initializer=fresh(self.kernel_initializer),
+            )
+            layers += [depthwise, self._norm(name, channels)]
+        return [*layers, self._map(name, channels, filters)]
+
+    def _norm(self, name, channels):
+        return self.new_layer(
+            keras.layers.BatchNormalization,
+            channels,
+            f"{name}_norm",
+            epsilon=EPSILON,
+        )
+
+    def _map(self, name, channels, filters):
+        initializer = self.kernel_initializer
+        if name == "output" and self.output_initializer is not None:
+            initializer = self.output_initializer
+        return self.new_layer(
+            keras.layers.Conv2D,
+            channels,
+            name,
+            filters=filters,
+            kernel_size=1,
+            data_format="channels_last",
+            use_bias=self.use_bias,
+            kernel_initializer=fresh(initializer),
+        )
+
+    def attend(self, inputs, mask, training, return_attention_scores):
+        self.check_inputs(inputs, mask)
+        queries = inputs
+        if self.query_stride > 1:
+            queries = average_pool(inputs, self.query_stride)
+            queries = self.query_norm(queries, training=training)
+        found, weights = multi_query_attention(
+            self.query(queries),
+            self._keys(self.key, inputs, training),
+            self._keys(self.value, inputs, training),
+            self.num_heads,
+            self.scale,
+        )
+        if self.query_stride > 1:
+            found = _enlarged(found, self.query_stride, inputs)
+        output = self.output_map(found)
+        return (output, weights) if return_attention_scores else output
+
+    def _keys(self, layers, x, training):
+        *strided, linear = layers
+        if strided:
+            depthwise, norm = strided
+            if self.padding == "symmetric":
+                sides = (self.kernel_size // 2,) * 2
+                x = ops.pad(x, [(0, 0), sides, sides, (0, 0)])
+            x = norm(depthwise(x), training=training)
+        return linear(x)
+
+    def start_at_zero(self):
+        if self.built:
+            return False
+        self.output_initializer = keras.initializers.Zeros()
+        return True
+
+    def _token_counts(self, grid):
+        return tuple(
+            cells([n if n is None else -(-n // stride) for n in grid])
+            for stride in (self.query_stride, self.key_stride)
+        )
+
+    def _maps_at(self, scores, cell, grid):
+        # A strided key stands for the cells from its own to the next.
+        row, column = (place // self.query_stride for place in cell)
+        columns = -(-grid[1] // self.query_stride)
+        keys = scores[:, :, row * columns + column]
+        return spread(keys, grid, self.key_stride)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
+            "key_stride": self.key_stride,
+            "query_stride": self.query_stride,
+            "kernel_size": self.kernel_size,
+            "padding": self.padding,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "output_initializer": keras.initializers.serialize(
+                self.output_initializer
+            ),
+        }
+
+
+def _enlarged(x, factor, like):
+    """Bilinearly, with half-pixel centres, cut to the size of another map.
+
+    Along an axis each cell becomes `factor` cells, which lie between it and
+    its neighbours by known shares.
+    """
+    for axis in (1, 2):
+        edge = [slice(None)] * axis
+        before = ops.concatenate(
+            [x[(*edge, slice(0, 1))], x[(*edge, slice(0, -1))]], axis
+        )
+        after = ops.concatenate(
+            [x[(*edge, slice(1, None))], x[(*edge, slice(-1, None))]], axis
+        )
+        parts = []
+        for number in range(factor):
+            place = (number + 0.5) / factor - 0.5
+            other = before if place < 0 else after
+            parts.append((1 - abs(place)) * x + abs(place) * other)
+        size = ops.shape(x)
+        x = ops.stack(parts, axis + 1)
+        x = ops.reshape(
+            x, (-1, *size[1:axis], size[axis] * factor, *size[axis + 1 :])
+        )
+    _, height, width, _ = ops.shape(like)
+    return x[:, :height, :width]
