@@ -42,6 +42,9 @@ FORMULAS = {
     "the span that the head has learned",
     "window": "Y = softmax over the cells at most w // 2 away, and global ones",
     "neighborhood": "Y = softmax over the k nearest cells of each axis",
+    "multi_query": "Y = o(softmax(q(X) k(X)ᵀ) v(X)), k and v of one head",
+    "linear": "Y = norm(o(relu(q) (relu(k)ᵀ v) / (relu(q) relu(k)ᵀ 1)))",
+    "single_head": "Y = norm(W relu([softmax(q(N) k(N)ᵀ) v(N), others of X]))",
 }
 
 

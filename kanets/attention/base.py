@@ -102,7 +102,8 @@ class AttentionLayer(keras.layers.Layer):
     def _spec(self, query, mask, return_attention_scores):
         # A symbolic call runs no operator, which would find the errors.
         self.check_inputs(query, mask)
-        output = keras.KerasTensor(query.shape, dtype=self.compute_dtype)
+        shape = self.compute_output_shape(query.shape)
+        output = keras.KerasTensor(shape, dtype=self.compute_dtype)
         if not return_attention_scores:
             return output
         _, scores = self.compute_output_shape(query.shape, True)

@@ -66,6 +66,7 @@ class LinearAttention(PictureAttention):
         num_heads: N, of each scale.
         key_dim: D; None is C / N.
         kernel_sizes: sides of the further scales, odd.
+        output_channels: of the output; None is C.
         kernel_initializer: of all kernels.
         scale: of no effect, as a factor of all products cancels.
         gamma_initializer: of the batch normalisation's scale; "zeros" lets
@@ -78,7 +79,8 @@ class LinearAttention(PictureAttention):
             (B, N, H·W, H·W), the mean over the scales.
 
     Returns:
-        Tensor (B, H, W, C), and the weights on request.
+        Tensor (B, H, W, C) or of `output_channels`, and the weights on
+        request.
 
     Raises:
         ValueError: an argument out of its range; an input that is no picture
@@ -101,13 +103,14 @@ class LinearAttention(PictureAttention):
         num_heads=1,
         key_dim=None,
         kernel_sizes=(5,),
+        output_channels=None,
         kernel_initializer="glorot_uniform",
         gamma_initializer="ones",
         **kwargs,
     ):
         super().__init__(num_heads, **kwargs)
-        if key_dim is not None:
-            check_positive(key_dim=key_dim)
+        sizes = {"key_dim": key_dim, "output_channels": output_channels}
+        check_positive(**{n: s for n, s in sizes.items() if s is not None})
         for size in kernel_sizes:
             if not isinstance(size, int) or size < 1 or size % 2 == 0:
                 raise ValueError(
@@ -116,6 +119,7 @@ class LinearAttention(PictureAttention):
                 )
         self.key_dim = key_dim
         self.kernel_sizes = list(kernel_sizes)
+        self.output_channels = output_channels
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
 
@@ -146,10 +150,11 @@ class LinearAttention(PictureAttention):
             )
             self.scales.append((depthwise, groups))
         wide = width * (1 + len(self.kernel_sizes))
-        self.output_map = self._map("output", wide, channels)
+        filters = self.output_channels or channels
+        self.output_map = self._map("output", wide, filters)
         self.output_norm = self.new_layer(
             keras.layers.BatchNormalization,
-            channels,
+            filters,
             "output_norm",
             epsilon=EPSILON,
             gamma_initializer=self.gamma_initializer,
@@ -192,6 +197,14 @@ class LinearAttention(PictureAttention):
         parts = ops.split(weights, len(scales), axis=1)
         return output, sum(parts[1:], parts[0]) / len(scales)
 
+    def compute_output_shape(self, input_shape, return_attention_scores=False):
+        channels = self.output_channels or input_shape[-1]
+        output = (*input_shape[:-1], channels)
+        if not return_attention_scores:
+            return output
+        _, scores = super().compute_output_shape(input_shape, True)
+        return output, scores
+
     def start_at_zero(self):
         if self.built:
             return False
@@ -203,6 +216,7 @@ class LinearAttention(PictureAttention):
             **super().get_config(),
             "key_dim": self.key_dim,
             "kernel_sizes": self.kernel_sizes,
+            "output_channels": self.output_channels,
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
             ),

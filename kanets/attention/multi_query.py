@@ -87,7 +87,7 @@ class MultiQueryAttention(PictureAttention):
         value_dim: E, channels of a head's values; None is D.
         key_stride: of the convolutions before keys and values; 1 is without.
         query_stride: side of the windows that queries are averaged over.
-        kernel_size: of these convolutions.
+        kernel_size: side of these convolutions, odd.
         padding: of these: "symmetric", as of PyTorch's nets, or "same".
         scale: factor of the logits; None is none, "rsqrt" is 1/sqrt(D), or a
             number.
@@ -141,10 +141,13 @@ class MultiQueryAttention(PictureAttention):
             query_stride=query_stride,
             kernel_size=kernel_size,
         )
-        for name, size in (("key_dim", key_dim), ("value_dim", value_dim)):
-            if size is not None:
-                check_positive(**{name: size})
+        sizes = {"key_dim": key_dim, "value_dim": value_dim}
+        check_positive(**{n: s for n, s in sizes.items() if s is not None})
         check_choice(PADDINGS, padding=padding)
+        if kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size must be odd. Received: kernel_size={kernel_size}"
+            )
         self.key_dim = key_dim
         self.value_dim = value_dim
         self.key_stride = key_stride

@@ -299,7 +299,7 @@ def MobileNetV4(  # noqa: N802
         x = conv_norm(
             x, HEAD_CHANNELS, activation=sizes.activation, name="head"
         )
-        x = keras.layers.Flatten(name="flat")(x)
+        x = keras.layers.Flatten("channels_last", name="flat")(x)
         x = classifier(x, classes, classifier_activation, dropout_rate)
     else:
         x = pooled(x, pooling)

@@ -6,6 +6,7 @@ import numpy as np
 
 from tests.attention import (
     golden_axial,
+    golden_convnets,
     golden_hashing,
     golden_local,
     golden_spans,
@@ -13,6 +14,7 @@ from tests.attention import (
 
 KINDS = {
     **golden_axial.KINDS,
+    **golden_convnets.KINDS,
     **golden_hashing.KINDS,
     **golden_local.KINDS,
     **golden_spans.KINDS,

@@ -6,10 +6,13 @@ import pytest
 
 from kanets.nets import (
     EfficientNetLite,
+    EfficientViT,
     KANet,
     KANetSegmenter,
     MobileNetV2,
     MobileNetV3Small,
+    MobileNetV4,
+    SHViT,
     ViT,
 )
 from kanets.train.augment import Augmentation
@@ -26,6 +29,10 @@ NETS = {
     "segmenter": lambda: KANetSegmenter(SHAPE, 0.25, classes=5),
     "mobilenet_v2": lambda: MobileNetV2(SHAPE, 0.35, classes=5),
     "mobilenet_v3": lambda: MobileNetV3Small(SHAPE, 0.35, classes=5),
+    "mobilenet_v4": lambda: MobileNetV4(SHAPE, classes=5),
+    "hybrid": lambda: MobileNetV4(SHAPE, "hybrid_medium", classes=5),
+    "efficientvit": lambda: EfficientViT(SHAPE, classes=5),
+    "shvit": lambda: SHViT(SHAPE, classes=5),
     "vit": lambda: ViT(SHAPE, classes=5, patch_size=8, depth=1),
     "generator": lambda: generator(32, 4, 3, latent_size=8),
     "discriminator": lambda: discriminator(32, 4, 3),

@@ -31,6 +31,9 @@ def test_public_names_are_those_of_the_table():
         "KANet": kanets.KANet,
         "EfficientNetLite": kanets.EfficientNetLite,
         "ViT": kanets.ViT,
+        "MobileNetV4": kanets.MobileNetV4,
+        "EfficientViT": kanets.EfficientViT,
+        "SHViT": kanets.SHViT,
         "MobileNetV2": nets.MobileNetV2,
         "MobileNetV3Small": nets.MobileNetV3Small,
     }
@@ -42,6 +45,13 @@ def test_public_names_are_those_of_the_table():
         "efficientnet_lite2",
         "vit_tiny",
         "vit_small",
+        "mobilenetv4_conv_small",
+        "mobilenetv4_conv_medium",
+        "mobilenetv4_conv_large",
+        "mobilenetv4_hybrid_medium",
+        "mobilenetv4_hybrid_large",
+        *(f"efficientvit_b{n}" for n in range(4)),
+        *(f"shvit_s{n}" for n in range(1, 5)),
         "kanet_segmenter_qkv",
     ]
 

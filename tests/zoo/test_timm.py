@@ -1,15 +1,14 @@
 """timm's files, with its names, into our nets: the logits are timm's."""
 
 import shutil
-import zlib
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import safetensors.numpy
 
 import kanets
+from tests import timm_files
 from tests.backends import to_numpy
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -19,38 +18,17 @@ LAST_OF_LITE1 = (0, 3, 6, 10, 14, 19, 20)
 LOGITS = {"include_preprocessing": False, "classifier_activation": None}
 
 
-def value(name, shape):
-    """As tests/golden/README.md says."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    suffix = name.rpartition(".")[2]
-    if suffix == "num_batches_tracked":
-        return np.array(1, "int64")
-    if suffix == "running_var":
-        return rng.uniform(0.5, 1.5, shape).astype("float32")
-    if suffix == "weight" and len(shape) == 1:
-        return rng.uniform(0.5, 1, shape).astype("float32")
-    scale = 0.1 if len(shape) == 1 else np.sqrt(1.5 / np.prod(shape[1:]))
-    return (scale * rng.standard_normal(shape)).astype("float32")
-
-
 def write(folder, variant):
-    """A repository of timm's, made as `save_for_hf` makes it."""
-    folder.mkdir(parents=True)
-    shapes = [s[s > 0] for s in LITES[f"{variant}/shapes"]]
-    tensors = {
-        str(name): value(str(name), tuple(shape))
-        for name, shape in zip(LITES[f"{variant}/names"], shapes, strict=True)
-    }
-    path = folder / "model.safetensors"
-    safetensors.numpy.save_file(tensors, path, {"format": "pt"})
-    shutil.copy(GOLDEN / "timm_lite0_config.json", folder / "config.json")
-    return path
+    return timm_files.write(
+        folder,
+        LITES[f"{variant}/names"],
+        LITES[f"{variant}/shapes"],
+        GOLDEN / "timm_lite0_config.json",
+    )
 
 
 def inputs_of(variant, size):
-    key = f"tf_efficientnet_{variant}/{size[0]}x{size[1]}"
-    rng = np.random.default_rng(zlib.crc32(key.encode()))
-    return rng.standard_normal((2, *size, 3)).astype("float32")
+    return timm_files.inputs(f"tf_efficientnet_{variant}", size)
 
 
 @pytest.fixture(scope="module")

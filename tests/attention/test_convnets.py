@@ -1,0 +1,176 @@
+"""The attention of compact nets: multi-query, linear and single-head."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kanets import attention
+from kanets.attention import (
+    LinearAttention,
+    MultiQueryAttention,
+    SingleHeadAttention,
+    linear_attention,
+    multi_query_attention,
+)
+from tests.attention.references import cases, from_golden
+from tests.backends import dot, gradient, thorough_on_jax, to_numpy
+from tests.layer_checks import check_layer, fill_weights, random
+
+FILE = Path(__file__).parent.parent / "golden" / "convnet_attention.npz"
+CASES = cases(FILE)
+
+
+@pytest.mark.parametrize("case", CASES)
+@thorough_on_jax
+def test_equals_the_published_code(case):
+    arrays = CASES[case]
+    layer, call = from_golden(FILE.name, case, arrays)
+    output, expected = to_numpy(call(arrays["input"])), arrays["output"]
+    np.testing.assert_allclose(
+        output, expected, atol=1e-5 * np.abs(expected).max()
+    )
+
+    def loss(*values):
+        variables = zip(layer.trainable_variables, values, strict=True)
+        with keras.StatelessScope(list(variables)):
+            return dot(call(arrays["input"]), arrays["cotangent"])
+
+    values = [to_numpy(v) for v in layer.trainable_variables]
+    found = gradient(loss, *values)
+    for variable, actual in zip(layer.trainable_variables, found, strict=True):
+        name, axes = layer.golden_names[variable.path]
+        expected = arrays[f"grad_weight:{name}"].transpose(axes)
+        atol = 2e-5 * max(1, np.abs(expected).max())  # some are 0 in theory
+        np.testing.assert_allclose(actual, expected, atol=atol, err_msg=name)
+
+
+def softmax(x):
+    x = np.exp(x - x.max())
+    return x / x.sum()
+
+
+def test_all_heads_look_at_the_same_keys():
+    query, key, value = (
+        random(2, 3, 5, 8),
+        random(2, 2, 3, 4),
+        random(2, 2, 3, 6),
+    )
+    output, weights = multi_query_attention(query, key, value, 2, "rsqrt")
+    for b, i, j, n in np.ndindex(2, 3, 5, 2):
+        keys, values = key[b].reshape(6, 4), value[b].reshape(6, 6)
+        shares = softmax(keys @ query[b, i, j, 4 * n : 4 * n + 4] / 2)
+        np.testing.assert_allclose(
+            to_numpy(weights)[b, n, 5 * i + j], shares, atol=1e-6
+        )
+        found = to_numpy(output)[b, i, j, 6 * n : 6 * n + 6]
+        np.testing.assert_allclose(found, shares @ values, atol=1e-5)
+
+
+def test_rectified_products_are_the_weights():
+    query, key, value = (
+        random(2, 7, 3),
+        random(2, 7, 3, seed=1),
+        random(2, 7, 4),
+    )
+    output, weights = linear_attention(query, key, value, True)
+    for b, i in np.ndindex(2, 7):
+        products = np.maximum(key[b], 0) @ np.maximum(query[b, i], 0)
+        shares = products / (products.sum() + 1e-5)
+        np.testing.assert_allclose(to_numpy(weights)[b, i], shares, atol=1e-6)
+        np.testing.assert_allclose(
+            to_numpy(output)[b, i], shares @ value[b], atol=1e-5
+        )
+    blind = to_numpy(linear_attention(-np.abs(query), key, value))
+    np.testing.assert_array_equal(blind, 0.0)
+
+
+def test_other_channels_pass_the_head():
+    """Without the last map what does not attend comes out rectified."""
+    layer = SingleHeadAttention(4, key_dim=3)
+    x = random(1, 3, 5, 8)
+    layer.build(x.shape)
+    linear, _ = layer.output_map
+    linear.kernel.assign(np.eye(8)[None, None])
+    found = to_numpy(layer(x, training=False)) * np.sqrt(1 + 1e-5)
+    np.testing.assert_allclose(found[..., 4:], np.maximum(x[..., 4:], 0), 1e-5)
+    assert np.abs(found[..., :4] - np.maximum(x[..., :4], 0)).max() > 0.1
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_maps_of_strided_keys(stride):
+    """Where keys are of few cells, each stands for those up to the next."""
+    layer = MultiQueryAttention(2, key_stride=stride)
+    x = random(1, 6, 9, 4)
+    layer.build(x.shape)
+    fill_weights(layer.weights, layer.name)
+    _, scores = layer(x, return_attention_scores=True)
+    maps = layer.attention_maps(x, (4, 7))
+    keys = to_numpy(scores)[:, :, 4 * 9 + 7].reshape(
+        1, 2, -(-6 // stride), -(-9 // stride)
+    )
+    for i, j in np.ndindex(keys.shape[2:]):
+        rows = slice(i * stride, (i + 1) * stride)
+        columns = slice(j * stride, (j + 1) * stride)
+        found = maps[:, :, rows, columns].sum((2, 3))
+        np.testing.assert_allclose(found, keys[:, :, i, j], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "no_gradient"),
+    [
+        (
+            lambda **k: MultiQueryAttention(2, 4, 3, 2, use_bias=True, **k),
+            {
+                "key/bias": "a softmax sees no sum of all",
+            },
+        ),
+        (lambda **k: MultiQueryAttention(2, query_stride=2, **k), {}),
+        (lambda **k: LinearAttention(2, kernel_sizes=(3, 5), **k), {}),
+        (lambda **k: LinearAttention(2, output_channels=6, **k), {}),
+        (lambda **k: SingleHeadAttention(4, 6, num_heads=2, **k), {}),
+    ],
+)
+@pytest.mark.thorough
+def test_layer(make, no_gradient):
+    check_layer(make, (2, 5, 6, 8), no_gradient=no_gradient)
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ({"name": "multi_query", "num_heads": 3}, "divide.*channels=8"),
+        ({"name": "multi_query", "kernel_size": 4}, "odd.*kernel_size=4"),
+        ({"name": "multi_query", "padding": "valid"}, "padding='valid'"),
+        ({"name": "multi_query", "key_stride": 0}, "key_stride=0"),
+        ({"name": "multi_query", "value_dim": 0}, "value_dim=0"),
+        ({"name": "linear", "kernel_sizes": [4]}, r"odd.*sizes=\[4\]"),
+        ({"name": "linear", "num_heads": 3}, "num_heads=3, channels=8"),
+        ({"name": "linear", "output_channels": 0}, "output_channels=0"),
+        ({"name": "single_head", "partial_channels": 9}, "channels=9"),
+        ({"name": "single_head", "num_heads": 3}, "num_heads=3"),
+        ({"name": "single_head", "key_dim": 0}, "key_dim=0"),
+    ],
+    ids=str,
+)
+def test_errors(written, text):
+    with pytest.raises(ValueError, match=text):
+        attention.make(written)(random(1, 3, 5, 8))
+
+
+@pytest.mark.parametrize("name", ["multi_query", "linear", "single_head"])
+def test_what_is_no_picture(name):
+    layer = attention.make(name)
+    with pytest.raises(ValueError, match=r"known channels.*\(2, 6, 8\)"):
+        layer(random(2, 6, 8))
+    layer.build((None, None, None, 8))
+    mask = np.ones((2, 3, 5), bool)
+    with pytest.raises(ValueError, match="takes no mask"):
+        layer(random(2, 3, 5, 8), mask=mask)
+
+
+def test_queries_of_another_width():
+    x = random(1, 2, 3, 8)
+    with pytest.raises(ValueError, match=r"num_heads times.*num_heads=3"):
+        multi_query_attention(x, x, x, 3)
