@@ -19,7 +19,7 @@ FILE = np.load(GOLDEN / "timm_compact.npz")
 NAMES = sorted({key.partition("/")[0] for key in FILE.files})
 SMALL = "mobilenetv4_conv_small"
 LARGE = ("mobilenetv4_conv_large", "mobilenetv4_hybrid_large")
-DEAR = (*LARGE, "efficientvit_b3")
+DEAR = (*LARGE, "efficientvit_b2", "efficientvit_b3", "shvit_s3", "shvit_s4")
 ODD = (65, 97)
 MEAN, STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
 OTHERS = {
@@ -160,8 +160,14 @@ def test_attention_of_a_conv_net_starts_closed(small):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("attention", ["kao_qkv", {"name": "window"}])
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [
+        *(("hybrid", "kao_qkv"), ("hybrid", {"name": "window"})),
+        *(("efficientvit", "kao_qkv"), ("shvit", {"name": "window"})),
+    ],
+    ids=str,
+)
 def test_attention_in_the_place_of_a_nets_own(kind, attention, tmp_path):
     build, variant = OTHERS[kind]
     arguments = {"variant": variant, "classes": 5, "attention": attention}
