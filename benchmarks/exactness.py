@@ -29,6 +29,7 @@ WHOSE = {
     "reformer_hf": ("lsh", "Reformer of transformers"),
     "smyrf": ("smyrf", "the authors' SMYRF"),
     "adaptive_seq_attention": ("adaptive_span", "the authors' adaptive span"),
+    "convnet_attention": ("multi_query, linear, single_head", "timm"),
     "additive_numpy": ("AdditiveAttention", "the papers' formulas in float64"),
 }
 
