@@ -278,7 +278,7 @@ def test_the_body_of_a_segmenter():
             "not one layer. Received: attention=<Identity",
         ),
     ],
-    ids=str,
+    ids=lambda given: getattr(given, "__name__", None),
 )
 def test_errors(build, arguments, text):
     with pytest.raises(ValueError, match=text):
