@@ -124,9 +124,10 @@ class LinearAttention(PictureAttention):
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
 
     def build_maps(self, channels):
+        self._head_dim = self.key_dim
         if self.key_dim is None:
             check_divides(self.num_heads, channels)
-        self._head_dim = self.key_dim or channels // self.num_heads
+            self._head_dim = channels // self.num_heads
         width = self.num_heads * self._head_dim
         self.maps = self._map("maps", channels, 3 * width)
         self.scales = []
@@ -150,7 +151,7 @@ class LinearAttention(PictureAttention):
             )
             self.scales.append((depthwise, groups))
         wide = width * (1 + len(self.kernel_sizes))
-        filters = self.output_channels or channels
+        (filters,) = self.compute_output_shape((channels,))
         self.output_map = self._map("output", wide, filters)
         self.output_norm = self.new_layer(
             keras.layers.BatchNormalization,
@@ -198,8 +199,9 @@ class LinearAttention(PictureAttention):
         return output, sum(parts[1:], parts[0]) / len(scales)
 
     def compute_output_shape(self, input_shape, return_attention_scores=False):
-        channels = self.output_channels or input_shape[-1]
-        output = (*input_shape[:-1], channels)
+        output = tuple(input_shape)
+        if self.output_channels is not None:
+            output = (*output[:-1], self.output_channels)
         if not return_attention_scores:
             return output
         _, scores = super().compute_output_shape(input_shape, True)

@@ -159,10 +159,11 @@ class MultiQueryAttention(PictureAttention):
         self.output_initializer = keras.initializers.get(output_initializer)
 
     def build_maps(self, channels):
-        if self.key_dim is None:
+        key_dim = self.key_dim
+        if key_dim is None:
             check_divides(self.num_heads, channels)
-        key_dim = self.key_dim or channels // self.num_heads
-        value_dim = self.value_dim or key_dim
+            key_dim = channels // self.num_heads
+        value_dim = key_dim if self.value_dim is None else self.value_dim
         if self.query_stride > 1:
             self.query_norm = self._norm("query", channels)
         self.query = self._map("query", channels, self.num_heads * key_dim)

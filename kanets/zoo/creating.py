@@ -73,7 +73,8 @@ def create_model(
             `entry.json`. The pretrained weights must fit what they make,
             in their shapes: whether they mean something there, such as
             another `attention`'s of the same shapes, is yours to say. The
-            `attention` of an `EfficientNetLite` starts closed, and is fresh.
+            `attention` of an `EfficientNetLite` or of a conv `MobileNetV4`
+            starts closed, and is fresh.
 
     Returns:
         A `keras.Model`, not compiled, from pixels 0..255 to probabilities, of

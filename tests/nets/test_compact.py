@@ -11,7 +11,7 @@ from kanets import EfficientViT, KANetSegmenter, MobileNetV4, SHViT
 from kanets.nets import feature_maps
 from kanets.nets.mobilenet_v4 import VARIANTS
 from tests import timm_files
-from tests.backends import to_numpy
+from tests.backends import thorough_on_jax, to_numpy
 from tests.layer_checks import fill_weights
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -140,6 +140,7 @@ def test_maps_of_the_levels(small):
     ]
 
 
+@thorough_on_jax
 def test_attention_of_a_conv_net_starts_closed(small):
     """In bottlenecks of stride 1; and it is there."""
     model = MobileNetV4(
