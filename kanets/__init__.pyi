@@ -21,6 +21,7 @@ from .export import (
     export_savedmodel,
     load_savedmodel,
 )
+from .matcher import Matcher
 from .nets import (
     EfficientNetLite,
     EfficientViT,
@@ -49,6 +50,7 @@ __all__ = [
     "EfficientViT",
     "KANet",
     "KANetSegmenter",
+    "Matcher",
     "MobileNetV4",
     "SHViT",
     "ViT",

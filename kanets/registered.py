@@ -28,6 +28,7 @@ import kanets.layers.layer_scale
 import kanets.layers.position_embeddings
 import kanets.layers.resize_like
 import kanets.layers.split_tokens
+import kanets.matcher
 import kanets.train.losses
 import kanets.train.optimizers
 import ylg.registered

@@ -1,4 +1,4 @@
-"""Losses for training on label maps, and on what a teacher answers."""
+"""Losses: of label maps, of pairs, and of what a teacher answers."""
 
 import math
 
@@ -121,6 +121,62 @@ class SegmentationCrossentropy(keras.losses.Loss):
             "class_weight": self.class_weight,
             "from_logits": self.from_logits,
         }
+
+
+@keras.saving.register_keras_serializable(package="kanets")
+class ContrastiveLoss(keras.losses.Loss):
+    """Cross-entropy of true pairs against the wrong ones of their batch.
+
+    With scores s, and N(i) the pairs of other labels than pair i, and i,
+
+        L_i = log(sum_{j in N(i)} exp s_ij) / 2
+            + log(sum_{j in N(i)} exp s_ji) / 2 - s_ii
+
+    so a picture is told from those of other sentences, and a sentence from
+    others; what is the same is no wrong answer. It depends on the batch: the
+    larger, the higher.
+
+    Args:
+        name: str.
+        reduction: as in `keras.losses.Loss`.
+
+    Call arguments:
+        y_true: integer tensor (B, T), what is told of each pair: pairs of the
+            same row are true of each other, too.
+        y_pred: tensor (B, B), scores of pictures (rows) and sentences. What
+            follows runs in float32.
+
+    Returns:
+        Float32, a scalar, or (B,) without reduction.
+
+    Raises:
+        ValueError: a tensor of another rank.
+
+    References: van den Oord et al., "Representation learning with contrastive
+    predictive coding", 2018, equation 4; both ways as in Radford et al.,
+    "Learning transferable visual models from natural language supervision",
+    ICML 2021, figure 3.
+    """
+
+    def __init__(
+        self, name="contrastive_loss", reduction="sum_over_batch_size"
+    ):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+
+    def call(self, y_true, y_pred):
+        if len(y_true.shape) != 2 or len(y_pred.shape) != 2:
+            raise ValueError(
+                "Labels must be (batch, words) and scores (batch, batch). "
+                f"Received: y_true of shape {tuple(y_true.shape)}, y_pred of "
+                f"{tuple(y_pred.shape)}"
+            )
+        same = ops.all(y_true[:, None] == y_true[None], axis=-1)
+        pairs = ops.arange(ops.shape(y_true)[0])
+        own = pairs[:, None] == pairs[None]
+        others = ops.logical_or(own, ops.logical_not(same))
+        scores = ops.where(others, y_pred, -1e30)
+        both = ops.logsumexp(scores, axis=0) + ops.logsumexp(scores, axis=1)
+        return both / 2 - ops.sum(ops.where(own, y_pred, 0.0), axis=1)
 
 
 @keras.saving.register_keras_serializable(package="kanets")
