@@ -107,19 +107,8 @@ class Matcher(keras.Model):
         x = PositionEmbeddings(grid, name="positions")(x)
         x = keras.layers.Reshape((-1, channels), name="cells")(x)
         x = keras.layers.Dense(units, "relu", name="hidden")(x)
-        y = keras.layers.Embedding(len(vocabulary), units, name="embedding")(
-            tokens
-        )
         valid = ops.not_equal(tokens, PADDING)
-        y = y * ops.cast(valid, y.dtype)[..., None]
-        y = keras.layers.Conv1D(
-            units,
-            _PHRASE,
-            padding="same",
-            activation="relu",
-            data_format="channels_last",
-            name="phrases",
-        )(y)
+        y = _phrases(tokens, valid, len(vocabulary), units)
         dense = functools.partial(keras.layers.Dense, units, use_bias=False)
         cells, words = {"values": x}, {"words": y}
         if cross_attention:
@@ -255,6 +244,21 @@ class Matcher(keras.Model):
             config["features"], custom_objects=custom_objects
         )
         return cls(**{**config, "features": features})
+
+
+def _phrases(tokens, valid, vocabulary_size, units):
+    """Words (S, T, D), each read with its neighbours; padding is nothing."""
+    embedding = keras.layers.Embedding(vocabulary_size, units, name="embedding")
+    convolution = keras.layers.Conv1D(
+        units,
+        _PHRASE,
+        padding="same",
+        activation="relu",
+        data_format="channels_last",
+        name="phrases",
+    )
+    words = embedding(tokens)
+    return convolution(words * ops.cast(valid, words.dtype)[..., None])
 
 
 def _scores(valid, values, words, keys=None, queries=None):
