@@ -18,11 +18,11 @@ TOKENS = np.array([[4, 5, 0], [6, 5, 4], [4, 5, 0], [6, 0, 0], [4, 5, 0]])
 SCORES = np.random.default_rng(0).normal(size=(5, 5)).astype("float32") * 3
 
 
-def features(name="net"):
+def features():
     pictures = keras.Input((48, 48, 3))
     x = keras.layers.Rescaling(1 / 255)(pictures)
     x = keras.layers.Conv2D(8, (12, 8), (12, 8), data_format="channels_last")(x)
-    return keras.Model(pictures, {"map": x}, name=name)
+    return keras.Model(pictures, {"map": x}, name="net")
 
 
 def matcher(**arguments):
