@@ -227,7 +227,13 @@ def test_a_saved_net_is_the_same(small, tmp_path):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] if kind == "hybrid" else [])
+        for kind in OTHERS
+    ],
+)
 def test_a_fresh_net_in_daily_use(kind, tmp_path):
     """Saved, without a top, with other strides, in half precision."""
     build, variant = OTHERS[kind]
