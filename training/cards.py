@@ -30,6 +30,17 @@ DATA = {
         "check that the weights are converted rightly, and no benchmark. "
         "ImageNet's terms: research, non-commercial."
     ),
+    "Tiny ImageNet 64": (
+        "the 200 classes of Tiny ImageNet at their own 64x64: 50,000 training "
+        "and 5,000 validation pictures, half of each. ImageNet's terms: "
+        "research, non-commercial."
+    ),
+    "Flowers": (
+        "TensorFlow's flower photos, five classes, the shorter side 192 at "
+        "most: 2,599 training and 536 validation pictures; re-encoded as JPEG "
+        "of quality 85. Photos CC BY 2.0, attributions in TensorFlow's "
+        "flower_photos archive."
+    ),
     "CamVid": (
         'Brostow et al., "Semantic Object Classes in Video", 2009: 367 '
         "training and 101 validation pictures of streets, 480x360, eleven "

@@ -23,7 +23,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from weight_files import store_kernels
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
@@ -133,6 +132,8 @@ def reference(variant, pictures, python):
 
 
 def convert(variant, data, python):
+    from weight_files import store_kernels
+
     import kanets
     from kanets import EfficientNetLite, zoo
     from kanets.data.folders import imagenet_names

@@ -8,7 +8,6 @@ from kanets.attention.kronecker import KroneckerAttention
 from kanets.layers.attention_branch import residual_attention
 from kanets.layers.attention_decoder import AttentionDecoder
 from kanets.layers.batch_normalization import BatchNormalization
-from kanets.layers.conv_norm import conv_norm
 from kanets.layers.inverted_residual import (
     AttnModule,
     AttnSkipModule,
@@ -16,10 +15,11 @@ from kanets.layers.inverted_residual import (
     BaseSkipModule,
 )
 from kanets.layers.layer_scale import LayerScale
+from kanets.layers.normalized_convolution import conv_norm
 from kanets.layers.position_embeddings import PositionEmbeddings
 from kanets.layers.resize_like import ResizeLike
 from kanets.layers.split_tokens import SplitTokens
-from kanets.layers.universal_inverted_bottleneck import (
+from kanets.layers.universal_bottleneck import (
     universal_inverted_bottleneck,
 )
 

@@ -24,7 +24,7 @@ from kanets.layers import (
     residual_attention,
     universal_inverted_bottleneck,
 )
-from kanets.layers.conv_norm import EPSILON
+from kanets.layers.normalized_convolution import EPSILON
 from kanets.nets.parts import (
     check_input_shape,
     check_no_layer,

@@ -18,7 +18,7 @@ import keras
 from kanets.attention import table
 from kanets.checks import positive_integer
 from kanets.layers import BatchNormalization, conv_norm, residual_attention
-from kanets.layers.conv_norm import EPSILON
+from kanets.layers.normalized_convolution import EPSILON
 from kanets.nets.parts import (
     check_input_shape,
     check_no_layer,

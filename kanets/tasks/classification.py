@@ -50,6 +50,9 @@ model = kanets.create_model(
     def draw(self, folder, model, source, **options):
         from kanets import data, visualize
 
+        size = model.input_shape[1:3]
+        if None not in size:  # of pictures of any size
+            options = {"image_size": size, **options}
         found = data.load_test(source, class_names=model.class_names, **options)
         chosen = [i * found.num_pictures // 3 for i in range(3)]
         images = found.pictures.take(chosen).astype("uint8")

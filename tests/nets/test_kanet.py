@@ -538,7 +538,7 @@ def test_feature_maps_of_another_model_is_an_error():
     model = keras.Model(inputs, inputs, name="other")
     with pytest.raises(
         ValueError,
-        match="EfficientNetLite; a ViT .* Received: model='other'",
+        match="or another net of levels; a ViT .* Received: model='other'",
     ):
         feature_maps(model)
 

@@ -8,8 +8,8 @@ without both a feed-forward network.
 
 import keras
 
-from kanets.layers.conv_norm import conv_norm
 from kanets.layers.layer_scale import LayerScale
+from kanets.layers.normalized_convolution import conv_norm
 
 
 def universal_inverted_bottleneck(
