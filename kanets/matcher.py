@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kanets.captioner import _only_map
+import kanets.captioner
 from kanets.checks import positive_integer
 from kanets.data.vocabulary import END, PADDING, Vocabulary
 from kanets.layers.position_embeddings import PositionEmbeddings
@@ -101,7 +101,7 @@ class Matcher(keras.Model):
         features.trainable = trainable_features
         pictures = keras.Input(features.input_shape[1:], name="pictures")
         tokens = keras.Input((length,), dtype="int32", name="tokens")
-        maps = _only_map(features, pictures)
+        maps = kanets.captioner._only_map(features, pictures)
         grid, channels = tuple(maps.shape[1:3]), maps.shape[3]
         x = keras.layers.LayerNormalization(name="norm")(maps)
         x = PositionEmbeddings(grid, name="positions")(x)

@@ -27,10 +27,11 @@ def make_input(input_shape, input_tensor, side=224):
 
 def imagenet_scale(pixels):
     """Pixels 0..255 less ImageNet's mean, by its deviation, for each colour."""
-    pairs = list(zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True))
-    return keras.layers.Rescaling(
-        [1 / (255 * deviation) for _, deviation in pairs],
-        [-mean / deviation for mean, deviation in pairs],
+    # `Rescaling` by a number a colour goes by the session's data format.
+    return keras.layers.Normalization(
+        axis=-1,
+        mean=[255 * mean for mean in IMAGENET_MEAN],
+        variance=[(255 * deviation) ** 2 for deviation in IMAGENET_DEVIATION],
         name="preprocessing",
     )(pixels)
 
