@@ -556,6 +556,7 @@ def test_a_run_that_diverges_keeps_what_was_sound(
         assert recipes.train(plan, run, verbose=0)["epoch"] == 3
 
 
+@pytest.mark.thorough
 def test_a_learning_rate_that_is_too_high(tmp_path, photos):
     steep = {"learning_rate": 1e30, "warmup_epochs": 0}
     run = tmp_path / "run"
@@ -771,6 +772,7 @@ def test_a_net_that_is_surely_wrong_learns(tmp_path, photos):
     assert bias[0] < 99.999 and bias[1] > 0.001
 
 
+@pytest.mark.thorough
 def test_a_new_head_may_be_fitted(tmp_path, photos, base, capsys):
     """Where nothing moves, the answers are those of the regression."""
     model = tuned(

@@ -164,6 +164,7 @@ def test_gradients(shape, windows, sides):
     )
 
 
+@pytest.mark.thorough
 @thorough_on_jax
 def test_layer():
     check_layer(

@@ -221,6 +221,7 @@ def test_half_precision():
         np.testing.assert_allclose(to_numpy(one), to_numpy(other), atol=0.06)
 
 
+@pytest.mark.thorough
 def test_in_a_model_that_is_saved_with_a_mask_that_comes_along(tmp_path):
     source = keras.Input((None,), dtype="int32")
     x = keras.layers.Embedding(5, 3, mask_zero=True)(source)
