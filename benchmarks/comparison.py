@@ -18,7 +18,6 @@ process, in rounds, and writes `benchmarks/comparison_speed.csv` (medians).
 """
 
 import argparse
-import csv
 import dataclasses
 import statistics
 import time
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tables import write
+from tables import read, write
 
 from kanets import evaluation, recipes
 from kanets.nets import multiply_adds
@@ -111,7 +110,7 @@ def compare(options):
     segments = options.question == "camvid"
     names = options.nets or (SEGMENTERS if segments else NETS)
     path = HERE / f"comparison_{options.question}.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    rows = read(path)
     for seed in options.seeds:
         for name in names:
             run = Path(options.runs) / options.question / f"{name}_{seed}"

@@ -25,15 +25,23 @@ left out are as in `kronecker.py`.
 
 import argparse
 import functools
-import math
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from measure import Failure, machine, serve
-from operators import PASSES, Growth, compare, compiled, over, pair, select
-from operators import show as show_line
+from operators import (
+    PASSES,
+    Growth,
+    compare,
+    compiled,
+    over,
+    pair,
+    select,
+    show,
+    slope,
+)
 from tables import write
 
 HERE = Path(__file__).parent
@@ -192,16 +200,6 @@ def flex_function(side, block):
     return torch.compile(call, dynamic=False)
 
 
-def exponent(rows, name, runtime, direction, column="milliseconds"):
-    """That of the number of cells, from 32 x 32 on, by least squares."""
-    points = select(rows, name, runtime, direction, column)
-    points = {s: v for s, v in points.items() if s >= 32 and v > 0}
-    if len(points) < 2:
-        return math.nan
-    cells = [2 * math.log(side) for side in points]
-    return np.polyfit(cells, np.log(list(points.values())), 1)[0]
-
-
 def report(rows):
     """Prints exponents, and how much slower PyTorch's neighbourhoods are."""
     names = list(dict.fromkeys(row["contender"] for row in rows))
@@ -209,12 +207,12 @@ def report(rows):
     for direction in PASSES:
         print(f"{direction}: exponents of the number of cells")
         for name in names:
-            found = [exponent(rows, name, line, direction) for line in LINES]
+            found = [slope(select(rows, name, r, direction)) for r in LINES]
             print(f"  {name:30}", *(f"{value:.2f}" for value in found))
     ours = select(rows, OPERATOR, LINES[1], PASSES[0])
     for name, runtime in TORCH.items():
         other = select(rows, name, runtime, PASSES[0])
-        show_line(f"{name} / {OPERATOR}", sides, over(other, ours, sides))
+        show(f"{name} / {OPERATOR}", sides, over(other, ours, sides))
 
 
 if __name__ == "__main__":

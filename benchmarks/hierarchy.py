@@ -24,7 +24,6 @@ Ten minutes of one core, on JAX, which compiles the loops of recurrent nets.
 """
 
 import argparse
-import csv
 import math
 import os
 import statistics
@@ -33,7 +32,7 @@ import time
 from pathlib import Path
 
 from measure import machine
-from tables import write
+from tables import read, write
 
 HERE = Path(__file__).parent
 WINDOW, UNITS, HEADS, SYMBOLS = 10, 32, 4, 8
@@ -280,7 +279,7 @@ def plot():
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    rows = read("gradient")
+    rows = read(table("gradient"))
     for number, kind in enumerate(KINDS):
         points = [
             (int(row["length"]), float(row["first_over_last"]))
@@ -304,7 +303,7 @@ def plot():
         title="at initialisation; triangles: 0 in float64",
     )
     left.legend(loc="lower left", title="path from the first of 10,000")
-    rows = read("time")
+    rows = read(table("time"))
     for kind in KINDS[:2]:
         points = [
             (int(row["length"]), float(row["milliseconds"]))
@@ -326,11 +325,6 @@ def plot():
     )
     right.legend()
     figure.savefig(HERE / "hierarchy.png", dpi=110)
-
-
-def read(part):
-    with table(part).open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 PARTS = {"gradient": gradients, "recall": recall, "time": times}

@@ -1,5 +1,6 @@
 """What the benchmarks of operators share: how each is called and compared."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -145,6 +146,15 @@ def select(rows, contender, runtime, direction, column="milliseconds"):
         and row["pass"] == direction
         and row[column]
     }
+
+
+def slope(points):
+    """Exponent of the number of cells from 32 x 32 on, by least squares."""
+    points = {s: v for s, v in points.items() if s >= 32 and v > 0}
+    if len(points) < 2:
+        return math.nan
+    cells = [2 * math.log(side) for side in points]
+    return np.polyfit(cells, np.log(list(points.values())), 1)[0]
 
 
 def over(above, below, sides):

@@ -3,6 +3,14 @@
 import csv
 
 
+def read(path):
+    """The rows of a table, dicts of str; none where it is not there."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write(path, rows):
     """Writes dicts of the same keys, a row each, under a line of the keys."""
     with path.open("w", newline="", encoding="utf-8") as file:

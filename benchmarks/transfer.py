@@ -18,7 +18,6 @@ in LiteRT on one thread, and training pictures a second, the ways taking turns.
 """
 
 import argparse
-import csv
 import dataclasses
 import statistics
 import time
@@ -27,7 +26,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from measure import machine
-from tables import write
+from tables import read, write
 
 import kanets
 from kanets import evaluation, recipes
@@ -89,10 +88,7 @@ def recipe(way, source, pictures, seed):
 
 def transfer(options):
     path = HERE / "transfer.csv"
-    rows = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+    rows = read(path)
     done = {(row["set"], row["way"], int(row["seed"])) for row in rows}
     for seed in options.seeds:
         for name in options.sets:

@@ -38,6 +38,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tables import read
 
 HERE = Path(__file__).parent
 TRAIN, HELD_OUT = 5_000, 10_000
@@ -242,11 +243,7 @@ def append(path, row):
 
 
 def rows_of(folder):
-    path = folder / "rows.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read(folder / "rows.csv")
 
 
 def run(options):

@@ -45,6 +45,7 @@ from operators import (
     pair,
     select,
     show,
+    slope,
     ticks,
 )
 from tables import write
@@ -261,15 +262,6 @@ def flex_function(heads):
         return flex_attention(*moved, block_mask=mask)[:, each, back]
 
     return attend
-
-
-def slope(points):
-    """Exponent of the number of tokens from 32 x 32 on, by least squares."""
-    points = {s: v for s, v in points.items() if s >= 32 and v > 0}
-    if len(points) < 2:
-        return float("nan")
-    tokens = [2 * math.log(side) for side in points]
-    return np.polyfit(tokens, np.log(list(points.values())), 1)[0]
 
 
 def exponent(points):

@@ -8,7 +8,6 @@ Cost and references come from the docstrings of the layers, figures from
 pictures show what one query of a 16 x 16 map sees, in four heads.
 """
 
-import csv
 import math
 import os
 import re
@@ -51,26 +50,23 @@ FORMULAS = {
 def main():
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.path[:0] = [str(ROOT)]
+    sys.path[:0] = [str(ROOT), str(BENCHMARKS)]
+    from tables import read
+
     from kanets import attention
 
     (HERE / "attention").mkdir(exist_ok=True)
     tables = {
-        name: rows(f"{name}.csv")
+        name: read(BENCHMARKS / f"{name}.csv")
         for name in ("exactness", "family", "family_exports")
     }
-    tables["accuracy"] = rows("comparison_cifar10.csv")
+    tables["accuracy"] = read(BENCHMARKS / "comparison_cifar10.csv")
     parts = [introduction(attention, tables)]
     for name, mechanism in attention.MECHANISMS.items():
         draw(name, HERE / "attention" / f"{name}.png")
         parts.append(section(name, mechanism, tables))
     parts.append(beside(attention))
     (HERE / "attention.md").write_text("\n".join(parts), encoding="utf-8")
-
-
-def rows(name):
-    with (BENCHMARKS / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def introduction(attention, tables):
@@ -126,9 +122,7 @@ def introduction(attention, tables):
             figure(tables["family"], name, side, "forward", runtime)
             for side in SIDES
         )
-        lines.append(
-            f"| {name} | " + " | ".join(c or "-" for c in cells) + " |"
-        )
+        lines.append(f"| {name} | " + " | ".join(map(short, cells)) + " |")
     return "\n".join([*lines, ""])
 
 
@@ -138,11 +132,14 @@ def summary(name, tables):
     net = name.replace("kao_", "")
     return [
         f"[{name}](#{name})",
-        *(timed[s] or "-" for s in SIDES),
+        *(short(timed[s]) for s in SIDES),
         growth(points),
-        figure(tables["family"], name, 64, "forward+backward") or "-",
-        figure(tables["family"], name, 64, "forward", "tf graph", "peak_mib")
-        or "-",
+        short(figure(tables["family"], name, 64, "forward+backward")),
+        short(
+            figure(
+                tables["family"], name, 64, "forward", "tf graph", "peak_mib"
+            )
+        ),
         accuracy(tables["accuracy"], f"kanet_{net}"),
     ]
 
@@ -155,25 +152,24 @@ def figure(
             row["side"],
             row["pass"],
         ) == (str(side), direction):
-            return short(row[column])
+            return row[column]
     return ""
 
 
 def short(number):
-    """Three digits, and no exponent."""
+    """Three digits, and no exponent; a dash for none."""
     if not number:
-        return ""
+        return "-"
     number = float(number)
     return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def growth(points):
-    """The exponent of the number of cells, by least squares."""
-    if len(points) < 2:
-        return "-"
-    x = [2 * math.log(side) for side in points]
-    y = [math.log(time) for time in points.values()]
-    return f"n^{statistics.linear_regression(x, y).slope:.2f}"
+    """The exponent of the number of cells."""
+    from operators import slope
+
+    found = slope(points)
+    return "-" if math.isnan(found) else f"n^{found:.2f}"
 
 
 def accuracy(table, net):
