@@ -13,7 +13,6 @@ from . import (
     visualize,
     zoo,
 )
-from .captioner import Captioner
 from .export import (
     export_litert,
     export_onnx,
@@ -21,7 +20,7 @@ from .export import (
     export_savedmodel,
     load_savedmodel,
 )
-from .matcher import Matcher
+from .language import Captioner, Matcher
 from .nets import (
     EfficientNetLite,
     EfficientViT,

@@ -20,7 +20,8 @@ import kanets.attention.neighborhood
 import kanets.attention.single_head
 import kanets.attention.smyrf
 import kanets.attention.windows
-import kanets.captioner
+import kanets.language.captioner
+import kanets.language.matcher
 import kanets.layers.attention_decoder
 import kanets.layers.batch_normalization
 import kanets.layers.inverted_residual
@@ -28,7 +29,6 @@ import kanets.layers.layer_scale
 import kanets.layers.position_embeddings
 import kanets.layers.resize_like
 import kanets.layers.split_tokens
-import kanets.matcher
 import kanets.train.losses
 import kanets.train.optimizers
 import ylg.registered

@@ -60,9 +60,10 @@ def make_entry(name, run, source, machine, notes):
     # Under another name until all of it is there.
     folder = MODELS / f".{name}"
     copy_model(run, folder, task)
-    started = [e for e in zoo.list_models() if e.name == settings.get("name")]
+    entries = {entry.name: entry for entry in zoo.list_models()}
+    started = entries.get(settings.get("name"))
     if started:  # a fine-tuned net is what it started from
-        settings = {"name": started[0].net, **started[0].arguments}
+        settings = {"name": started.net, **started.arguments}
     for weights in folder.rglob("*.weights.h5"):
         if weights.stat().st_size > LARGE:
             store_kernels(weights, "float16")
@@ -84,9 +85,9 @@ def make_entry(name, run, source, machine, notes):
     ]
     licence = LICENCES[data_set]
     if started:
-        notes = f"{notes}; starts from `{started[0].name}`".lstrip("; ")
+        notes = f"{notes}; starts from `{started.name}`".lstrip("; ")
     if backbone is not None:
-        [body] = [e for e in zoo.list_models() if e.name == backbone]
+        body = entries[backbone]
         notes = f"{notes}; the body starts from `{backbone}`".lstrip("; ")
         licence = f"{licence}; of the body it starts from: {body.licence}"
     curve = "curve.png"

@@ -162,15 +162,9 @@ class LinearAttention(PictureAttention):
         )
 
     def _map(self, name, channels, filters):
-        return self.new_layer(
-            keras.layers.Conv2D,
-            channels,
-            name,
-            filters=filters,
-            kernel_size=1,
-            data_format="channels_last",
-            use_bias=False,
-            kernel_initializer=fresh(self.kernel_initializer),
+        initializer = fresh(self.kernel_initializer)
+        return self.new_map(
+            channels, filters, name, kernel_initializer=initializer
         )
 
     def attend(self, inputs, mask, training, return_attention_scores):

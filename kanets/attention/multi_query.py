@@ -203,14 +203,11 @@ class MultiQueryAttention(PictureAttention):
         initializer = self.kernel_initializer
         if name == "output" and self.output_initializer is not None:
             initializer = self.output_initializer
-        return self.new_layer(
-            keras.layers.Conv2D,
+        return self.new_map(
             channels,
+            filters,
             name,
-            filters=filters,
-            kernel_size=1,
-            data_format="channels_last",
-            use_bias=self.use_bias,
+            self.use_bias,
             kernel_initializer=fresh(initializer),
         )
 

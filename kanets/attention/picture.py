@@ -33,6 +33,19 @@ class PictureAttention(AttentionLayer):
         layer.build((None, None, None, channels))
         return layer
 
+    def new_map(self, channels, filters, name, use_bias=False, **arguments):
+        """A map of channels, a 1x1 convolution, built."""
+        return self.new_layer(
+            keras.layers.Conv2D,
+            channels,
+            name,
+            filters=filters,
+            kernel_size=1,
+            data_format="channels_last",
+            use_bias=use_bias,
+            **arguments,
+        )
+
     def check_inputs(self, inputs, mask=None):
         super().check_inputs(inputs, mask)
         if len(inputs.shape) != 4:

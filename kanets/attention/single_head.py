@@ -110,15 +110,7 @@ class SingleHeadAttention(PictureAttention):
 
     def _map(self, name, channels, filters, gamma_initializer):
         """A 1x1 convolution and its batch normalisation."""
-        linear = self.new_layer(
-            keras.layers.Conv2D,
-            channels,
-            name,
-            filters=filters,
-            kernel_size=1,
-            data_format="channels_last",
-            use_bias=False,
-        )
+        linear = self.new_map(channels, filters, name)
         norm = self.new_layer(
             keras.layers.BatchNormalization,
             filters,

@@ -27,6 +27,7 @@ from kanets.layers import BatchNormalization, residual_attention
 from kanets.nets.parts import (
     check_arguments,
     check_pooling,
+    check_variant,
     classifier,
     finished,
     make_input,
@@ -149,11 +150,7 @@ def EfficientNetLite(  # noqa: N802
     Convolutional Neural Networks", ICML 2019;
     https://github.com/tensorflow/tpu, models/official/efficientnet/lite.
     """
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"variant must be one of {list(VARIANTS)}. "
-            f"Received: variant={variant!r}"
-        )
+    check_variant(variant, VARIANTS)
     check_arguments(
         input_shape, 1.0, strides, output_stride, "24, 40, 80 and 192"
     )

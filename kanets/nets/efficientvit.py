@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import keras
 
-from kanets.attention import table
 from kanets.checks import positive_integer
-from kanets.layers import conv_norm, residual_attention
+from kanets.layers import conv_norm
 from kanets.layers.normalized_convolution import EPSILON
 from kanets.nets.parts import (
     check_input_shape,
@@ -26,6 +25,7 @@ from kanets.nets.parts import (
     classifier,
     finished,
     imagenet_scale,
+    in_place_of,
     level,
     make_input,
     pooled,
@@ -174,18 +174,12 @@ def make_body(x, sizes, strides, attention):
         for number in range(1, sizes.depths[stage + 1] + attends):
             if attends:
                 heads = channels // sizes.head_dim
-                x = _attending(x, attention, heads, f"{name}{number}_attention")
+                own = {"name": "linear", "num_heads": heads}
+                place = f"{name}{number}_attention"
+                x = in_place_of(own, x, attention, name=place)
             x = _residual(x, channels, 1, f"{name}{number}", norm=not attends)
         x = level(x, stage + 2)
     return x
-
-
-def _attending(x, attention, num_heads, name):
-    if attention is not None:
-        return residual_attention(x, attention, gate=None, name=name)
-    own = {"name": "linear", "num_heads": num_heads}
-    branch = table.make(own, name=name)(x)
-    return keras.layers.Add(name=f"{name}_add")([x, branch])
 
 
 def _residual(x, channels, stride, name, widen=True, adds=True, norm=True):

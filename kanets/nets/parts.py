@@ -6,7 +6,7 @@ import operator
 import keras
 
 from kanets.attention import table
-from kanets.layers import BatchNormalization
+from kanets.layers import BatchNormalization, residual_attention
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -39,6 +39,21 @@ def imagenet_scale(pixels):
 def level(x, number):
     """The maps as they are, by the name that `feature_maps` finds them by."""
     return keras.layers.Identity(name=f"level{number}")(x)
+
+
+def in_place_of(own, x, attention, *, name):
+    """A net's own attention, or what takes its place, and the input added.
+
+    Args:
+        own: what `kanets.attention.make` takes; it normalises by itself.
+        x: float tensor (B, H, W, C), symbolic.
+        attention: None, or a mechanism, which is normalised here.
+        name: str, of the layer; the sum is "<name>_add".
+    """
+    if attention is not None:
+        return residual_attention(x, attention, gate=None, name=name)
+    branch = table.make(own, name=name)(x)
+    return keras.layers.Add(name=f"{name}_add")([x, branch])
 
 
 def classifier(x, classes, activation, dropout_rate, name="predictions"):

@@ -15,9 +15,8 @@ from typing import NamedTuple
 
 import keras
 
-from kanets.attention import table
 from kanets.checks import positive_integer
-from kanets.layers import BatchNormalization, conv_norm, residual_attention
+from kanets.layers import BatchNormalization, conv_norm
 from kanets.layers.normalized_convolution import EPSILON
 from kanets.nets.parts import (
     check_input_shape,
@@ -28,6 +27,7 @@ from kanets.nets.parts import (
     classifier,
     finished,
     imagenet_scale,
+    in_place_of,
     level,
     make_input,
     pooled,
@@ -172,24 +172,22 @@ def make_body(x, sizes, strides, attention):
             x = _local(x, f"{name}_before")
             x = _merged(x, channels, strides[3 + stage], f"{name}_merge")
             x = _local(x, f"{name}_after")
+        attending = sizes.attending[stage]
+        own = {
+            "name": "single_head",
+            "partial_channels": attending,
+            "key_dim": KEY_DIM,
+            "scale": "rsqrt",
+            "gamma_initializer": "zeros",
+        }
         for number in range(sizes.depths[stage]):
-            attending = sizes.attending[stage]
             name = f"stage_{stage}_block_{number}"
             x = _convolving(x, name, gamma_initializer="zeros")
             if attending is not None:
-                x = _attending(x, attention, attending, f"{name}_attention")
+                x = in_place_of(own, x, attention, name=f"{name}_attention")
             x = _feed_forward(x, name)
         x = level(x, stage + 4)
     return x
-
-
-def _attending(x, attention, channels, name):
-    if attention is not None:
-        return residual_attention(x, attention, gate=None, name=name)
-    own = {"name": "single_head", "partial_channels": channels}
-    own |= {"key_dim": KEY_DIM, "gamma_initializer": "zeros"}
-    branch = table.make(own, scale="rsqrt", name=name)(x)
-    return keras.layers.Add(name=f"{name}_add")([x, branch])
 
 
 def _local(x, name):

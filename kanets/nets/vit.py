@@ -20,6 +20,7 @@ from kanets.layers import PositionEmbeddings, SplitTokens
 from kanets.nets.parts import (
     check_input_shape,
     check_pooling,
+    check_variant,
     classifier,
     finished,
     make_input,
@@ -225,11 +226,7 @@ def _filled(attention, num_heads):
 
 
 def _checked(variant, depth):
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"variant must be one of {list(VARIANTS)}. "
-            f"Received: variant={variant!r}"
-        )
+    check_variant(variant, VARIANTS)
     sizes = VARIANTS[variant]
     if depth is None:
         return sizes

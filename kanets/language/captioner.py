@@ -14,14 +14,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from kanets.checks import positive_integer
-from kanets.data.vocabulary import END, PADDING, START, Vocabulary
+from kanets.data.vocabulary import END, PADDING, START
+from kanets.language.model import PictureLanguageModel, checked, map_cells
 from kanets.layers.attention_decoder import AttentionDecoder
-from kanets.layers.position_embeddings import PositionEmbeddings
 
 
 @keras.saving.register_keras_serializable(package="kanets")
-class Captioner(keras.Model):
+class Captioner(PictureLanguageModel):
     """Says in words what pictures show.
 
     Trained as any Keras model, by pictures and sentences; the output is logits
@@ -79,17 +78,12 @@ class Captioner(keras.Model):
         name="captioner",
         **kwargs,
     ):
-        if not isinstance(vocabulary, Vocabulary):
-            vocabulary = Vocabulary(vocabulary)
-        length = positive_integer("max_length", max_length)
-        features.trainable = trainable_features
+        vocabulary, length = checked(vocabulary, max_length)
         pictures = keras.Input(features.input_shape[1:], name="pictures")
         tokens = keras.Input((length + 1,), dtype="int32", name="tokens")
-        maps = _only_map(features, pictures)
-        grid, channels = tuple(maps.shape[1:3]), maps.shape[3]
-        x = keras.layers.LayerNormalization(name="norm")(maps)
-        x = PositionEmbeddings(grid, name="positions")(x)
-        memory = keras.layers.Reshape((-1, channels), name="memory")(x)
+        memory, grid = map_cells(
+            features, pictures, trainable_features, "memory"
+        )
         decoder = AttentionDecoder(
             len(vocabulary),
             units,
@@ -98,35 +92,27 @@ class Captioner(keras.Model):
             name="decoder",
         )
         super().__init__(
-            {"pictures": pictures, "tokens": tokens},
-            decoder(tokens, memory),
+            features,
+            vocabulary,
+            grid,
+            inputs={"pictures": pictures, "tokens": tokens},
+            outputs=decoder(tokens, memory),
             name=name,
+            settings={
+                "max_length": length,
+                "units": units,
+                "hard": hard,
+                "dropout_rate": dropout_rate,
+                "trainable_features": trainable_features,
+            },
             **kwargs,
         )
-        self.vocabulary = vocabulary
-        self.grid = grid
-        self._config = {
-            "max_length": length,
-            "units": units,
-            "hard": hard,
-            "dropout_rate": dropout_rate,
-            "trainable_features": trainable_features,
-        }
-        self._features_name = features.name
         # A function, as Keras would count a model as a part of this one.
         self._searcher = functools.cache(functools.partial(_Searcher, self))
 
     @property
-    def features(self):
-        return self.get_layer(self._features_name)
-
-    @property
     def decoder(self):
         return self.get_layer("decoder")
-
-    @property
-    def max_length(self):
-        return self._config["max_length"]
 
     def examples(self, pictures, sentences):
         """What this model is trained on, made of pictures and sentences.
@@ -214,21 +200,6 @@ class Captioner(keras.Model):
         maps = maps * (tokens != PADDING)[..., None]
         return sentences, np.reshape(maps, (*tokens.shape, *self.grid))
 
-    def get_config(self):
-        return {
-            "features": keras.saving.serialize_keras_object(self.features),
-            "vocabulary": self.vocabulary.words,
-            "name": self.name,
-            **self._config,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        features = keras.saving.deserialize_keras_object(
-            config["features"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "features": features})
-
 
 class _Searcher(keras.Model):
     """The best sentence about a picture and its looks, for `predict`."""
@@ -255,17 +226,3 @@ class _Searcher(keras.Model):
             before, memory, training=False, return_attention_scores=True
         )
         return tokens, weights
-
-
-def _only_map(features, pictures):
-    """The map that a feature model makes, if that is what it makes."""
-    outputs = features(pictures, training=False)
-    maps = keras.tree.flatten(outputs)
-    if len(maps) != 1 or len(maps[0].shape) != 4 or None in maps[0].shape[1:]:
-        shapes = [tuple(tensor.shape) for tensor in maps]
-        raise ValueError(
-            "features must make one map (batch, height, width, channels) of "
-            f"known size. Received: features={features.name!r}, which makes "
-            f"{shapes}"
-        )
-    return maps[0]

@@ -17,16 +17,15 @@ import keras
 import numpy as np
 from keras import ops
 
-import kanets.captioner
 from kanets.checks import positive_integer
-from kanets.data.vocabulary import END, PADDING, Vocabulary
-from kanets.layers.position_embeddings import PositionEmbeddings
+from kanets.data.vocabulary import END, PADDING
+from kanets.language.model import PictureLanguageModel, checked, map_cells
 
 _PHRASE = 7  # words that are read at once
 
 
 @keras.saving.register_keras_serializable(package="kanets")
-class Matcher(keras.Model):
+class Matcher(PictureLanguageModel):
     """Scores pictures and sentences, all against all.
 
     With queries q and vectors w of the words of a sentence, each read with
@@ -94,56 +93,41 @@ class Matcher(keras.Model):
         name="matcher",
         **kwargs,
     ):
-        if not isinstance(vocabulary, Vocabulary):
-            vocabulary = Vocabulary(vocabulary)
-        length = positive_integer("max_length", max_length)
+        vocabulary, length = checked(vocabulary, max_length)
         units = positive_integer("units", units)
-        features.trainable = trainable_features
         pictures = keras.Input(features.input_shape[1:], name="pictures")
         tokens = keras.Input((length,), dtype="int32", name="tokens")
-        maps = kanets.captioner._only_map(features, pictures)
-        grid, channels = tuple(maps.shape[1:3]), maps.shape[3]
-        x = keras.layers.LayerNormalization(name="norm")(maps)
-        x = PositionEmbeddings(grid, name="positions")(x)
-        x = keras.layers.Reshape((-1, channels), name="cells")(x)
+        x, grid = map_cells(features, pictures, trainable_features, "cells")
         x = keras.layers.Dense(units, "relu", name="hidden")(x)
         valid = ops.not_equal(tokens, PADDING)
         y = _phrases(tokens, valid, len(vocabulary), units)
         dense = functools.partial(keras.layers.Dense, units, use_bias=False)
-        cells, words = {"values": x}, {"words": y}
+        seen, words = {"values": x}, {"words": y}
         if cross_attention:
-            cells["keys"], words["queries"] = x, y
-        cells, words = (
+            seen["keys"], words["queries"] = x, y
+        seen, words = (
             {name: dense(name=name)(z) for name, z in side.items()}
-            for side in (cells, words)
+            for side in (seen, words)
         )
         super().__init__(
-            {"pictures": pictures, "tokens": tokens},
-            _scores(valid, **cells, **words),
+            features,
+            vocabulary,
+            grid,
+            inputs={"pictures": pictures, "tokens": tokens},
+            outputs=_scores(valid, **seen, **words),
             name=name,
+            settings={
+                "max_length": length,
+                "units": units,
+                "cross_attention": cross_attention,
+                "trainable_features": trainable_features,
+            },
             **kwargs,
         )
-        self.vocabulary = vocabulary
-        self.grid = grid
-        self._config = {
-            "max_length": length,
-            "units": units,
-            "cross_attention": cross_attention,
-            "trainable_features": trainable_features,
-        }
-        self._features_name = features.name
         # A function, as Keras would count models as parts of this one.
         self._encoders = functools.cache(
-            lambda: (keras.Model(pictures, cells), keras.Model(tokens, words))
+            lambda: (keras.Model(pictures, seen), keras.Model(tokens, words))
         )
-
-    @property
-    def features(self):
-        return self.get_layer(self._features_name)
-
-    @property
-    def max_length(self):
-        return self._config["max_length"]
 
     def examples(self, pictures, sentences):
         """What this model is trained on, made of pictures and sentences.
@@ -199,7 +183,7 @@ class Matcher(keras.Model):
             ValueError: another number of sentences than of pictures; a model
                 without cross-attention.
         """
-        if not self._config["cross_attention"]:
+        if not self._settings["cross_attention"]:
             raise ValueError(
                 "Words look at cells by cross-attention. "
                 "Received: a model of cross_attention=False"
@@ -229,21 +213,6 @@ class Matcher(keras.Model):
     def _tokens(self, sentences):
         tokens = self.vocabulary.encode(sentences, self.max_length)[:, 1:-1]
         return np.where(tokens == END, PADDING, tokens)
-
-    def get_config(self):
-        return {
-            "features": keras.saving.serialize_keras_object(self.features),
-            "vocabulary": self.vocabulary.words,
-            "name": self.name,
-            **self._config,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        features = keras.saving.deserialize_keras_object(
-            config["features"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "features": features})
 
 
 def _phrases(tokens, valid, vocabulary_size, units):

@@ -1,0 +1,99 @@
+"""What models of pictures and sentences share: cells of a net, and words."""
+
+import keras
+
+from kanets.checks import positive_integer
+from kanets.data.vocabulary import Vocabulary
+from kanets.layers.position_embeddings import PositionEmbeddings
+
+
+class PictureLanguageModel(keras.Model):
+    """A functional model of "pictures" and "tokens".
+
+    Args:
+        features: `keras.Model` from pictures to its map, a part of this one.
+        vocabulary: `kanets.data.Vocabulary`.
+        grid: (H, W) of the map.
+        inputs, outputs, name, **kwargs: of `keras.Model`.
+        settings: the other arguments of the class, "max_length" among them.
+    """
+
+    def __init__(
+        self,
+        features,
+        vocabulary,
+        grid,
+        *,
+        inputs,
+        outputs,
+        name,
+        settings,
+        **kwargs,
+    ):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        self.vocabulary = vocabulary
+        self.grid = grid
+        self._settings = settings
+        self._features_name = features.name
+
+    @property
+    def features(self):
+        return self.get_layer(self._features_name)
+
+    @property
+    def max_length(self):
+        return self._settings["max_length"]
+
+    def get_config(self):
+        return {
+            "features": keras.saving.serialize_keras_object(self.features),
+            "vocabulary": self.vocabulary.words,
+            "name": self.name,
+            **self._settings,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        features = keras.saving.deserialize_keras_object(
+            config["features"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "features": features})
+
+
+def checked(vocabulary, max_length):
+    """The `Vocabulary`, and the length as an integer; raises a ValueError."""
+    if not isinstance(vocabulary, Vocabulary):
+        vocabulary = Vocabulary(vocabulary)
+    return vocabulary, positive_integer("max_length", max_length)
+
+
+def map_cells(features, pictures, trainable, name):
+    """The cells of a feature model's map, normalised, with their places.
+
+    Args:
+        features: `keras.Model` from pictures to a map (B, H, W, C) of known
+            size, or to a dict of one; it runs in inference mode.
+        pictures: what it takes, symbolic.
+        trainable: whether training changes it.
+        name: str, of the last layer.
+
+    Returns:
+        Tensor (B, H·W, C), and (H, W).
+
+    Raises:
+        ValueError: other outputs.
+    """
+    features.trainable = trainable
+    maps = keras.tree.flatten(features(pictures, training=False))
+    if len(maps) != 1 or len(maps[0].shape) != 4 or None in maps[0].shape[1:]:
+        shapes = [tuple(tensor.shape) for tensor in maps]
+        raise ValueError(
+            "features must make one map (batch, height, width, channels) of "
+            f"known size. Received: features={features.name!r}, which makes "
+            f"{shapes}"
+        )
+    [x] = maps
+    *grid, channels = x.shape[1:]
+    x = keras.layers.LayerNormalization(name="norm")(x)
+    x = PositionEmbeddings(tuple(grid), name="positions")(x)
+    return keras.layers.Reshape((-1, channels), name=name)(x), tuple(grid)
