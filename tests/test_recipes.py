@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import checkpoints, cli, data, recipes, zoo
+from kanets import checkpoints, cli, data, recipes, tasks, zoo
 from tests.backends import needs_tensorflow, to_numpy
 from tests.photos import write_photos
 
@@ -488,7 +488,7 @@ def test_a_phase_starts_where_the_one_before_ended(
     plan = recipe(
         photos,
         model={"name": str(tmp_path / "base")},
-        finetune={"frozen_epochs": 2},
+        finetune={"new_head": True, "frozen_epochs": 2},
     )
     recipes.train(plan, tmp_path / "run", verbose=0)
     _, end_of_first, start_of_second, _ = heads
@@ -805,6 +805,52 @@ def test_a_head_that_is_kept_is_not_fitted(tmp_path, photos, base):
         np.testing.assert_array_equal(to_numpy(fitted), to_numpy(weight))
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_start_that_no_epoch_betters_is_kept(
+    tmp_path, photos, base, monkeypatch, capsys, average
+):
+    """The head as it was fitted is epoch 0, also of a run that is killed."""
+    rows, epochs = [], iter([-1.0, KeyboardInterrupt, -1.0, -1.0])
+    keep = checkpoints.Checkpoints.keep
+
+    def worse(kept, row):
+        row["val_accuracy"] = next(epochs)
+        if row["val_accuracy"] is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        keep(kept, row)
+        rows[:] = kept.rows
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "keep", worse)
+    plan = recipe(
+        photos,
+        model={"name": str(base)},
+        optimize={"learning_rate": 0.1, "average": average},
+        finetune={"new_head": True, "fit_head": True},
+        epochs=3,
+    )
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        recipes.train(plan, run)
+    assert "before the first epoch; validation accuracy" in (
+        capsys.readouterr().out
+    )
+    began = weights(run)
+    result = recipes.train(plan, run, verbose=0)
+    assert (result["epoch"], result["epochs"]) == (0, 3)
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert result["val_accuracy"] == rows[0]["val_accuracy"] >= 0
+    assert len((run / "log.csv").read_text().splitlines()) == 5
+    for old, new in zip(began, weights(run), strict=True):
+        np.testing.assert_array_equal(old, new)
+    _, val = data.load(photos, batch_size=8, seed=0)
+    model = zoo.load_model(run)
+    model.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")
+    found = model.evaluate(val, return_dict=True, verbose=0)["accuracy"]
+    assert found == pytest.approx(result["val_accuracy"])
+    text = tasks.of_recipe(plan).run_summary(result)
+    assert "the start, as no epoch of 3 was better, kept" in text
+
+
 @pytest.mark.parametrize("is_new", [False, True])
 def test_a_norm_with_statistics_may_be_frozen(tmp_path, photos, is_new):
     model = tiny((9, 11, 3), 2)
@@ -869,6 +915,7 @@ def test_the_frozen_body_does_not_move(tmp_path, photos):
         photos,
         model={"name": str(tmp_path / "base")},
         epochs=2,
+        keep="last",
         finetune={"frozen_epochs": 2},
     )
     recipes.train(plan, tmp_path / "tuned", verbose=0)
@@ -962,7 +1009,7 @@ def test_a_complete_run_says_how_to_go_on(run, photos, capsys):
     command = shlex.split(str(e.value).split("`")[1])
     assert command[:2] == ["kanets", "finetune"]
     assert cli.main(command[1:]) == 0
-    assert f"{run}_further: epoch " in capsys.readouterr().out
+    assert f"{run}_further: " in capsys.readouterr().out
     # Fewer epochs, or a run that was stopped before, are another recipe.
     with pytest.raises(ValueError, match="another recipe"):
         recipes.train(recipe(photos, epochs=2, seed=1), run, verbose=0)

@@ -134,10 +134,14 @@ class Task(abc.ABC):
     def run_summary(self, result):
         """What `train` returned, as text for people."""
         figure = self.figure
-        part = "validation" if f"val_{figure}" in result else "training"
-        value = result.get(f"val_{figure}", result[figure])
+        validated = f"val_{figure}" in result
+        part = "validation" if validated else "training"
+        value = result[f"val_{figure}" if validated else figure]
+        kept = f"epoch {result['epoch']} of {result['epochs']}"
+        if not result["epoch"]:
+            kept = f"the start, as no epoch of {result['epochs']} was better,"
         return (
-            f"epoch {result['epoch']} of {result['epochs']} kept, "
+            f"{kept} kept, "
             f"{part} {figure.replace('_', ' ')} {value:.4f}; log.csv, best/"
         )
 

@@ -87,8 +87,8 @@ class Progress(keras.callbacks.Callback):
     def _stop(self, what):
         if self.rows:
             kept = (
-                f"in a new folder, as this one keeps epoch {len(self.rows)}, "
-                "the last sound one"
+                "in a new folder, as this one keeps epoch "
+                f"{self.rows[-1]['epoch']}, the last sound one"
             )
         else:
             kept = "nothing was kept yet"
@@ -135,6 +135,17 @@ class Checkpoints(Progress):
         self.average = average
         self.served = served
 
+    def keep_start(self, figures):
+        """Counts the model as it is before the first epoch as epoch 0.
+
+        Args:
+            figures: dict from columns of the log to floats.
+        """
+        row = {"epoch": 0, **figures}
+        self.rows.append(row)
+        self.best = row[self.monitor]
+        self._save()
+
     def on_train_end(self, logs=None):
         if self.average is not None:
             # Keras has just put the average into the weights.
@@ -147,11 +158,14 @@ class Checkpoints(Progress):
         if self.average is not None:
             self.average.on_test_begin()
         try:
-            self.served.set_weights(self.model.get_weights())
-            zoo.save_model(self.served, self.directory / BEST, self.class_names)
+            self._save()
         finally:
             if self.average is not None:
                 self.average.on_test_end()
+
+    def _save(self):
+        self.served.set_weights(self.model.get_weights())
+        zoo.save_model(self.served, self.directory / BEST, self.class_names)
 
 
 def restore(directory, model):
@@ -198,6 +212,11 @@ def _seed_dropout(key):
 
 def _seed_states(model):
     return [v for v in model.variables if v.name == "seed_generator_state"]
+
+
+def epochs_done(rows):
+    """Whole epochs of a run, of the rows of its log."""
+    return rows[-1]["epoch"] if rows else 0
 
 
 def read_progress(directory):

@@ -136,6 +136,14 @@ class Display(keras.callbacks.Callback):
         )
         return Group(line, Text(self._below(), no_wrap=True, style="dim"))
 
+    def show_start(self, logs):
+        """Says how good the model is before the first epoch.
+
+        Args:
+            logs: figures of the validation set, named as in a log.
+        """
+        print(f"before the first epoch{self._said(logs)}", flush=True)
+
     def on_train_begin(self, logs=None):
         self.pace.lap("begin")
         self._kinds.clear()  # each `fit()` is of a step compiled anew

@@ -301,16 +301,24 @@ def test_compiled_with_a_mask():
     np.testing.assert_allclose(to_numpy(found), expected, atol=1e-6)
 
 
+@thorough_on_jax
 def test_the_first_of_many_steps_counts_as_any():
-    """At the start, and in a memory that no (T, T) would leave."""
-    layer = attention.HierarchicalAttention(16, num_heads=2)
-    x = random(1, 30_000, 8)
-    layer.build(x.shape)
-    assert len(layer.levels) == 4
-    [found] = gradient(lambda x: dot(layer(x), random(1, 8, seed=2)), x)
-    norms = np.linalg.norm(found[0], axis=-1)
-    assert 0.2 < norms[0] / np.median(norms) < 5
-    assert norms.min() > 1e-3 * np.median(norms)
+    """At the start, and in a memory that no (T, T) would leave.
+
+    Some step's block is preferred to another's by what the weights happen to
+    be, a factor of e either way: it is the mean of several starts that counts.
+    """
+    x, factors = random(1, 30_000, 8), []
+    for seed in range(8):
+        keras.utils.set_random_seed(seed)
+        layer = attention.HierarchicalAttention(16, num_heads=2)
+        layer.build(x.shape)
+        assert len(layer.levels) == 4
+        [found] = gradient(lambda x: dot(layer(x), random(1, 8, seed=2)), x)
+        norms = np.linalg.norm(found[0], axis=-1)
+        factors.append(norms[0] / np.median(norms))
+        assert norms.min() > 1e-3 * np.median(norms)
+    assert 1 / 4 < np.exp(np.mean(np.log(factors))) < 4
 
 
 def test_levels():

@@ -52,10 +52,12 @@ def _build(recipe, train_set, say=print):
 
 
 def _start(recipe, model, train_set, say):
-    kept = getattr(model, "class_names", None) is not None
-    if recipe.finetune.fit_head and not kept:
+    if getattr(model, "class_names", None) is not None:
+        return True  # the head is kept
+    if recipe.finetune.fit_head:
         say("Fitting the head to what the body says of the pictures.")
         fit_head(model, train_set)
+    return recipe.finetune.fit_head
 
 
 def _loss(recipe, train_set, from_logits=False):

@@ -146,7 +146,8 @@ class Recipe:
         jit_compile: "auto" (Keras decides), True or False.
         keep: which epoch becomes `best/`: "best" by validation accuracy (the
             last where the source has a test set in its place, which chooses
-            nothing), or "last".
+            nothing; what a fine-tune starts from, its head kept or fitted,
+            counts as epoch 0), or "last".
         patience: the run ends after so many epochs of all layers without a
             better figure, where `keep` goes by one; 0 is never.
         data, augment, optimize, finetune, distill: sections, see their

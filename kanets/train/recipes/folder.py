@@ -44,9 +44,10 @@ def claim(recipe, directory, scheduled):
         longer = differing == ["epochs"] and ours["epochs"] > theirs["epochs"]
         if not longer or scheduled:
             rows, _ = checkpoints.read_progress(directory)
-            over = longer and len(rows) == theirs["epochs"]
+            done = checkpoints.epochs_done(rows)
+            over = longer and done == theirs["epochs"]
             raise ValueError(
-                (_further(recipe, directory, len(rows)) if over else _ANOTHER)
+                (_further(recipe, directory, done) if over else _ANOTHER)
                 + f" Received: {str(directory)!r}, where "
                 + ", ".join(
                     f"{n} is {theirs[n]!r}, not {ours[n]!r}" for n in differing

@@ -36,8 +36,9 @@ class Parts:
         load: recipe -> training and validation set, the latter maybe None.
         build: recipe, training set, function that prints -> model whose last
             trained layer is one of `kanets.zoo.loading.HEADS`.
-        start: recipe, model, training set, function that prints; called once,
-            before the first epoch of a run.
+        start: recipe, model, training set, function that prints -> whether
+            the model, its head included, is of use already: then it counts as
+            epoch 0. Called before the first epoch of a run.
         loss: recipe, training set, whether the outputs are logits -> loss.
         metrics: training set -> list of metrics; the greatest value of the
             one that is the task's figure marks the best epoch.
@@ -49,7 +50,7 @@ class Parts:
     build: Callable
     loss: Callable
     metrics: Callable
-    start: Callable = lambda recipe, model, train_set, say: None
+    start: Callable = lambda recipe, model, train_set, say: False
     taught: Callable = lambda recipe, train_set, logits, say: logits
 
 
@@ -91,7 +92,7 @@ def train(parts, recipe, directory, verbose=1, report=False):
     claim(recipe, directory, scheduled=True)
     say = printer(verbose)
     rows, _ = checkpoints.read_progress(directory)
-    done = len(rows)
+    done = checkpoints.epochs_done(rows)
     result = read_result(directory)
     # Fewer epochs than the recipe's, where the figure did not rise.
     if result is not None and done >= result.get("epochs", recipe.epochs):
@@ -113,15 +114,14 @@ def train(parts, recipe, directory, verbose=1, report=False):
             f"{train_set.num_pictures:,} pictures of "
             f"{len(train_set.class_names)} classes."
         )
-        if not done:
-            parts.start(recipe, model, train_set, say)
+        of_use = not done and parts.start(recipe, model, train_set, say)
         if recipe.keep == "best" and getattr(validation_set, "is_test", False):
             say(
                 "The pictures held out are a test set, which chooses nothing: "
                 "the last epoch is kept."
             )
         sets = train_set, validation_set
-        _fit_all(parts, model, recipe, done, sets, directory, verbose)
+        _fit_all(parts, model, recipe, done, of_use, sets, directory, verbose)
         written = {}
         if report and validation_set is not None:
             written = _report(recipe, validation_set, directory, say)
@@ -131,7 +131,7 @@ def train(parts, recipe, directory, verbose=1, report=False):
     result = {
         **best,
         "parameters": model.count_params(),
-        "epochs": len(rows),
+        "epochs": checkpoints.epochs_done(rows),
         "seconds": round(time.time() - start, 1),
         **written,
     }
@@ -169,13 +169,17 @@ class _Patience(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def is_over(self):
-        figures = [row[self.monitor] for row in self.kept.rows[self.frozen :]]
+        figures = [
+            row[self.monitor]
+            for row in self.kept.rows
+            if row["epoch"] > self.frozen
+        ]
         if not self.patience or len(figures) <= self.patience:
             return False
         return max(figures[-self.patience :]) <= max(figures[: -self.patience])
 
 
-def _fit_all(parts, model, recipe, done, sets, directory, verbose):
+def _fit_all(parts, model, recipe, done, of_use, sets, directory, verbose):
     """All phases that are not over, on the training and validation set."""
     shown, say = None, printer(verbose)
     # One for all phases: it and what is served share no head.
@@ -201,6 +205,7 @@ def _fit_all(parts, model, recipe, done, sets, directory, verbose):
                     recipe,
                     phase,
                     begin,
+                    of_use and not begin,
                     sets,
                     directory,
                     shown,
@@ -215,6 +220,7 @@ def _fit(
     recipe,
     phase,
     initial_epoch,
+    of_use,
     sets,
     directory,
     shown,
@@ -251,6 +257,13 @@ def _fit(
         train_set,
         served,
     )
+    if of_use and monitor != "epoch":
+        figures = model.evaluate(validation_set, return_dict=True, verbose=0)
+        figures = {f"val_{name}": x for name, x in figures.items()}
+        kept.set_model(model)
+        kept.keep_start(figures)
+        if shown is not None:
+            shown.show_start(figures)
     waits = None if phase.frozen else _Patience(recipe, kept, monitor)
     callbacks = [average, kept, waits, tensorboard(directory), shown]
     over = waits is not None and waits.is_over()
@@ -290,7 +303,7 @@ def _display(recipe, sets, directory):
         ],
         len(train_set),
         0 if validation_set is None else len(validation_set),
-        done=len(rows),
+        done=checkpoints.epochs_done(rows),
         best=best,
         column=column if column.startswith("val_") else None,
     )
