@@ -26,6 +26,7 @@ import kanets.layers.attention_decoder
 import kanets.layers.batch_normalization
 import kanets.layers.inverted_residual
 import kanets.layers.layer_scale
+import kanets.layers.pixel_scale
 import kanets.layers.position_embeddings
 import kanets.layers.resize_like
 import kanets.layers.split_tokens

@@ -27,6 +27,13 @@ def finetune(
     *,
     data: Data,
     to: RunFolder,
+    attention: Annotated[
+        str | None,
+        Option(
+            help="What a classifier is to look around by, as kao_qkv; closed "
+            "at the start.",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         Option(
@@ -81,6 +88,7 @@ def finetune(
     recipe = recipes.finetune_recipe(
         model,
         data,
+        attention=attention,
         epochs=epochs,
         frozen_epochs=frozen_epochs,
         new_head=new_head,

@@ -4,9 +4,15 @@ from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Option
 
-Model = Annotated[str, Argument(help="Zoo name, run or model folder.")]
+Model = Annotated[
+    str, Argument(help="Zoo name, run, model folder or hf://owner/name.")
+]
 ModelOrExport = Annotated[
-    str, Argument(help="Zoo name, run, model folder, or what export wrote.")
+    str,
+    Argument(
+        help="Zoo name, run, model folder, hf://owner/name, or what export "
+        "wrote."
+    ),
 ]
 _DATA = "Class folders, TFDS name; of a segmenter images/ and labels/."
 Data = Annotated[str, Option(help=_DATA, show_default=False)]

@@ -3,6 +3,7 @@
 import numbers
 
 from kanets.checks import as_integer, is_positive
+from kanets.data.pictures import PictureSize
 
 
 def check_arguments(image_size, batch_size, seed, on_error, class_names):
@@ -48,6 +49,8 @@ def check_size(name, size):
             f"`{name}` must be (height, width), two positive ints, or None. "
             f"Received: {name}={size!r}"
         )
+    if isinstance(size, PictureSize):
+        return size
     return tuple(map(as_integer, size))
 
 

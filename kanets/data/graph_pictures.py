@@ -6,7 +6,7 @@ columns, then rows; hardly a value then differs from Pillow's, and none by
 more than one level. A single `tf.image.resize` changes one in six.
 """
 
-from kanets.data.pictures import MAX_PIXELS
+from kanets.data.pictures import MAX_PIXELS, PictureSize
 
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -241,10 +241,11 @@ def _turn_upright(picture, orientation):
 
 
 def fit_pictures(pictures, image_size):
-    """Crops and resizes uint8 pictures (B, h, w, 3) to (B, H, W, 3).
+    """Fits uint8 pictures (B, h, w, 3) to (B, H, W, 3).
 
-    The arithmetic of `kanets.data.pictures.center_box`, in integers. The
-    result is float32 and holds whole numbers 0..255.
+    The arithmetic of `kanets.data.pictures.center_box`, of a `PictureSize`
+    that of `scaled_box`, in integers. The result is float32 and holds whole
+    numbers 0..255.
     """
     import tensorflow as tf
 
@@ -258,21 +259,65 @@ def fit_pictures(pictures, image_size):
     )
     with tf.control_dependencies([check]):
         rows, columns = shape[1], shape[2]
+    if isinstance(image_size, PictureSize):
+        fitted = tf.cond(
+            (rows == height) & (columns == width),
+            lambda: tf.cast(pictures, tf.float32),
+            lambda: _fit_scaled(pictures, rows, columns, image_size),
+        )
+    else:
+        fitted = _fit_centre(pictures, rows, columns, image_size)
+    return tf.ensure_shape(fitted, (None, height, width, 3))
+
+
+def _fit_centre(pictures, rows, columns, image_size):
+    import tensorflow as tf
+
+    height, width = image_size
     crop_rows = (2 * columns * height + width) // (2 * width)
     crop_rows = tf.clip_by_value(crop_rows, 1, rows)
     crop_columns = (2 * rows * width + height) // (2 * height)
     crop_columns = tf.clip_by_value(crop_columns, 1, columns)
     top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
     crop = pictures[:, top : top + crop_rows, left : left + crop_columns]
-
-    def resize(pixels, size):
-        pixels = tf.image.resize(pixels, size, antialias=True)
-        return tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)
-
     # Only here float: a large picture would take four times its memory.
-    fitted = tf.cond(
+    return tf.cond(
         (crop_rows == height) & (crop_columns == width),
         lambda: tf.cast(crop, tf.float32),
-        lambda: resize(resize(crop, (crop_rows, width)), image_size),
+        lambda: _resize(
+            _resize(crop, (crop_rows, width), "bilinear"),
+            image_size,
+            "bilinear",
+        ),
     )
-    return tf.ensure_shape(fitted, (None, height, width, 3))
+
+
+def _fit_scaled(pictures, rows, columns, size):
+    import tensorflow as tf
+
+    def half(margin):
+        return margin // 2 + margin % 2 * (margin // 2 % 2)
+
+    # Products of a long side and a target's may pass 2**31.
+    high, wide, rows, columns = (
+        tf.cast(side, tf.int64) for side in (*size.scaled, rows, columns)
+    )
+    is_wide = columns * high > rows * wide
+    new_rows = tf.where(is_wide, high, wide * rows // columns)
+    new_columns = tf.where(is_wide, high * columns // rows, wide)
+    new_rows, new_columns = (
+        tf.cast(side, tf.int32) for side in (new_rows, new_columns)
+    )
+    rows = tf.cast(rows, tf.int32)
+    scaled = _resize(pictures, (rows, new_columns), size.interpolation)
+    scaled = _resize(scaled, (new_rows, new_columns), size.interpolation)
+    height, width = size
+    top, left = half(new_rows - height), half(new_columns - width)
+    return scaled[:, top : top + height, left : left + width]
+
+
+def _resize(pixels, size, interpolation):
+    import tensorflow as tf
+
+    pixels = tf.image.resize(pixels, size, interpolation, antialias=True)
+    return tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)

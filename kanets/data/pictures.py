@@ -10,7 +10,8 @@ transparent pixels are laid on white.
 
 Resizing (`fit_picture`): crop the centre to the target's aspect ratio in
 whole pixels, then antialiased bilinear. `center_box` holds the arithmetic, in
-integers, so that another implementation can repeat it exactly.
+integers, so that another implementation can repeat it exactly. A `PictureSize`
+asks for timm's rule instead, resize and then crop: `scaled_box`.
 """
 
 import contextlib
@@ -40,6 +41,33 @@ _UPRIGHT = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: np.rot90(image),
 }
+
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class PictureSize(tuple):
+    """A (height, width) that says how pictures are brought to it.
+
+    Args:
+        size: (height, width), ints.
+        crop: in (0, 1]; the picture is resized so that its shorter side is
+            the size's by `crop`, rounded down, then the centre is cut out.
+        interpolation: a key of `INTERPOLATIONS`, with antialiasing.
+    """
+
+    def __new__(cls, size, crop=1.0, interpolation="bicubic"):
+        new = super().__new__(cls, size)
+        new.crop, new.interpolation = crop, interpolation
+        return new
+
+    @property
+    def scaled(self):
+        """What the picture's shorter side is resized to, for each axis."""
+        return tuple(int(side / self.crop) for side in self)
 
 
 class PictureError(ValueError):
@@ -192,6 +220,35 @@ def center_box(height, width, image_size):
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
+def scaled_box(height, width, size):
+    """Where a `PictureSize` lies in a picture that is resized for it.
+
+    Integers throughout, as torchvision's `Resize` and `CenterCrop`: the
+    longer side is rounded down, and the half pixel of an odd margin to the
+    even number.
+
+    Args:
+        height: int, rows of the picture.
+        width: int, columns of the picture.
+        size: the `PictureSize`.
+
+    Returns:
+        `(rows, columns, top, left)`, ints: the size it is resized to, and
+        where the centre begins.
+    """
+    rows, columns = size.scaled
+    if width * rows > height * columns:
+        columns = rows * width // height
+    else:
+        rows = columns * height // width
+    return rows, columns, *map(_half, (rows - size[0], columns - size[1]))
+
+
+def _half(margin):
+    half, odd = divmod(margin, 2)
+    return half + odd * (half % 2)
+
+
 def fit_picture(image, image_size):
     """Crops the centre to the target's shape, then resizes.
 
@@ -202,7 +259,7 @@ def fit_picture(image, image_size):
 
     Args:
         image: uint8 or float32 array `(H, W, 3)`.
-        image_size: `(h, w)`.
+        image_size: `(h, w)`; a `PictureSize` has its own rule.
 
     Returns:
         Array `(h, w, 3)` of the same dtype; a picture that already has the
@@ -211,16 +268,25 @@ def fit_picture(image, image_size):
     h, w = image_size
     if image.shape[:2] == (h, w):
         return image
+    if isinstance(image_size, PictureSize):
+        rows, columns, top, left = scaled_box(*image.shape[:2], image_size)
+        image = _resized(image, (rows, columns), image_size.interpolation)
+        return image[top : top + h, left : left + w]
     top, left, rows, columns = center_box(*image.shape[:2], image_size)
     image = image[top : top + rows, left : left + columns]
+    return _resized(image, (h, w), "bilinear")
+
+
+def _resized(image, size, interpolation):
     if image.dtype == np.uint8:
-        return _bilinear(image, (w, h))
+        return _plane(image, size, interpolation)
     planes = [
-        _bilinear(image[:, :, c].astype(np.float32), (w, h)) for c in range(3)
+        _plane(image[:, :, c].astype(np.float32), size, interpolation)
+        for c in range(3)
     ]
     return np.stack(planes, axis=-1).astype(image.dtype)
 
 
-def _bilinear(pixels, size):
+def _plane(pixels, size, interpolation):
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(image.resize(size[::-1], INTERPOLATIONS[interpolation]))

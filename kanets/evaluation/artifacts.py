@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kanets import tasks
+from kanets.data.framing import read_size
 from kanets.export import find_savedmodel, runtimes
 from kanets.files import read_labels
 
@@ -82,7 +83,8 @@ class Artifact:
     def image_size(self):
         """Height and width it is for, or None where that is open."""
         if "images" in self.run.inputs:
-            return self.run.inputs["images"][0][1:3]
+            size = self.run.inputs["images"][0][1:3]
+            return read_size(_folder(self.name), size)
         if self.task.sized_by is None:
             return None, None
         return self._shape_of(self.task.sized_by)[:2]
@@ -118,6 +120,10 @@ def _pixel():
 
 
 def _labels(path):
+    return read_labels(_folder(path))
+
+
+def _folder(path):
+    """Where an export has what its clients read."""
     format, found = runtimes.find(path)
-    folder = found / "assets.extra" if format == "savedmodel" else found.parent
-    return read_labels(folder)
+    return found / "assets.extra" if format == "savedmodel" else found.parent

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kanets import tasks
+from kanets.data.framing import picture_size
 from kanets.data.pictures import fit_picture
 from kanets.evaluation import files as reading
 from kanets.nets.logits import outputs_logits
@@ -102,14 +103,16 @@ class Pictures:
         if "probabilities" in about["outputs"] and self._from_logits is None:
             self._from_logits = outputs_logits(self._model)
         self._takes_files = "image_bytes" in about["inputs"]
-        own = tuple(self._model.input_shape[1:3])
+        own = picture_size(self._model)
         self._size = None if None in own else own
         if not self._takes_files:
-            self._size = _size_of_images(about, artifact, own) or self._size
+            size = _size_of_images(about, artifact, own)
+            if size is not None:
+                self._size = picture_size(self._model, size)
             return
         reading.jpeg_or_png(self._files, "stop")
         if self._size is None and self._image_size is not None:
-            self._size = tuple(self._image_size)
+            self._size = picture_size(self._model, self._image_size)
         if self._size is None and self._task.sized_by is None:
             raise ValueError(
                 "`image_size` must be given, the size of the export, where "

@@ -7,6 +7,7 @@ import numpy as np
 
 from kanets import data, tasks
 from kanets.data import folders
+from kanets.data.framing import picture_size
 from kanets.data.graph_pictures import JPEG, PNG
 from kanets.data.pictures import SUFFIXES, PictureError, read_picture
 from kanets.data.threads import map_in_threads
@@ -162,7 +163,7 @@ def representative(model, folder, image_size=None, count=200):
     Returns:
         float32 array (n, H, W, 3), 0..255.
     """
-    size = tuple(model.input_shape[1:3] if image_size is None else image_size)
+    size = picture_size(model, image_size)
     if None in size:
         raise ValueError(
             "Pictures to represent those of a model of open size need an "
@@ -175,7 +176,7 @@ def representative(model, folder, image_size=None, count=200):
 
 def image_size(model):
     """Height and width a model is for, or None where they are open."""
-    return model.input_shape[1:3] if is_keras(model) else model.image_size
+    return picture_size(model) if is_keras(model) else model.image_size
 
 
 def size_of(model):

@@ -12,6 +12,7 @@ import keras
 
 from kanets import files
 from kanets.checks import positive_integer
+from kanets.data.framing import picture_size
 from kanets.data.graph_pictures import decode_pictures, fit_pictures
 from kanets.export.warmup import write_warmup
 from kanets.zoo.saving import check_finite
@@ -96,7 +97,7 @@ def check_options(kind, function, **options):
 
 
 def resolve_image_size(model, image_size):
-    """Returns height and width as ints, checked against the model's input."""
+    """Height and width, checked against the model's: its `picture_size`."""
     input_shape = getattr(model, "input_shape", (None, None, None, 3))
     if len(input_shape) != 4 or input_shape[3] != 3:
         raise ValueError(
@@ -126,7 +127,7 @@ def resolve_image_size(model, image_size):
             raise ValueError(
                 f"`image_size` must be the model's input size. {received}"
             )
-    return image_size
+    return picture_size(model, image_size)
 
 
 def check_class_names_of(body, model, class_names):

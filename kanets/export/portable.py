@@ -10,7 +10,9 @@ What leaves takes pixels, not files, and its inputs and outputs have names:
 
 Pixels are those of `kanets.data.pictures`: RGB, the centre, resized to H x W;
 rescaling is inside. Each export is a folder with the model and, where there
-are classes, `labels.txt`. It appears complete or not at all.
+are classes, `labels.txt`; where pictures are fitted by another rule, as of
+weights that come with one, `preprocessing.json` tells crop and interpolation.
+It appears complete or not at all.
 """  # noqa: E501
 
 import contextlib
@@ -25,6 +27,7 @@ import numpy as np
 from kanets import compat, files, tasks
 from kanets.checks import positive_integer
 from kanets.data.arrays import check_floats
+from kanets.data.framing import write_size
 from kanets.export import bundle, runtimes
 from kanets.export.precision import check_precision, in_precision
 
@@ -123,7 +126,7 @@ def export_litert(
     with bundle.whole(directory) as partial:
         partial.mkdir()
         (partial / "model.tflite").write_bytes(converted)
-        files.write_labels(partial, graph.class_names)
+        _write_beside(partial, graph)
     return directory
 
 
@@ -159,7 +162,7 @@ def export_onnx(
             opset=17,
             output_path=str(partial / "model.onnx"),
         )
-        files.write_labels(partial, graph.class_names)
+        _write_beside(partial, graph)
     return directory
 
 
@@ -202,7 +205,7 @@ def export_openvino(
             partial / "model.xml",
             compress_to_fp16=precision == "float16",
         )
-        files.write_labels(partial, graph.class_names)
+        _write_beside(partial, graph)
     return directory
 
 
@@ -222,6 +225,12 @@ def _graph(model, directory, class_names, image_size, from_logits):
         from_logits=from_logits,
     )
     return directory, task.make_graph(model, class_names, **options)
+
+
+def _write_beside(folder, graph):
+    """What a client of the model reads besides."""
+    files.write_labels(folder, graph.class_names)
+    write_size(folder, graph.image_size)
 
 
 def _is_mixed(layer):

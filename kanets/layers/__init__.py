@@ -16,6 +16,7 @@ from kanets.layers.inverted_residual import (
 )
 from kanets.layers.layer_scale import LayerScale
 from kanets.layers.normalized_convolution import conv_norm
+from kanets.layers.pixel_scale import PixelScale
 from kanets.layers.position_embeddings import PositionEmbeddings
 from kanets.layers.resize_like import ResizeLike
 from kanets.layers.split_tokens import SplitTokens
@@ -33,6 +34,7 @@ __all__ = [
     "DenseAttention",
     "KroneckerAttention",
     "LayerScale",
+    "PixelScale",
     "PositionEmbeddings",
     "ResizeLike",
     "SplitTokens",

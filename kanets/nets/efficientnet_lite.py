@@ -23,7 +23,11 @@ from typing import NamedTuple
 import keras
 
 from kanets.checks import positive_integer
-from kanets.layers import BatchNormalization, residual_attention
+from kanets.layers import (
+    BatchNormalization,
+    PixelScale,
+    residual_attention,
+)
 from kanets.nets.parts import (
     check_arguments,
     check_pooling,
@@ -164,7 +168,7 @@ def EfficientNetLite(  # noqa: N802
     inputs = make_input(input_shape, input_tensor, VARIANTS[variant][-1])
     x = inputs
     if include_preprocessing:
-        x = keras.layers.Rescaling(1 / 128, -127 / 128, name="preprocessing")(x)
+        x = PixelScale(1 / 128, -127 / 128, name="preprocessing")(x)
     attentions = {attention_position: attention}
     x = make_body(x, variant, strides, output_stride, attentions)
 

@@ -6,7 +6,11 @@ import operator
 import keras
 
 from kanets.attention import table
-from kanets.layers import BatchNormalization, residual_attention
+from kanets.layers import (
+    BatchNormalization,
+    PixelScale,
+    residual_attention,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -27,11 +31,14 @@ def make_input(input_shape, input_tensor, side=224):
 
 def imagenet_scale(pixels):
     """Pixels 0..255 less ImageNet's mean, by its deviation, for each colour."""
-    # `Rescaling` by a number a colour goes by the session's data format.
-    return keras.layers.Normalization(
-        axis=-1,
-        mean=[255 * mean for mean in IMAGENET_MEAN],
-        variance=[(255 * deviation) ** 2 for deviation in IMAGENET_DEVIATION],
+    return PixelScale(
+        [1 / (255 * deviation) for deviation in IMAGENET_DEVIATION],
+        [
+            -mean / deviation
+            for mean, deviation in zip(
+                IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True
+            )
+        ],
         name="preprocessing",
     )(pixels)
 

@@ -22,6 +22,7 @@ class Net:
         architectures: what the zoo builds of it with fresh weights: by name,
             the other fields of a `kanets.zoo.Architecture`.
         timm: "module:function" of its layers' names in timm's files, or "".
+        timm_name: what timm calls an architecture, "{}" for our name.
         timm_tensors: "module:function" of what must be done with the tensors
             before, as `kanets.nets.timm_names.vit_tensors`, or "".
     """
@@ -33,6 +34,7 @@ class Net:
     closed: tuple = ()
     architectures: dict = dataclasses.field(default_factory=dict)
     timm: str = ""
+    timm_name: str = "{}"
     timm_tensors: str = ""
 
     @property
@@ -95,6 +97,7 @@ NETS = {
             "tensorflow/tpu, models/official/efficientnet/lite)",
             closed=("attention", "attention_position"),
             timm="kanets.nets.timm_names:efficientnet_lite",
+            timm_name="tf_{}",
             architectures={
                 f"efficientnet_{variant}": {
                     "arguments": {"variant": variant},
@@ -114,6 +117,7 @@ NETS = {
             task="classification",
             description="a ViT (Dosovitskiy et al., ICLR 2021)",
             timm="kanets.nets.timm_names:vit",
+            timm_name="{}_patch16_224",
             timm_tensors="kanets.nets.timm_names:vit_tensors",
             architectures={
                 f"vit_{variant}": {

@@ -16,7 +16,7 @@ import keras
 from kanets.attention import table
 from kanets.attention.dense import DenseAttention
 from kanets.checks import positive_integer
-from kanets.layers import PositionEmbeddings, SplitTokens
+from kanets.layers import PixelScale, PositionEmbeddings, SplitTokens
 from kanets.nets.parts import (
     check_input_shape,
     check_pooling,
@@ -138,7 +138,7 @@ def ViT(  # noqa: N802
     inputs = make_input(input_shape, input_tensor, SIDE)
     x = inputs
     if include_preprocessing:
-        x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
+        x = PixelScale(1 / 127.5, -1.0, name="preprocessing")(x)
 
     # Body
     x = patches = _patches(x, sizes.channels, patch_size)

@@ -16,7 +16,7 @@ from kanets.zoo.entries import (
     list_models,
     models_directory,
 )
-from kanets.zoo.loading import load_model, saved_class_names
+from kanets.zoo.opening import load_model, saved_class_names
 from kanets.zoo.pushing import push_model
 from kanets.zoo.saving import save_model
 from kanets.zoo.sources import is_entry, sha256

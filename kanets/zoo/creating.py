@@ -8,6 +8,7 @@ import keras
 
 from kanets import compat, nets, tasks
 from kanets.checks import is_positive, positive_integer
+from kanets.data.framing import fit_whole_pictures
 from kanets.nets.registry import NETS
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import (
@@ -19,6 +20,7 @@ from kanets.zoo.loading import (
     read_architecture,
 )
 from kanets.zoo.sources import locate
+from kanets.zoo.timm import architecture_of
 from kanets.zoo.weights import fill, find_weights
 
 FINETUNING_MOMENTUM = 0.9
@@ -48,7 +50,7 @@ def create_model(
 
     Args:
         name: the name of an entry or an architecture, or what `load_model`
-            reads.
+            reads, as "hf://timm/<name>".
         pretrained: False gives the same architecture with fresh weights.
         num_classes: a new head of so many classes, with fresh weights, and
             momentum 0.9 in batch norm: a few dozen steps are enough for its
@@ -67,7 +69,8 @@ def create_model(
             net, but for attention that it has and they have not, and for
             the head where `num_classes` asks for another size; a line on
             standard error tells what was read. The size of the pictures and
-            the scale of their pixels are theirs.
+            the scale of their pixels are theirs, and with their head the
+            crop and interpolation that fit pictures to it.
         **overrides: arguments of the net's builder, such as `dropout_rate`,
             `classifier_activation` or `output_stride`, in place of those in
             `entry.json`. The pretrained weights must fit what they make,
@@ -108,8 +111,13 @@ def create_model(
         num_classes = positive_integer("num_classes", num_classes)
     policy = None if dtype is None else _policy(dtype)
     architectures = {a.name: a for a in ARCHITECTURES}
+    architecture = architectures.get(name)
+    located = locate(name, foreign=True) if architecture is None else None
+    if located is not None and located.is_timm:
+        architecture = architecture_of(located.path, name)
+        weights = name if weights is None and pretrained else weights
     if weights is not None:
-        architecture = architectures.get(name) or locate(name).entry
+        architecture = architecture or located.entry
         if not pretrained or architecture is None:
             raise ValueError(
                 "weights are for an architecture or an entry, and take the "
@@ -119,10 +127,10 @@ def create_model(
         return _with_weights(
             architecture, weights, num_classes, input_shape, policy, overrides
         )
-    if not pretrained and name in architectures:
-        new = _build(architectures[name], num_classes, input_shape, overrides)
+    if not pretrained and architecture is not None:
+        new = _build(architecture, num_classes, input_shape, overrides)
         return _rebuilt(new, None, None, policy)
-    located = locate(name)
+    located = located or locate(name)
     entry = located.entry
     if overrides and (entry is None or located.part):
         raise ValueError(
@@ -147,6 +155,7 @@ def create_model(
         carry(model, new, num_classes is not None, overrides, closed)
     if pretrained and num_classes is not None:
         set_norm_momentum(new, FINETUNING_MOMENTUM)
+        fit_whole_pictures(new)
     has_head = num_classes is None and overrides.get("include_top", True)
     if class_names is not None and has_head:
         new.class_names = class_names
@@ -282,6 +291,7 @@ def _with_weights(
     report = fill(model, found, () if own_head else HEADS)
     if num_classes is not None:
         set_norm_momentum(model, FINETUNING_MOMENTUM)
+        fit_whole_pictures(model)
     print(report, file=sys.stderr)
     return model
 

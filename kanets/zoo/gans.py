@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import ylg
-from kanets.zoo.loading import load_model
+from kanets.zoo.opening import load_model
 from kanets.zoo.sources import is_entry
 from ylg.gan.sampling import num_classes
 

@@ -40,6 +40,11 @@ class Located:
     entry: entries.Entry | None = None
     part: str = ""
 
+    @property
+    def is_timm(self):
+        """Whether it is a `.safetensors` file, with timm's names."""
+        return self.path.suffix == ".safetensors"
+
 
 def locate(source, foreign=False):
     """The model that `load_model` is asked for, fetched if it is far.
@@ -67,8 +72,8 @@ def locate(source, foreign=False):
         return Located(path / TENSORS)
     if not ours and _is_timm(path):
         raise ValueError(
-            "timm's repositories hold weights, in model.safetensors, for "
-            "kanets.create_model(<name of a net>, weights=...). "
+            "timm's repositories hold model.safetensors, for "
+            "kanets.create_model(...). "
             f"Received: {text!r} with {sorted(p.name for p in path.iterdir())}"
         )
     if not (path / "config.json").exists():

@@ -1,20 +1,19 @@
 """Weights for `create_model`: of a file, an entry or the Hub, timm's, too.
 
 timm publishes `model.safetensors`, tensors under its own names, which the nets'
-tables in `kanets.nets.registry` translate, and beside it `config.json`, whose
-`pretrained_cfg` says how pictures were prepared.
+tables in `kanets.nets.registry` translate, and beside it `config.json`, which
+`kanets.zoo.timm` reads.
 """
 
 import dataclasses
-import json
 
 import keras
-import numpy as np
 
 from kanets.zoo import foreign
 from kanets.zoo.loading import read
 from kanets.zoo.saving import check_class_names, check_finite
 from kanets.zoo.sources import locate, one_line
+from kanets.zoo.timm import described
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,8 @@ class Published:
         names: the table that reads them; see `kanets.zoo.foreign`. None: they
             are called as ours are, and must be all of the net's.
         input_shape: (H, W, C) of the pictures they are for, or None.
-        rescaling: (scale, offset) of pixels 0..255, or None if not known.
+        scaling: attributes of a `kanets.layers.PixelScale`, by name, as far
+            as they are known.
         class_names: labels, or None.
         preparation: how pictures were prepared, as text.
     """
@@ -36,7 +36,7 @@ class Published:
     tensors: dict
     names: dict | None = None
     input_shape: tuple | None = None
-    rescaling: tuple | None = None
+    scaling: dict = dataclasses.field(default_factory=dict)
     class_names: tuple | None = None
     preparation: str = ""
 
@@ -65,7 +65,7 @@ def find_weights(weights, name, table, builds, prepare=None):
     if str(weights).endswith(".weights.h5"):
         return _of_keras(weights, _loaded(weights, name, builds), table)
     located = locate(weights, foreign=True)
-    if located.path.suffix != ".safetensors":
+    if not located.is_timm:
         return _of_keras(weights, read(located), table)
     if table is None:
         raise ValueError(
@@ -101,8 +101,9 @@ def fill(model, published, optional):
     tensors = _resized(model, published.tensors)
     filled = foreign.fill(model, tensors, names, published.source, optional)
     layer = _rescaling(model)
-    if None not in (layer, published.rescaling):
-        layer.scale, layer.offset = published.rescaling
+    for attribute, value in published.scaling.items():
+        if hasattr(layer, attribute):
+            setattr(layer, attribute, value)
     check_finite(model, published.source)
     if published.class_names is not None and not filled.skipped:
         check_class_names(model, published.class_names, published.source)
@@ -142,7 +143,7 @@ def _of_keras(weights, model, table):
     names = None
     if table is not None:
         names = {layer: (foreign.OWN, layer) for layer in [*table, *layers]}
-    rescaling = _rescaling(model)
+    scaling = _rescaling(model)
     return Published(
         source=str(weights),
         tensors={
@@ -152,7 +153,11 @@ def _of_keras(weights, model, table):
         },
         names=names,
         input_shape=tuple(model.inputs[0].shape[1:]),
-        rescaling=rescaling and (rescaling.scale, rescaling.offset),
+        scaling={
+            name: getattr(scaling, name)
+            for name in ("scale", "offset", "crop", "interpolation")
+            if hasattr(scaling, name)
+        },
         class_names=getattr(model, "class_names", None),
     )
 
@@ -168,47 +173,20 @@ def _of_timm(weights, path, table):
             f"{str(path)!r} ({one_line(error)})"
         ) from error
     published = Published(str(weights), tensors, table)
-    file = path.with_name("config.json")
-    if not file.exists():
+    found = described(path)
+    if found is None:
         return dataclasses.replace(
             published,
             preparation="; without config.json, pixels are scaled as the net "
             "does by itself",
         )
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        return dataclasses.replace(published, **_preparation(config))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            "The config.json beside timm's weights must have mean, std and "
-            "input_size under pretrained_cfg. Received: "
-            f"{str(file)!r} ({type(error).__name__}: {one_line(error)})"
-        ) from error
-
-
-def _preparation(config):
-    """What timm's `config.json` says, as fields of a `Published`."""
-    prepared = config.get("pretrained_cfg", config)
-    channels, height, width = prepared["input_size"]
-    mean, std = np.array(prepared["mean"]), np.array(prepared["std"])
-    scale, offset = 1 / (255 * std), -mean / std
-    labels = config.get("label_names")
-    words = [f"mean {mean.tolist()}", f"std {std.tolist()}"]
-    words += [f"{height}x{width}", str(prepared.get("interpolation", ""))]
-    if "crop_pct" in prepared:
-        words.append(f"the centre {prepared['crop_pct']:.1%} of the side")
-    return {
-        "input_shape": (height, width, channels),
-        "rescaling": (_plain(scale), _plain(offset)),
-        "class_names": tuple(labels) if isinstance(labels, list) else None,
-        "preparation": f"; pictures: {', '.join(filter(None, words))}",
-    }
-
-
-def _plain(values):
-    """One float where all channels have the same, otherwise a list."""
-    values = values.tolist()
-    return values[0] if len(set(values)) == 1 else values
+    return dataclasses.replace(
+        published,
+        input_shape=found.input_shape,
+        scaling=found.scaling,
+        class_names=found.class_names,
+        preparation=found.text,
+    )
 
 
 def _rescaling(model):

@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, ImageOps
 from kanets.data import pictures
 from kanets.data.pictures import (
     PictureError,
+    PictureSize,
     center_box,
     fit_picture,
     read_picture,
@@ -334,3 +335,36 @@ def test_resize_matches_tensorflow(size, target):
 def test_resize_keeps_a_fitting_picture():
     image = photo(12, 17)
     assert fit_picture(image, (12, 17)) is image
+
+
+@pytest.mark.parametrize("crop, interpolation", [(0.875, "bicubic"), (1, None)])
+@pytest.mark.parametrize("size", [(40, 60), (61, 37), (33, 32), (7, 19)])
+def test_a_size_with_a_crop_is_torchvisions(size, crop, interpolation):
+    """`Resize` of the shorter side, `CenterCrop`; in a graph, too."""
+    import tensorflow as tf
+
+    from kanets.data.graph_pictures import fit_pictures
+
+    interpolation = interpolation or "bilinear"
+    image, (height, width) = photo(*size), size
+    side = int(32 / crop)
+    scaled = [side, int(side * max(size) / min(size))]
+    rows, columns = scaled if height <= width else scaled[::-1]
+    resample = Image.Resampling[interpolation.upper()]
+    expected = Image.fromarray(image).resize((columns, rows), resample)
+    top, left = (int(round((n - 32) / 2)) for n in (rows, columns))
+    expected = np.asarray(expected)[top : top + 32, left : left + 32]
+    wanted = PictureSize((32, 32), crop, interpolation)
+    np.testing.assert_array_equal(fit_picture(image, wanted), expected)
+    floats = fit_picture(image.astype("float32"), wanted)
+    assert np.abs(floats.clip(0, 255) - expected).max() < 1.5
+    graph = tf.function(lambda x: fit_pictures(x, wanted))(image[None])
+    assert np.abs(graph[0].numpy() - expected).max() <= 1
+    assert fit_picture(expected, wanted) is expected
+
+
+def test_a_size_with_a_crop_of_another_aspect():
+    wanted = PictureSize((20, 30), 0.5, "bilinear")
+    assert pictures.scaled_box(100, 200, wanted) == (40, 80, 10, 25)
+    assert pictures.scaled_box(100, 50, wanted) == (120, 60, 50, 15)
+    assert fit_picture(photo(100, 50), wanted).shape == (20, 30, 3)

@@ -25,6 +25,7 @@ def finetune_recipe(
     model,
     data,
     *,
+    attention=None,
     epochs=None,
     frozen_epochs=None,
     new_head=None,
@@ -46,8 +47,12 @@ def finetune_recipe(
     layers learn.
 
     Args:
-        model: zoo name, run or model folder of a classifier or segmenter.
+        model: zoo name, run or model folder of a classifier or segmenter, or
+            what else `kanets.load_model` reads, as "hf://timm/<name>".
         data: the pictures, `Data.source` of the recipe.
+        attention: of a classifier whose net is known: what it is to have, one
+            of `kanets.attention.names()`, closed at the start; default what
+            it has.
         epochs: in all; default of a classifier: so many that it sees
             `PICTURES_SEEN` pictures, within `EPOCHS`; of a segmenter 10.
         frozen_epochs: first epochs, that train the head alone; at most all;
@@ -75,8 +80,9 @@ def finetune_recipe(
 
     Raises:
         ValueError: no such model, or a generator; no `image_size` for a
-            classifier of open size; an `ignore_label` for a classifier; what
-            no recipe may hold; a source that holds no pictures.
+            classifier of open size; an `ignore_label` for a classifier, an
+            `attention` for a segmenter; what no recipe may hold; a source that
+            holds no pictures.
     """
     net = zoo.load_model(model)
     check_takes_pictures(net, model)
@@ -93,6 +99,11 @@ def finetune_recipe(
     )
     source = {"source": str(data), "on_error": on_error}
     if tasks.of_model(net) is tasks.TASKS["segmentation"]:
+        if attention is not None:
+            raise ValueError(
+                "`attention` is for a classifier. Received: "
+                f"attention={attention!r} for {str(model)!r}, a segmenter"
+            )
         source |= {"image_size": image_size, "ignore_label": ignore_label}
         fields = _of_segmenter(10 if epochs is None else epochs)
         fields["segmenter"] = {"name": str(model)}
@@ -104,7 +115,8 @@ def finetune_recipe(
             )
         fields = _of_classifier(net, model, data, epochs, image_size, say)
         source["image_size"] = fields.pop("image_size")
-        fields["model"] = {"name": str(model)}
+        named = {"name": str(model)}
+        fields["model"] = named | _not_none(attention=attention)
     if learning_rate is not None:
         fields["optimize"]["learning_rate"] = learning_rate
     fields["finetune"] |= settings

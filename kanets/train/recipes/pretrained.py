@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from kanets import zoo
+from kanets.data.framing import fit_whole_pictures
 from kanets.zoo.creating import set_norm_momentum
 from kanets.zoo.loading import head_name
 from kanets.zoo.saving import class_order
@@ -33,7 +34,8 @@ def pretrained(recipe, name, class_names, input_shape, say, **options):
     """
     classes = len(class_names)
     loaded = options.get("pretrained", True)
-    known = zoo.saved_class_names(name) if loaded else None
+    source = options.get("weights", name)
+    known = zoo.saved_class_names(source) if loaded else None
     new_head, why = _choose(recipe.finetune.new_head, known, class_names)
     model = zoo.create_model(
         name,
@@ -48,6 +50,7 @@ def pretrained(recipe, name, class_names, input_shape, say, **options):
         _keep_head(model, known, class_names)
         say(f"The head is kept{why}.")
     set_norm_momentum(model, recipe.finetune.norm_momentum)
+    fit_whole_pictures(model)  # as the pictures of the recipe are
     return model
 
 

@@ -78,11 +78,14 @@ def _check_net(nets, section, info):
     known = {"name"}
     if net in nets:
         builder = nets[net]
-    elif zoo.is_entry(net) and entry.exists():
-        builder = registry.NETS[zoo.Entry.from_json(entry).net].builder
-        known = {"name", "pretrained"}  # of `kanets.create_model`
     else:
-        return section  # a path or an address: shows when it is read
+        known = {"name", "pretrained", "weights"}  # of `kanets.create_model`
+        found = next((a for a in zoo.ARCHITECTURES if a.name == net), None)
+        if zoo.is_entry(net) and entry.exists():
+            found = zoo.Entry.from_json(entry)
+        if found is None:
+            return section  # a path or an address: shows when it is read
+        builder = registry.NETS[found.net].builder
     parameters = inspect.signature(builder).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return section
