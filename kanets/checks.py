@@ -59,3 +59,8 @@ def nearest(names, known):
         for near in difflib.get_close_matches(name, known, n=1)
     ]
     return f" (nearest: {', '.join(found)})" if found else ""
+
+
+def one_line(error):
+    """What an error says, in one line of at most 400 characters."""
+    return " ".join(str(error).split())[:400]

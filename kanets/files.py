@@ -5,6 +5,7 @@ Imports nothing of the package, and may be imported by all of it.
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import socket
@@ -101,6 +102,12 @@ def read_text(path):
             "A text file must be in UTF-8: save it again in that encoding. "
             f"Received: {str(path)!r}, where line {line} is not ({error})"
         ) from error
+
+
+def sha256(path):
+    """Hex digest of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_labels(folder, labels):

@@ -7,6 +7,7 @@ under `models/` with `entry.json` (figures, licence, checksums) and a card; a
 GAN's is that of the generator, with the discriminator's in `discriminator/`.
 """
 
+from kanets.files import sha256
 from kanets.zoo.creating import create_model, feature_model
 from kanets.zoo.entries import (
     ARCHITECTURES,
@@ -19,7 +20,7 @@ from kanets.zoo.entries import (
 from kanets.zoo.opening import load_model, saved_class_names
 from kanets.zoo.pushing import push_model
 from kanets.zoo.saving import save_model
-from kanets.zoo.sources import is_entry, sha256
+from kanets.zoo.sources import is_entry
 
 __all__ = [
     "ARCHITECTURES",

@@ -7,6 +7,7 @@ import zipfile
 
 import keras
 
+from kanets.checks import one_line
 from kanets.files import LABELS, read_labels
 from kanets.zoo.entries import newer
 from kanets.zoo.saving import check_class_names, check_finite
@@ -14,7 +15,6 @@ from kanets.zoo.sources import (
     check_others,
     checked_weights,
     locate,
-    one_line,
 )
 
 HEADS = ("predictions", "fc")  # what nets call their classifier

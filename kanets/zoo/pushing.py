@@ -6,16 +6,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from kanets.checks import one_line
+from kanets.files import sha256
+from kanets.zoo.hub import hub_library
 from kanets.zoo.loading import read
 from kanets.zoo.saving import save_model
 from kanets.zoo.sources import (
     FILES,
     WEIGHTS,
     checked_weights,
-    hub_library,
     locate,
-    one_line,
-    sha256,
 )
 
 CARD, LICENCE = "README.md", "LICENSE"

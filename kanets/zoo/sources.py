@@ -6,7 +6,6 @@ in `~/.keras/kanets` (`KERAS_HOME` moves it), under its sha256.
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import os
 import re
@@ -17,8 +16,10 @@ from pathlib import Path
 
 import keras
 
-from kanets.files import LABELS
+from kanets.checks import one_line
+from kanets.files import LABELS, sha256
 from kanets.zoo import entries
+from kanets.zoo.hub import snapshot
 
 WEIGHTS = "model.weights.h5"
 FILES = ("config.json", "metadata.json", WEIGHTS, LABELS, "entry.json")
@@ -55,7 +56,7 @@ def locate(source, foreign=False):
     """
     text = str(source)
     if text.startswith("hf://"):
-        path = _from_hub(text, (*FILES, TENSORS) if foreign else FILES)
+        path = snapshot(text, (*FILES, TENSORS) if foreign else FILES)
     elif _is_url(text):
         path = _from_url(text)
     elif is_entry(text) or not Path(text).exists():
@@ -155,12 +156,6 @@ def _check(path, digest):
         )
 
 
-def sha256(path):
-    """Hex digest of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_url(text):
     return text.startswith(("http://", "https://"))
 
@@ -194,40 +189,6 @@ def _is_timm(folder):
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "pretrained_cfg" in config
-
-
-def _from_hub(address, files):
-    """The snapshot of "hf://owner/name" or "hf://owner/name@revision"."""
-    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@(.+))?", address)
-    if match is None:
-        raise ValueError(
-            "A model on the Hugging Face Hub is hf://owner/name or "
-            f"hf://owner/name@revision. Received: {address!r}"
-        )
-    hub = hub_library(address)
-    name, revision = match.groups()
-    try:
-        folder = hub.snapshot_download(
-            name, revision=revision, allow_patterns=list(files)
-        )
-    except Exception as error:  # of the network, the Hub or its cache
-        raise ValueError(
-            "The Hugging Face Hub did not give this model. "
-            f"Received: {address!r} ({one_line(error)})"
-        ) from error
-    return Path(folder)
-
-
-def hub_library(address):
-    """`huggingface_hub`, which is not installed with the package."""
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            "hf:// needs huggingface_hub: pip install huggingface_hub. "
-            f"Received: {address!r}"
-        ) from error
-    return huggingface_hub
 
 
 def _from_url(address):
@@ -297,8 +258,3 @@ def _download(url, digest):
             )
         os.replace(part, file)
     return file
-
-
-def one_line(error):
-    """What an error says, in one line of at most 400 characters."""
-    return " ".join(str(error).split())[:400]

@@ -9,11 +9,11 @@ import json
 
 import numpy as np
 
+from kanets.checks import one_line
 from kanets.data.folders import imagenet_names
 from kanets.data.pictures import INTERPOLATIONS
 from kanets.nets.registry import NETS
 from kanets.zoo.entries import ARCHITECTURES
-from kanets.zoo.sources import one_line
 
 IMAGENET_CLASSES = 1000  # with so many, timm's are ImageNet's, in its order
 

@@ -9,10 +9,11 @@ import dataclasses
 
 import keras
 
+from kanets.checks import one_line
 from kanets.zoo import foreign
 from kanets.zoo.loading import read
 from kanets.zoo.saving import check_class_names, check_finite
-from kanets.zoo.sources import locate, one_line
+from kanets.zoo.sources import locate
 from kanets.zoo.timm import described
 
 

@@ -62,13 +62,17 @@ def entry(saved, directory):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Serves `server.root`; `server.paths` is what was asked for."""
+    """Serves `server.root`; `server.paths` is what was asked for.
+
+    `server.faults` and `server.ranges` are those of `Handler`.
+    """
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     root = tmp_path / "served"
     root.mkdir()
     handler = functools.partial(Handler, directory=root)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.root, server.paths = root, []
+        server.faults, server.ranges = {}, []
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
