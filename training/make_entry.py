@@ -25,6 +25,8 @@ from weight_files import store_kernels
 import kanets
 from kanets import evaluation, recipes, tasks, visualize, zoo
 from kanets.train.recipes.files import arguments
+from kanets.zoo import timm
+from kanets.zoo.sources import locate
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
@@ -61,9 +63,9 @@ def make_entry(name, run, source, machine, notes):
     folder = MODELS / f".{name}"
     copy_model(run, folder, task)
     entries = {entry.name: entry for entry in zoo.list_models()}
-    started = entries.get(settings.get("name"))
-    if started:  # a fine-tuned net is what it started from
-        settings = {"name": started.net, **started.arguments}
+    started = started_from(settings, entries)
+    if started:
+        settings = started.settings
     for weights in folder.rglob("*.weights.h5"):
         if weights.stat().st_size > LARGE:
             store_kernels(weights, "float16")
@@ -85,7 +87,9 @@ def make_entry(name, run, source, machine, notes):
     ]
     licence = LICENCES[data_set]
     if started:
-        notes = f"{notes}; starts from `{started.name}`".lstrip("; ")
+        notes = f"{notes}; starts from `{started.source}`".lstrip("; ")
+        if started.licence:
+            licence = f"{licence}; of what it starts from: {started.licence}"
     if backbone is not None:
         body = entries[backbone]
         notes = f"{notes}; the body starts from `{backbone}`".lstrip("; ")
@@ -129,6 +133,44 @@ def make_entry(name, run, source, machine, notes):
     shutil.rmtree(MODELS / name, ignore_errors=True)
     folder.rename(MODELS / name)
     print(f"{name}: {entry.value} {entry.metric}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """What a fine-tuned net started from, which tells what it is.
+
+    Attributes:
+        source: the entry, or where its weights are published.
+        settings: the name of the net and its arguments.
+        licence: of published weights; an entry of ours has its own card.
+    """
+
+    source: str
+    settings: dict
+    licence: str = ""
+
+
+def started_from(settings, entries):
+    """The `Started` of a recipe's section, or None for a net made anew.
+
+    Args:
+        settings: the arguments of the section, with its name.
+        entries: those of the zoo, by name.
+    """
+    given = dict(settings)
+    name = given.pop("name", None)
+    source = given.pop("weights", name)
+    given.pop("pretrained", None)
+    if name in entries:
+        net, licence = entries[name], ""
+    elif str(source).startswith("hf://timm/"):
+        weights = locate(source, foreign=True).path
+        net = timm.architecture_of(weights, source)
+        licence = timm.described(weights).licence
+    else:
+        return None
+    settings = {"name": net.net, **net.arguments, **given}
+    return Started(source, settings, licence)
 
 
 def versions():

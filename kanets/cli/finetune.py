@@ -29,10 +29,7 @@ def finetune(
     to: RunFolder,
     attention: Annotated[
         str | None,
-        Option(
-            help="What a classifier is to look around by, as kao_qkv; closed "
-            "at the start.",
-        ),
+        Option(help="Of a classifier, closed at first: kao_qkv."),
     ] = None,
     epochs: Annotated[
         int | None,

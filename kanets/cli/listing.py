@@ -16,9 +16,17 @@ def list_models(
         str | None,
         Option(help="classification, segmentation or generation."),
     ] = None,
+    hub: Annotated[
+        bool,
+        Option(
+            "--hub",
+            help="Published weights that nets of ours read, by the net's name "
+            "or their own; no network is asked.",
+        ),
+    ] = False,
 ):
     """The models of the zoo."""
     from kanets import zoo
 
-    models = zoo.list_models(pattern, task=task)
+    models = (zoo.list_hub if hub else zoo.list_models)(pattern, task=task)
     yield [dataclasses.asdict(model) for model in models], models

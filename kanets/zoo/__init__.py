@@ -18,6 +18,7 @@ from kanets.zoo.entries import (
     models_directory,
 )
 from kanets.zoo.opening import load_model, saved_class_names
+from kanets.zoo.published import list_hub
 from kanets.zoo.pushing import push_model
 from kanets.zoo.saving import save_model
 from kanets.zoo.sources import is_entry
@@ -30,6 +31,7 @@ __all__ = [
     "create_model",
     "feature_model",
     "is_entry",
+    "list_hub",
     "list_models",
     "load_model",
     "models_directory",

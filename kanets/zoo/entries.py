@@ -26,7 +26,7 @@ _Shape = Annotated[
 ]
 
 
-def _known(task):
+def known_task(task):
     if task not in tasks.TASKS:
         raise refused("task", task, f"one of {tuple(tasks.TASKS)}")
     return task
@@ -48,7 +48,7 @@ class Architecture:
     """
 
     name: str
-    task: Annotated[str, AfterValidator(_known)]
+    task: Annotated[str, AfterValidator(known_task)]
     net: str
     arguments: dict
     input_shape: _Shape
@@ -186,7 +186,7 @@ def list_models(pattern="*", task=None, pretrained=True):
         ValueError: an unknown task; an `entry.json` that cannot be read.
     """
     if task is not None:
-        _known(task)
+        known_task(task)
     paths = models_directory().glob("*/entry.json")
     models = [Entry.from_json(path) for path in paths]
     if not pretrained:
@@ -204,31 +204,42 @@ def list_models(pattern="*", task=None, pretrained=True):
     )
 
 
-class Listing(list):
-    """A list of `Entry` and `Architecture` that prints as a table."""
+class Table(list):
+    """A list that prints as a table: `head`, and a `row` for each item."""
+
+    head = ()
+
+    def row(self, item):
+        """The cells of an item, a tuple of str."""
+        raise NotImplementedError
 
     def __repr__(self):
-        rows = [
-            ("name", "figure", "parameters", "multiply-adds", "size", "data")
-        ]
-        for model in self:
-            height, width, _ = model.input_shape
-            row = ("", "", "", "", f"{height}x{width}")
-            if isinstance(model, Entry):
-                row = (
-                    f"{model.figure} {model.metric.split(',')[0]}",
-                    f"{model.parameters:,}",
-                    f"{model.multiply_adds / 1e6:,.1f} M",
-                    model.size,
-                    f"{model.data}, {height}x{width}",
-                )
-            rows.append((model.name, *row))
+        rows = [self.head, *map(self.row, self)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
             for row in rows
         ]
         return "\n".join(line.rstrip() for line in lines)
+
+
+class Listing(Table):
+    """A list of `Entry` and `Architecture` that prints as a table."""
+
+    head = ("name", "figure", "parameters", "multiply-adds", "size", "data")
+
+    def row(self, item):
+        height, width, _ = item.input_shape
+        if not isinstance(item, Entry):
+            return (item.name, "", "", "", "", f"{height}x{width}")
+        return (
+            item.name,
+            f"{item.figure} {item.metric.split(',')[0]}",
+            f"{item.parameters:,}",
+            f"{item.multiply_adds / 1e6:,.1f} M",
+            item.size,
+            f"{item.data}, {height}x{width}",
+        )
 
 
 def newer(versions):

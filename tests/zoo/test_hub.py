@@ -1,8 +1,10 @@
 """timm's weights by the real client, from a hub on 127.0.0.1 that fails."""
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,3 +161,17 @@ def test_the_environment_names_the_hub(hub, repository, tmp_path):
         )
         assert done.stdout.split()[-1] == "1000"
         assert bool(hub.paths) is not bool(more)
+
+
+def test_the_card_of_what_starts_there(hub, repository, monkeypatch):
+    """It tells the net and the licence of the weights."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "training"))
+    make_entry = importlib.import_module("make_entry")
+    for settings in (
+        {"name": ADDRESS, "attention": "kao_kv"},
+        {"name": "tiny", "weights": ADDRESS, "attention": "kao_kv"},
+    ):
+        started = make_entry.started_from(settings, {})
+        assert started.source == ADDRESS and started.licence == "mit"
+        assert started.settings == {"name": "Tiny", "attention": "kao_kv"}
+    assert make_entry.started_from({"name": "KANet"}, {}) is None
