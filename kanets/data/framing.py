@@ -25,7 +25,8 @@ def picture_size(model, size=None):
     """
     layer = _layer(model)
     size = tuple(model.input_shape[1:3] if size is None else size)
-    of_classes = len(getattr(model, "output_shape", ())) == 2
+    outputs = getattr(model, "output_shape", None)
+    of_classes = isinstance(outputs, tuple) and len(outputs) == 2
     if layer is None or None in size or not of_classes:
         return size
     return PictureSize(size, layer.crop, layer.interpolation)
