@@ -7,10 +7,10 @@ trains a `kanets.Captioner` on them with `fit`, on the maps of the zoo's
 EfficientNet-Lite0 at stride 16 (6 x 6 cells of 112 channels), which are frozen
 and so computed once. Three seeds, of the decoder and the order; soft and hard
 attention. Five of the 30 pairs of colour and shape are in no training scene.
-Epochs and learning rate were chosen on scenes of another seed. Writes
-`captioning.csv` and `captioning.png`: the first test scenes of two objects and
-of three, whether the soft captioner of the first seed says the true sentence,
-and where it looks at each word of that.
+Epochs and learning rate were chosen on scenes of another seed. A row that is
+there is not repeated. Writes `captioning.csv` and `captioning.png`: the first
+test scenes of two objects and of three, whether the soft captioner of the first
+seed says the true sentence, and where it looks at each word of that.
 
     exact            share of sentences that are right in every word, by beam
                      search of width 3
@@ -35,7 +35,7 @@ import time
 from pathlib import Path
 
 from measure import machine
-from tables import write
+from tables import holds, read, write
 
 HERE = Path(__file__).parent
 TRAINED, TESTED, LENGTH, SIDE, STRIDE = 6000, 2000, 14, 96, 16
@@ -50,7 +50,7 @@ UNSEEN = (
     ("yellow", "diamond"),
     ("purple", "cross"),
 )
-SHOWN = 3  # scenes of two objects, and of three
+SHOWN, COLUMNS = 3, 9  # scenes of two objects, and of three; panels a row
 
 
 def main():
@@ -61,26 +61,29 @@ def main():
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.path.insert(0, str(HERE.parent))
+    path = Path(__file__).with_suffix(".csv")
+    rows = read(path)
     trained, tested = data()
-    rows = []
     for attention in ("soft", "hard"):
         for seed in range(arguments.seeds):
+            case = {"attention": attention, "seed": seed}
+            case["epochs"] = arguments.epochs
+            if holds(rows, **case):
+                continue
             model, seconds = train(trained, attention, seed, arguments.epochs)
             row, captions, weights = measure(model, tested)
             rows.append(
                 {
-                    "attention": attention,
-                    "seed": seed,
+                    **case,
                     **row,
                     "trained": TRAINED,
                     "tested": TESTED,
-                    "epochs": arguments.epochs,
                     "cpu_seconds": f"{seconds:.0f}",
                     "machine": machine("keras", os.environ["KERAS_BACKEND"]),
                 }
             )
             print(rows[-1], flush=True)
-            write(Path(__file__).with_suffix(".csv"), rows)
+            write(path, rows)
             if (attention, seed) == ("soft", 0):
                 plot(tested[0], captions, weights)
 
@@ -209,43 +212,72 @@ def on_objects(scenes, cells, middle):
 
 
 def plot(scenes, captions, weights):
-    """The pictures, and in rows where each word looked: the rest is dark."""
+    """Where each word of some scenes looked, and what was said."""
+    numbers = first_scenes(scenes)
+    told = [
+        "said so" if said == true else f"said: {said}"
+        for said, true in (
+            (captions[number], scenes.sentences[number]) for number in numbers
+        )
+    ]
+    draw("captioning.png", scenes, numbers, weights[numbers], told)
+
+
+def first_scenes(scenes):
+    """Numbers of the first scenes of two objects, and of three."""
     import numpy as np
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     third = scenes.boxes[:, 2].any(-1)
-    shown = [*np.flatnonzero(~third)[:SHOWN], *np.flatnonzero(third)[:SHOWN]]
-    texts = [scenes.sentences[scene].split() for scene in shown]
-    columns = 9
-    heights = [-(-(len(words) + 1) // columns) for words in texts]
-    figure = Figure(figsize=(12, 1.55 * sum(heights)), layout="constrained")
-    axes = figure.subplots(sum(heights), columns)
-    for panel in axes.ravel():
-        panel.axis("off")
+    return [*np.flatnonzero(~third)[:SHOWN], *np.flatnonzero(third)[:SHOWN]]
+
+
+def draw(name, scenes, numbers, weights, titles):
+    """Pictures, and beside each where its words look: the rest is dark.
+
+    Args:
+        name: of the file.
+        scenes: all there are.
+        numbers: of those to draw.
+        weights: (drawn, T, H, W), of theirs.
+        titles: over the pictures, a line each.
+    """
+    from matplotlib.figure import Figure
+
+    texts = [scenes.sentences[number].split() for number in numbers]
+    heights = [-(-(len(words) + 1) // COLUMNS) for words in texts]
+    figure = Figure(figsize=(12, 1.75 * sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(numbers), 1, height_ratios=heights)
+    for part, height, number, words, looks, title in zip(
+        parts, heights, numbers, texts, weights, titles, strict=True
+    ):
+        part.suptitle(title, fontsize=10, x=0.01, ha="left")
+        panels = part.subplots(height, COLUMNS).ravel()
+        for panel in panels:
+            panel.axis("off")
+        panels[0].imshow(scenes.pictures[number])
+        for place, word in enumerate(words):
+            draw_word(panels[place + 1], scenes, number, place, looks[place])
+            bold = "bold" if scenes.names[number, place] >= 0 else "normal"
+            panels[place + 1].set_title(word, fontsize=11, fontweight=bold)
+    figure.savefig(HERE / name, dpi=80)
+
+
+def draw_word(panel, scenes, number, place, look):
+    """Cells as light as they weigh, and the box of what the word names."""
+    import numpy as np
+    from matplotlib.patches import Rectangle
+
     cells = (np.arange(SIDE) + 0.5 - MIDDLE) / STRIDE + 0.5
     cells = np.clip(cells.astype(int), 0, SIDE // STRIDE - 1)
-    for number, (scene, words) in enumerate(zip(shown, texts, strict=True)):
-        first = sum(heights[:number])
-        panels = axes[first : first + heights[number]].ravel()
-        picture, said = scenes.pictures[scene], captions[scene]
-        panels[0].imshow(picture)
-        right = said == " ".join(words)
-        verdict = "said so" if right else f"said: {said}"
-        panels[0].set_title(verdict, fontsize=9, loc="left")
-        for place, word in enumerate(words):
-            panel, look = panels[place + 1], weights[scene, place]
-            light = (look / look.max())[cells][:, cells, None]
-            panel.imshow((picture * (0.2 + 0.8 * light)).astype("uint8"))
-            name = scenes.names[scene, place]
-            bold = "bold" if name >= 0 else "normal"
-            panel.set_title(word, fontsize=11, fontweight=bold)
-            if name >= 0:
-                top, left, bottom, far = scenes.boxes[scene, name] - 0.5
-                box = Rectangle((left, top), far - left, bottom - top)
-                box.set(fill=False, edgecolor="orange", linewidth=2)
-                panel.add_patch(box)
-    figure.savefig(HERE / "captioning.png", dpi=80)
+    light = (look / look.max())[cells][:, cells, None]
+    picture = scenes.pictures[number] * (0.2 + 0.8 * light)
+    panel.imshow(picture.astype("uint8"))
+    name = scenes.names[number, place]
+    if name >= 0:
+        top, left, bottom, right = scenes.boxes[number, name] - 0.5
+        box = Rectangle((left, top), right - left, bottom - top)
+        box.set(fill=False, edgecolor="orange", linewidth=2)
+        panel.add_patch(box)
 
 
 if __name__ == "__main__":

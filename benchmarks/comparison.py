@@ -25,7 +25,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tables import read, write
+from tables import holds, read, write
 
 from kanets import evaluation, recipes
 from kanets.nets import multiply_adds
@@ -55,7 +55,6 @@ NETS = {
     },
 }
 SEGMENTERS = ("kao_qkv", "none", "dense", "kao_kv")
-CASE = ("net", "seed", "alpha", "epochs")
 # What is measured, and options of `evaluate`.
 DATA_SETS = {
     "cifar10": ("accuracy", {}),
@@ -123,8 +122,8 @@ def compare(options):
                 alpha = options.alpha
                 epochs = options.epochs or EPOCHS
                 plan = recipe(name, options.data, alpha, epochs, seed)
-            case = [str(x) for x in (name, seed, alpha, plan.epochs)]
-            if case in [[row[key] for key in CASE] for row in rows]:
+            case = dict(net=name, seed=seed, alpha=alpha, epochs=plan.epochs)
+            if holds(rows, **case):
                 continue
             result = recipes.train(plan, run, verbose=2)
             measured = evaluation.evaluate(

@@ -2,13 +2,14 @@
 
     nice -n 19 python benchmarks/matching.py
 
-Minutes of one core. Trains `kanets.Matcher` with `fit` on the scenes and the
-frozen maps of `captioning.py`, with cross-attention and without: then a
+Ten minutes of one core. Trains `kanets.Matcher` with `fit` on the scenes and
+the frozen maps of `captioning.py`, with cross-attention and without: then a
 picture and a sentence are a vector each, of more units, so that both have the
 same number of parameters, nearly. Three seeds, of the weights and the order;
-epochs and learning rate are those of `captioning.py`.
-Writes `matching.csv` and `matching.png`: the first test scenes of two objects
-and of three, and where each word looks, by cross-attention of the first seed.
+epochs and learning rate are those of `captioning.py`. A row that is there is
+not repeated. Writes `matching.csv` and `matching.png`: the first test scenes of
+two objects and of three, and where each word looks, by cross-attention of the
+first seed.
 
     sentence_at_1    share of the pictures that score highest, of 100 sentences,
                      with their own
@@ -39,20 +40,19 @@ from captioning import (
     LENGTH,
     MIDDLE,
     RATE,
-    SIDE,
-    STRIDE,
     UNSEEN,
     data,
+    draw,
+    first_scenes,
     on_objects,
 )
 from measure import machine
-from tables import write
+from tables import holds, read, write
 
 HERE = Path(__file__).parent
 UNITS = {True: 64, False: 70}
 GALLERY = 100
 SIDES = {"left": "right", "right": "left", "above": "below", "below": "above"}
-SHOWN = 3  # scenes of two objects, and of three
 
 
 def main():
@@ -63,28 +63,31 @@ def main():
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.path.insert(0, str(HERE.parent))
+    path = Path(__file__).with_suffix(".csv")
+    rows = read(path)
     trained, tested = data()
-    rows = []
     for seed in range(arguments.seeds):
         for cross_attention in (True, False):
+            case = {"cross_attention": cross_attention, "seed": seed}
+            case["epochs"] = arguments.epochs
+            if holds(rows, **case):
+                continue
             model, seconds = train(
                 trained, cross_attention, seed, arguments.epochs
             )
             rows.append(
                 {
-                    "cross_attention": cross_attention,
-                    "seed": seed,
+                    **case,
                     **measure(model, tested, cross_attention),
                     "parameters": model.count_params(),
                     "trained": len(trained[1]),
                     "tested": len(tested[1]),
-                    "epochs": arguments.epochs,
                     "cpu_seconds": f"{seconds:.0f}",
                     "machine": machine("keras", os.environ["KERAS_BACKEND"]),
                 }
             )
             print(rows[-1], flush=True)
-            write(Path(__file__).with_suffix(".csv"), rows)
+            write(path, rows)
             if cross_attention and seed == 0:
                 plot(model, tested)
 
@@ -172,42 +175,12 @@ def sides_swapped(sentence):
 
 
 def plot(model, tested):
-    """A row a scene: the picture, and where each word looks; the rest dark."""
-    import numpy as np
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
+    """Where each word of some scenes looks."""
     scenes, maps = tested
-    third = scenes.boxes[:, 2].any(-1)
-    shown = [*np.flatnonzero(~third)[:SHOWN], *np.flatnonzero(third)[:SHOWN]]
-    texts = [scenes.sentences[scene] for scene in shown]
-    looks = model.attention_maps(maps[shown], texts)
-    cells = (np.arange(SIDE) + 0.5 - MIDDLE) / STRIDE + 0.5
-    cells = np.clip(cells.astype(int), 0, SIDE // STRIDE - 1)
-    columns = 1 + max(len(text.split()) for text in texts)
-    figure = Figure(
-        figsize=(1.2 * columns, 1.45 * len(shown)), layout="constrained"
-    )
-    for panels, scene, text, maps in zip(
-        figure.subplots(len(shown), columns), shown, texts, looks, strict=True
-    ):
-        for panel in panels:
-            panel.axis("off")
-        picture = scenes.pictures[scene]
-        panels[0].imshow(picture)
-        for place, word in enumerate(text.split()):
-            panel, look = panels[place + 1], maps[place]
-            light = (look / look.max())[cells][:, cells, None]
-            panel.imshow((picture * (0.2 + 0.8 * light)).astype("uint8"))
-            name = scenes.names[scene, place]
-            bold = "bold" if name >= 0 else "normal"
-            panel.set_title(word, fontsize=11, fontweight=bold)
-            if name >= 0:
-                top, left, bottom, right = scenes.boxes[scene, name] - 0.5
-                box = Rectangle((left, top), right - left, bottom - top)
-                box.set(fill=False, edgecolor="orange", linewidth=2)
-                panel.add_patch(box)
-    figure.savefig(HERE / "matching.png", dpi=80)
+    numbers = first_scenes(scenes)
+    texts = [scenes.sentences[number] for number in numbers]
+    looks = model.attention_maps(maps[numbers], texts)
+    draw("matching.png", scenes, numbers, looks, texts)
 
 
 if __name__ == "__main__":

@@ -17,3 +17,11 @@ def write(path, rows):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def holds(rows, **case):
+    """Whether a row has these figures."""
+    return any(
+        all(row[key] == str(value) for key, value in case.items())
+        for row in rows
+    )
