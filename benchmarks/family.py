@@ -2,12 +2,13 @@
 
     python benchmarks/family.py
 
-Six minutes of one quiet core, with `TF_NUM_INTRAOP_THREADS=1` and
+Eleven minutes of one quiet core, with `TF_NUM_INTRAOP_THREADS=1` and
 `OMP_NUM_THREADS=1`. Writes `family.csv` beside this file, prints exponents of
 the number of cells and neighbourhoods' factors over PyTorch.
 `--sides 16 32` tries a few maps and writes nothing.
 
-One picture of 64 channels, four heads, float32, defaults of the table besides:
+One picture of 64 channels, four heads (`single_head` one), float32, defaults of
+the table besides:
 
 - each name of `kanets.attention.names()`: the layer with its maps, in
   TensorFlow without and with XLA;
@@ -20,7 +21,8 @@ One picture of 64 channels, four heads, float32, defaults of the table besides:
 At 16 x 16 the results of the last four must agree. Then all contenders take
 turns (`measure.py`). "forward+backward" gives the gradients of the sum of
 squares; PyTorch's `flex_attention` has none on a CPU. `peak_mib` and what is
-left out are as in `kronecker.py`.
+left out are as in `kronecker.py`. Where time is taken, freed memory is kept
+(`KEPT_MEMORY`): new pages for each call cost more than what is computed.
 """
 
 import argparse
@@ -30,7 +32,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import Failure, machine, serve
+from measure import KEPT_MEMORY, Failure, machine, serve
 from operators import (
     PASSES,
     Growth,
@@ -59,6 +61,7 @@ ALONG = Growth(lambda side: HEADS * side**3)
 DENSE = Growth(lambda side: HEADS * side**4)
 GROWTHS = {"axial": ALONG, "kao_kv": ALONG, "ylg": ALONG, "dense": DENSE}
 GROWTHS["dense_pool"] = Growth(lambda side: HEADS * side**4 / 4)
+GROWTHS |= {"multi_query": DENSE, "single_head": Growth(lambda side: side**4)}
 
 
 def contenders():
@@ -80,7 +83,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sides", type=int, nargs="+")
     sides = parser.parse_args().sides
-    made = {name: pair(__file__, name) for name in ("tensorflow", "torch")}
+    made = {
+        name: pair(__file__, name, KEPT_MEMORY)
+        for name in ("tensorflow", "torch")
+    }
     workers = dict.fromkeys(LINES, made["tensorflow"])
     workers |= dict.fromkeys(TORCH.values(), made["torch"])
     check(workers)
@@ -148,8 +154,9 @@ def named(name):
     from kanets.attention.table import MECHANISMS, parameters
 
     takes = parameters(MECHANISMS[name].layer)
-    heads = {"num_heads": HEADS} if "num_heads" in takes else {}
-    return {"name": name, **heads}
+    if "num_heads" not in takes or name == "single_head":
+        return {"name": name}
+    return {"name": name, "num_heads": HEADS}
 
 
 def torch_call(contender, arrays):

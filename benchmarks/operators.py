@@ -26,11 +26,11 @@ class Growth(NamedTuple):
     stored: int = 4
 
 
-def pair(script, backend):
-    """A worker for time and one for memory."""
+def pair(script, backend, variables=None):
+    """A worker for time, with these variables, and one for memory."""
     environment = {"KERAS_BACKEND": backend}
     return (
-        Worker(script, environment),
+        Worker(script, {**environment, **(variables or {})}),
         Worker(script, {**environment, **HONEST_MEMORY}),
     )
 
