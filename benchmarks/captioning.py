@@ -2,7 +2,7 @@
 
     nice -n 19 python benchmarks/captioning.py
 
-Minutes of one core. Draws scenes (`kanets.data.draw_scenes`, 96 pixels) and
+Ten minutes of one core. Draws scenes (`kanets.data.draw_scenes`, 96 pixels) and
 trains a `kanets.Captioner` on them with `fit`, on the maps of the zoo's
 EfficientNet-Lite0 at stride 16 (6 x 6 cells of 112 channels), which are frozen
 and so computed once. Three seeds, of the decoder and the order; soft and hard
