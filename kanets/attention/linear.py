@@ -44,12 +44,14 @@ def linear_attention(query, key, value, return_attention_scores=False):
     values = ops.cast(value, wide)
     keys = ops.swapaxes(key, -1, -2)
     total = ops.sum(keys, axis=-1)[..., None]
-    share = 1.0 / (ops.matmul(query, total) + EPSILON)
-    output = ops.matmul(query, ops.matmul(keys, values)) * share
+    # Not a division, which LiteRT's integers refuse where the sum is too small
+    # for them to tell from 0.
+    root = ops.rsqrt(ops.matmul(query, total) + EPSILON)
+    output = ops.matmul(query, ops.matmul(keys, values)) * root * root
     output = ops.cast(output, value.dtype)
     if not return_attention_scores:
         return output
-    return output, ops.matmul(query, keys) * share
+    return output, ops.matmul(query, keys) * root * root
 
 
 @keras.saving.register_keras_serializable(package="kanets")

@@ -29,6 +29,7 @@ from kanets.checks import positive_integer
 from kanets.data.arrays import check_floats
 from kanets.data.framing import write_size
 from kanets.export import bundle, runtimes
+from kanets.export.onnx_fusion import fuse_hard_swish
 from kanets.export.precision import check_precision, in_precision
 
 LITERT_PRECISIONS = ("float32", "float16", "int8")
@@ -150,18 +151,20 @@ def export_onnx(
         RuntimeError, FileExistsError, ValueError: as in `export_litert`.
     """
     convert = _import("tf2onnx.convert", "onnx")
+    onnx = _import("onnx", "onnx")
     directory, graph = _graph(
         model, directory, class_names, image_size, from_logits
     )
     with bundle.whole(directory) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         partial.mkdir()
-        convert.from_function(
+        converted, _ = convert.from_function(
             graph.function(),
             input_signature=list(graph.inputs),
             opset=17,
-            output_path=str(partial / "model.onnx"),
         )
+        fuse_hard_swish(converted)
+        onnx.save(converted, partial / "model.onnx")
         _write_beside(partial, graph)
     return directory
 

@@ -1,0 +1,76 @@
+"""Operators that the converter to ONNX writes in pieces, put together again.
+
+ONNX Runtime computes what follows a convolution in its blocked layout only
+where it knows the operator: pieces cost a change of layout each.
+"""
+
+import numpy as np
+
+
+def fuse_hard_swish(model):
+    """Makes `HardSwish` of x · clip(x + 3, 0, 6) / 6, in place.
+
+    Args:
+        model: an `onnx.ModelProto` of opset 14 or later.
+
+    Returns:
+        int, how many there were.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = [name for node in graph.node for name in node.input]
+    uses += [output.name for output in graph.output]
+
+    def made_of(name, kind, constant):
+        """What a node of a kind makes this of, with a constant, for one."""
+        node = makers.get(name)
+        if node is None or node.op_type != kind or uses.count(name) != 1:
+            return None
+        for one, other in (node.input, reversed(node.input)):
+            value = values.get(other)
+            if value is not None and np.allclose(value, constant, 1e-6):
+                return one
+        return None
+
+    def clipped(name):
+        node = makers.get(name)
+        if node is None or node.op_type != "Clip" or uses.count(name) != 1:
+            return None
+        limits = [values.get(limit) for limit in node.input[1:]]
+        if len(limits) != 2 or any(limit is None for limit in limits):
+            return None
+        return node.input[0] if limits == [0, 6] else None
+
+    found = 0
+    for node in graph.node:
+        if node.op_type != "Mul":
+            continue
+        for x, share in (tuple(node.input), tuple(reversed(node.input))):
+            limited = made_of(share, "Mul", 1 / 6)
+            raised = limited and clipped(limited)
+            if raised and made_of(raised, "Add", 3) == x:
+                whole = helper.make_node(
+                    "HardSwish", [x], list(node.output), node.name
+                )
+                node.CopyFrom(whole)
+                found += 1
+                break
+    _remove_unused(graph)
+    return found
+
+
+def _remove_unused(graph):
+    """Removes nodes whose outputs nothing takes, and their constants."""
+    while True:
+        used = {name for node in graph.node for name in node.input}
+        used |= {output.name for output in graph.output}
+        unused = [n for n in graph.node if used.isdisjoint(n.output)]
+        if not unused:
+            break
+        for node in unused:
+            graph.node.remove(node)
+    for constant in [t for t in graph.initializer if t.name not in used]:
+        graph.initializer.remove(constant)

@@ -1,0 +1,74 @@
+"""Operators in pieces, made whole in ONNX files."""
+
+import numpy as np
+import pytest
+
+from kanets.export.onnx_fusion import fuse_hard_swish
+
+onnx = pytest.importorskip("onnx", reason="onnx is an extra")
+
+
+def model(seen=(), limit=6.0, constant=3.0, turned=False):
+    """x · clip(x + 3, 0, limit) / 6, with more outputs if something is seen."""
+    helper = onnx.helper
+    sides = ("share", "x") if turned else ("x", "share")
+    nodes = [
+        helper.make_node("Add", ["x", "three"], ["raised"]),
+        helper.make_node("Clip", ["raised", "zero", "six"], ["clipped"]),
+        helper.make_node("Mul", ["clipped", "sixth"], ["share"]),
+        helper.make_node("Mul", list(sides), ["y"], "product"),
+    ]
+    constants = {"three": constant, "zero": 0, "six": limit, "sixth": 1 / 6}
+    info = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3, 4])
+        for name in ("x", "y", *seen)
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        info[:1],
+        info[1:],
+        [
+            onnx.numpy_helper.from_array(np.float32(value), name)
+            for name, value in constants.items()
+        ],
+    )
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9)
+
+
+def ran(model):
+    runtime = pytest.importorskip("onnxruntime")
+    x = np.linspace(-5, 5, 12, dtype="float32").reshape(3, 4)
+    session = runtime.InferenceSession(model.SerializeToString())
+    return session.run(["y"], {"x": x})[0]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_hard_swish(turned):
+    whole = model(turned=turned)
+    expected = ran(whole)
+    assert fuse_hard_swish(whole) == 1
+    [node] = whole.graph.node
+    assert (node.op_type, node.name) == ("HardSwish", "product")
+    assert not whole.graph.initializer
+    onnx.checker.check_model(whole)
+    np.testing.assert_allclose(ran(whole), expected, atol=1e-6)
+    assert np.ptp(expected) > 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limit": 5.0},
+        {"constant": 2.0},
+        {"seen": ["share"]},
+        {"seen": ["raised"]},
+    ],
+)
+def test_what_is_something_else_stays(changes):
+    """Another function, or a part that something else takes, too."""
+    other = model(**changes)
+    before = other.SerializeToString()
+    assert fuse_hard_swish(other) == 0
+    assert other.SerializeToString() == before
