@@ -9,8 +9,11 @@ before them, or which need no Keras; `tests/test_lazy.py` tries all beginnings.
 import kanets.attention.adaptive_span
 import kanets.attention.additive
 import kanets.attention.axial
+import kanets.attention.axis_gates
 import kanets.attention.causal_span
+import kanets.attention.channel_gates
 import kanets.attention.dense
+import kanets.attention.global_context
 import kanets.attention.hierarchical
 import kanets.attention.kronecker
 import kanets.attention.linear

@@ -16,10 +16,24 @@ from kanets.attention.adaptive_span import (
 )
 from kanets.attention.additive import AdditiveAttention, additive_scores
 from kanets.attention.axial import AxialAttention, axial_attention
+from kanets.attention.axis_gates import (
+    CoordinateAttention,
+    EfficientLocalAttention,
+)
 from kanets.attention.blocks import block_levels, block_summaries
 from kanets.attention.causal_span import CausalSpanAttention, SegmentMemory
+from kanets.attention.channel_gates import (
+    ConvolutionalBlockAttention,
+    EfficientChannelAttention,
+    SqueezeExcitation,
+    channel_kernel_size,
+)
 from kanets.attention.core import attend, attention
 from kanets.attention.dense import DenseAttention, dense_attention
+from kanets.attention.global_context import (
+    GlobalContextAttention,
+    global_context,
+)
 from kanets.attention.hierarchical import HierarchicalAttention
 from kanets.attention.implementations import implementation, why_no_kernel
 from kanets.attention.kronecker import KroneckerAttention, kao_kv, kao_qkv
@@ -60,7 +74,12 @@ __all__ = [
     "AdditiveAttention",
     "AxialAttention",
     "CausalSpanAttention",
+    "ConvolutionalBlockAttention",
+    "CoordinateAttention",
     "DenseAttention",
+    "EfficientChannelAttention",
+    "EfficientLocalAttention",
+    "GlobalContextAttention",
     "HierarchicalAttention",
     "KroneckerAttention",
     "LSHAttention",
@@ -74,6 +93,7 @@ __all__ = [
     "SMYRFAttention",
     "SegmentMemory",
     "SingleHeadAttention",
+    "SqueezeExcitation",
     "SuperconcentratorAttention",
     "WindowAttention",
     "adaptive_span_attention",
@@ -84,9 +104,11 @@ __all__ = [
     "axis_means",
     "block_levels",
     "block_summaries",
+    "channel_kernel_size",
     "check",
     "dense_attention",
     "dense_weights",
+    "global_context",
     "implementation",
     "kao_kv",
     "kao_qkv",

@@ -50,6 +50,8 @@ class AttentionLayer(keras.layers.Layer):
     implementations = ("auto", "xla")
     # Whether a branch of a net that was trained without it normalises first.
     wants_norm = True
+    # Arguments of this class that a mechanism has no use for, and refuses.
+    untaken = ()
 
     def __init__(
         self, num_heads=1, scale=None, implementation="auto", **kwargs

@@ -27,6 +27,14 @@ def check_at_least(least, **integers):
             )
 
 
+def check_odd(**sizes):
+    """Raises a ValueError for a named value that is no odd integer above 0."""
+    check_positive(**sizes)
+    for name, value in sizes.items():
+        if value % 2 == 0:
+            raise ValueError(f"{name} must be odd. Received: {name}={value}")
+
+
 def one_per_axis(name, value, rank=None, kind=int):
     """What is given once, or once for each axis of a grid.
 

@@ -15,6 +15,7 @@ from kanets.attention.base import fresh
 from kanets.attention.checks import (
     check_choice,
     check_divides,
+    check_odd,
     check_positive,
     logit_scale,
 )
@@ -136,18 +137,11 @@ class MultiQueryAttention(PictureAttention):
         **kwargs,
     ):
         super().__init__(num_heads, scale, **kwargs)
-        check_positive(
-            key_stride=key_stride,
-            query_stride=query_stride,
-            kernel_size=kernel_size,
-        )
+        check_positive(key_stride=key_stride, query_stride=query_stride)
         sizes = {"key_dim": key_dim, "value_dim": value_dim}
         check_positive(**{n: s for n, s in sizes.items() if s is not None})
         check_choice(PADDINGS, padding=padding)
-        if kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size must be odd. Received: kernel_size={kernel_size}"
-            )
+        check_odd(kernel_size=kernel_size)
         self.key_dim = key_dim
         self.value_dim = value_dim
         self.key_stride = key_stride

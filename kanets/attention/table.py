@@ -13,7 +13,17 @@ import keras
 
 from kanets.attention.adaptive_span import AdaptiveSpanAttention
 from kanets.attention.axial import AxialAttention
+from kanets.attention.axis_gates import (
+    CoordinateAttention,
+    EfficientLocalAttention,
+)
+from kanets.attention.channel_gates import (
+    ConvolutionalBlockAttention,
+    EfficientChannelAttention,
+    SqueezeExcitation,
+)
 from kanets.attention.dense import DenseAttention
+from kanets.attention.global_context import GlobalContextAttention
 from kanets.attention.kronecker import KroneckerAttention
 from kanets.attention.linear import LinearAttention
 from kanets.attention.local_sparse import (
@@ -73,6 +83,12 @@ MECHANISMS = {
     "multi_query": Mechanism(MultiQueryAttention),
     "linear": Mechanism(LinearAttention),
     "single_head": Mechanism(SingleHeadAttention),
+    "squeeze_excitation": Mechanism(SqueezeExcitation),
+    "efficient_channel": Mechanism(EfficientChannelAttention),
+    "cbam": Mechanism(ConvolutionalBlockAttention),
+    "global_context": Mechanism(GlobalContextAttention),
+    "coordinate": Mechanism(CoordinateAttention),
+    "efficient_local": Mechanism(EfficientLocalAttention),
 }
 SPELLINGS = {"neighbourhood": "neighborhood"}
 
@@ -178,7 +194,7 @@ def parameters(layer):
             break
         if "__init__" in vars(kind):
             found |= _named_parameters(kind.__init__)
-    return found - {"self", "implementation"}
+    return found - {"self", "implementation", *getattr(layer, "untaken", ())}
 
 
 def _named_parameters(function):

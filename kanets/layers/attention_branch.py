@@ -29,9 +29,10 @@ def residual_attention(
         y = x + attention(norm(x))
 
     Three layers in a functional graph: "<name>_norm", a batch normalisation,
-    but for a mechanism that goes without ("kao_rectified"); "<name>", the
-    mechanism, with its last learned map at zero (o of a layer
-    with that projection, otherwise v; `out` of the patterns of YLG); and
+    but for a mechanism that goes without ("kao_rectified", gates); "<name>",
+    the mechanism, with its last learned map at zero (o of a layer
+    with that projection, otherwise v; `out` of the patterns of YLG; what a
+    gate is made of, and the branch is then what twice the gate changes); and
     "<name>_add". A mechanism with no such map (`projections=""`, "ylg" with
     a residual or a spectral norm of its own, a layer that is not of the
     family) is followed by a fourth, "<name>_scale", a batch normalisation

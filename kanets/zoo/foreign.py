@@ -17,6 +17,7 @@ _BIAS = {"bias": ("bias", (0,))}
 KINDS = {
     "conv": {"kernel": ("weight", (2, 3, 1, 0)), **_BIAS},
     "depthwise": {"kernel": ("weight", (2, 3, 0, 1)), **_BIAS},
+    "conv1d": {"kernel": ("weight", (2, 1, 0)), **_BIAS},
     "dense": {"kernel": ("weight", (1, 0)), **_BIAS},
     "scale": {"gamma": ("gamma", (0,))},
     "norm": {

@@ -10,6 +10,8 @@ from kanets.attention import (
     SingleHeadAttention,
 )
 from kanets.zoo import foreign
+from tests.attention import golden_gates
+from tests.backends import dot, gradient, to_numpy
 
 
 def multi_query(hyper):
@@ -67,6 +69,7 @@ def single_head(hyper):
 
 
 MECHANISMS = {
+    **golden_gates.MECHANISMS,
     "mqa": multi_query,
     "lite_mla": linear,
     "single_head_partial": single_head,
@@ -75,13 +78,15 @@ MECHANISMS = {
 
 def convnet_attention(case, arrays):
     """timm's modules; arrays are (B, C, H, W), of weights "weight:<name>"."""
-    make = next(m for start, m in MECHANISMS.items() if case.startswith(start))
-    layer, names = make(_prefixed(arrays, "hyper:"))
+    # Of beginnings that fit the longest: "se" is one of other cases, too.
+    start = max(filter(case.startswith, MECHANISMS), key=len)
+    weights = _prefixed(arrays, "weight:")
+    layer, names = MECHANISMS[start](_prefixed(arrays, "hyper:") | weights)
     inputs = keras.Input(np.moveaxis(arrays["input"], 1, -1).shape[1:])
     model = keras.Model(inputs, layer(inputs))
     present = foreign.variables_by_layer(model)
     names = {place: name for place, name in names.items() if place in present}
-    foreign.fill(model, _prefixed(arrays, "weight:"), names, case)
+    foreign.fill(model, weights, names, case)
     # Where a gradient of a weight stands in the file, as ours lie.
     layer.golden_names = {}
     for place, (kind, prefix) in names.items():
@@ -95,6 +100,36 @@ def convnet_attention(case, arrays):
         return keras.ops.transpose(output, (0, 3, 1, 2))
 
     return layer, call
+
+
+def differences(case, arrays):
+    """How far ours is from a case, relative to the largest entry of each array.
+
+    Returns:
+        A dict: "output", "grad_input" and "grad_weight:<name>" to numbers, of
+        gradients below 1 the difference itself, as some are 0 in theory.
+    """
+    layer, call = convnet_attention(case, arrays)
+    variables = layer.trainable_variables
+
+    def loss(input, *values):
+        with keras.StatelessScope(list(zip(variables, values, strict=True))):
+            return dot(call(input), arrays["cotangent"])
+
+    output = to_numpy(call(arrays["input"]))
+    of_input, *of_weights = gradient(
+        loss, arrays["input"], *map(to_numpy, variables)
+    )
+    found = {"output": output, "grad_input": of_input}
+    expected = {name: arrays[name] for name in found if name in arrays}
+    for variable, actual in zip(variables, of_weights, strict=True):
+        name, axes = layer.golden_names[variable.path]
+        name = f"grad_weight:{name}"
+        found[name], expected[name] = actual, arrays[name].transpose(axes)
+    return {
+        name: np.abs(found[name] - array).max() / max(1, np.abs(array).max())
+        for name, array in expected.items()
+    }
 
 
 def _prefixed(arrays, prefix):

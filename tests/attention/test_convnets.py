@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -14,8 +13,9 @@ from kanets.attention import (
     linear_attention,
     multi_query_attention,
 )
-from tests.attention.references import cases, from_golden
-from tests.backends import dot, gradient, thorough_on_jax, to_numpy
+from tests.attention import golden_convnets
+from tests.attention.references import cases
+from tests.backends import thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 
 FILE = Path(__file__).parent.parent / "golden" / "convnet_attention.npz"
@@ -25,25 +25,8 @@ CASES = cases(FILE)
 @pytest.mark.parametrize("case", CASES)
 @thorough_on_jax
 def test_equals_the_published_code(case):
-    arrays = CASES[case]
-    layer, call = from_golden(FILE.name, case, arrays)
-    output, expected = to_numpy(call(arrays["input"])), arrays["output"]
-    np.testing.assert_allclose(
-        output, expected, atol=1e-5 * np.abs(expected).max()
-    )
-
-    def loss(*values):
-        variables = zip(layer.trainable_variables, values, strict=True)
-        with keras.StatelessScope(list(variables)):
-            return dot(call(arrays["input"]), arrays["cotangent"])
-
-    values = [to_numpy(v) for v in layer.trainable_variables]
-    found = gradient(loss, *values)
-    for variable, actual in zip(layer.trainable_variables, found, strict=True):
-        name, axes = layer.golden_names[variable.path]
-        expected = arrays[f"grad_weight:{name}"].transpose(axes)
-        atol = 2e-5 * max(1, np.abs(expected).max())  # some are 0 in theory
-        np.testing.assert_allclose(actual, expected, atol=atol, err_msg=name)
+    found = golden_convnets.differences(case, CASES[case])
+    assert max(found.values()) < 2e-5, found
 
 
 def softmax(x):

@@ -62,7 +62,9 @@ def test_the_branch_is_closed_and_gets_gradients(identifier):
     gradients = weight_gradients(
         keras.Model(model.input, model.outputs[1]), random(*SHAPE)
     )
-    ends_in_norm = scaled or identifier in ("linear", "single_head")
+    ends_in_norm = scaled or identifier in (
+        *("linear", "single_head", "efficient_local"),
+    )
     shut = {
         weight.path
         for layer in model.layers[2:]
