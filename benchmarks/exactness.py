@@ -30,6 +30,11 @@ WHOSE = {
     "smyrf": ("smyrf", "the authors' SMYRF"),
     "adaptive_seq_attention": ("adaptive_span", "the authors' adaptive span"),
     "convnet_attention": ("multi_query, linear, single_head", "timm"),
+    "convnet_gates": (
+        "squeeze_excitation, efficient_channel, cbam, global_context, "
+        "coordinate, efficient_local",
+        "timm",
+    ),
     "additive_numpy": ("AdditiveAttention", "the papers' formulas in float64"),
 }
 

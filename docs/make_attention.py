@@ -5,7 +5,8 @@
 Cost and references come from the docstrings of the layers, figures from
 `benchmarks/`: `exactness.csv`, `family.csv`, `family_exports.csv` and
 `comparison_cifar10.csv`, each with its command in the script of its name. The
-pictures show what one query of a 16 x 16 map sees, in four heads.
+pictures show what one query of a 16 x 16 map sees, in four heads; of gates
+also what three channels are multiplied by, of a map with a bright square.
 """
 
 import math
@@ -44,6 +45,15 @@ FORMULAS = {
     "multi_query": "Y = o(softmax(q(X) k(X)ᵀ) v(X)), k and v of one head",
     "linear": "Y = norm(o(relu(q) (relu(k)ᵀ v) / (relu(q) relu(k)ᵀ 1)))",
     "single_head": "Y = norm(W relu([softmax(q(N) k(N)ᵀ) v(N), others of X]))",
+    "squeeze_excitation": "Y = X sigmoid(e(relu(r(mean X))))",
+    "efficient_channel": "Y = X sigmoid(k * mean X), * along the channels",
+    "cbam": "Y = Z sigmoid(norm(k * [mean, max of Z's channels])), "
+    "Z = X sigmoid(f(mean X) + f(max X))",
+    "global_context": "Y = X + e(relu(norm(r(softmax(w X)ᵀ X))))",
+    "coordinate": "Y = X G_rows G_columns, G = sigmoid(e(hard_swish(norm("
+    "r(means)))))",
+    "efficient_local": "Y = X G_rows G_columns, G = sigmoid(silu(norm(k * "
+    "means)))",
 }
 
 
@@ -197,6 +207,9 @@ def section(name, mechanism, tables):
         for kind, value in exports.items()
         if kind not in ("mechanism", "attention_counts")
     ]
+    drawn = "what a query sees"
+    if hasattr(mechanism.layer, "gates"):
+        drawn += ", and the gates of three channels"
     lines = [
         f"## {name}",
         "",
@@ -204,7 +217,7 @@ def section(name, mechanism, tables):
         "",
         f"    {FORMULAS[name]}",
         "",
-        f"![what a query sees](attention/{name}.png)",
+        f"![{drawn}](attention/{name}.png)",
         "",
         *(f"- **{field}** {said(text, field)}" for field in FIELDS),
         f"- **Exactness** {'; '.join(exact) or 'as the layer it is made of'}.",
@@ -288,14 +301,35 @@ def draw(name, path):
     layer(x)
     maps = np.asarray(layer.attention_maps(x, POSITION))
     maps = maps.reshape(-1, *maps.shape[-2:])
-    drawn = Figure(figsize=(1.6 * len(maps), 1.7), layout="constrained")
-    for axis, weights in zip(
-        drawn.subplots(1, len(maps), squeeze=False)[0], maps, strict=True
-    ):
+    passing = gates(layer, x)
+    drawn = Figure(
+        figsize=(1.6 * (len(maps) + len(passing)), 1.7), layout="constrained"
+    )
+    axes = drawn.subplots(1, len(maps) + len(passing), squeeze=False)[0]
+    for axis, weights in zip(axes, [*maps, *passing], strict=True):
         axis.imshow(weights, cmap="viridis", vmin=0)
-        axis.plot(POSITION[1], POSITION[0], "s", mec="red", mfc="none")
         axis.set(xticks=[], yticks=[])
+    for axis in axes[: len(maps)]:
+        axis.plot(POSITION[1], POSITION[0], "s", mec="red", mfc="none")
+    for axis, weights in zip(axes[len(maps) :], passing, strict=True):
+        axis.images[0].set(cmap="magma", clim=(0, 1))
+        axis.set(title=f"{weights.min():.2f} to {weights.max():.2f}")
     drawn.savefig(path, dpi=70)
+
+
+def gates(layer, x):
+    """What three channels of a map with a bright square are multiplied by."""
+    import numpy as np
+
+    if not hasattr(layer, "gates"):
+        return []
+    x = x.copy()
+    x[:, 3:8, 8:14] += 4
+    factors = [np.asarray(factor) for factor in layer.gates(x)]
+    if not factors:
+        return []
+    found = np.prod(np.broadcast_arrays(x[..., :1] * 0 + 1, *factors), axis=0)
+    return [found[0, ..., channel % found.shape[-1]] for channel in range(3)]
 
 
 if __name__ == "__main__":
