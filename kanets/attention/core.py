@@ -146,6 +146,18 @@ def merge_heads(tensor):
     return ops.reshape(tensor, (-1, length, num_heads * head_dim))
 
 
+def unit_length(x, axis):
+    """Vectors along an axis, of length 1, in float32 or wider.
+
+    Zeros, and what is shorter than 1e-12, stay about zero, and so does their
+    gradient.
+    """
+    x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    square = ops.sum(ops.square(x), axis=axis, keepdims=True)
+    square = ops.where(square > 1e-24, square, ops.ones_like(square))
+    return x * ops.rsqrt(square)
+
+
 def check_heads(channels, value_channels, num_heads):
     """D, the channels of a head; raises where heads do not divide them."""
     if num_heads < 1 or channels % num_heads or value_channels % num_heads:

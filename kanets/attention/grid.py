@@ -94,6 +94,57 @@ def spread(weights, grid, pool_size):
     return weights.reshape(pooled)[..., rows[:, None], columns] / counts
 
 
+def spread_by(weights, rows, columns):
+    """Weights of keys that are means of cells, over the cells.
+
+    Args:
+        weights: NumPy array (..., h·w).
+        rows: array (h, H), of each row of keys its share of each row of cells.
+        columns: array (w, W), the same of columns.
+
+    Returns:
+        NumPy array (..., H, W), of the same sums where those of the shares
+        are 1.
+    """
+    weights = weights.reshape(*weights.shape[:-1], len(rows), len(columns))
+    return np.einsum("...pq,ph,qw->...hw", weights, rows, columns)
+
+
+def block_shares(size, side):
+    """Of blocks side by side, one at least, their shares of an axis's cells.
+
+    Args:
+        size: cells of the axis; what fills no block is in none.
+        side: of a block.
+
+    Returns:
+        Array (blocks, size), its rows of sum 1.
+    """
+    side = min(side, size)
+    blocks = size // side
+    shares = np.arange(size)[None] // side == np.arange(blocks)[:, None]
+    return shares / side
+
+
+def fill_block(x, side):
+    """A picture of one block of `side` at least: its last cells are repeated.
+
+    Args:
+        x: tensor (B, H, W, C).
+        side: of a block.
+
+    Returns:
+        Tensor (B, max(H, side), max(W, side), C).
+    """
+    for axis in (1, 2):
+        size = ops.shape(x)[axis]
+        if side == 1 or (isinstance(size, int) and size >= side):
+            continue
+        places = ops.arange(ops.maximum(size, side), dtype="int32")
+        x = ops.take(x, ops.minimum(places, size - 1), axis=axis)
+    return x
+
+
 def average_pool(x, pool_size):
     """Means of windows side by side, the last of them over what they hold.
 

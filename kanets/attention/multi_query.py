@@ -9,6 +9,7 @@ and values, h w grid of the keys.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from kanets.attention.base import fresh
@@ -20,11 +21,10 @@ from kanets.attention.checks import (
     logit_scale,
 )
 from kanets.attention.core import attend
-from kanets.attention.grid import average_pool, cells, flatten, spread
-from kanets.attention.picture import PictureAttention
+from kanets.attention.grid import average_pool, cells, flatten, spread_by
+from kanets.attention.picture import EPSILON, MappedAttention
 
 PADDINGS = ("symmetric", "same")
-EPSILON = 1e-5
 
 
 def multi_query_attention(query, key, value, num_heads=1, scale=None):
@@ -73,7 +73,7 @@ def multi_query_attention(query, key, value, num_heads=1, scale=None):
 
 
 @keras.saving.register_keras_serializable(package="kanets")
-class MultiQueryAttention(PictureAttention):
+class MultiQueryAttention(MappedAttention):
     """Attention of N heads of queries to one of keys and values.
 
         Y = o(softmax(q(X) k(X)ᵀ) v(X))
@@ -89,7 +89,8 @@ class MultiQueryAttention(PictureAttention):
         key_stride: of the convolutions before keys and values; 1 is without.
         query_stride: side of the windows that queries are averaged over.
         kernel_size: side of these convolutions, odd.
-        padding: of these: "symmetric", as of PyTorch's nets, or "same".
+        padding: of these: "symmetric", as in PyTorch's nets, (kernel_size +
+            key_stride - 2) // 2 on each side; or "same".
         scale: factor of the logits; None is none, "rsqrt" is 1/sqrt(D), or a
             number.
         use_bias: whether the four maps have a bias.
@@ -132,12 +133,14 @@ class MultiQueryAttention(PictureAttention):
         padding="symmetric",
         scale=None,
         use_bias=False,
-        kernel_initializer="glorot_uniform",
-        output_initializer=None,
         **kwargs,
     ):
-        super().__init__(num_heads, scale, **kwargs)
-        check_positive(key_stride=key_stride, query_stride=query_stride)
+        super().__init__(num_heads, scale, use_bias, **kwargs)
+        check_positive(
+            key_stride=key_stride,
+            query_stride=query_stride,
+            kernel_size=kernel_size,
+        )
         sizes = {"key_dim": key_dim, "value_dim": value_dim}
         check_positive(**{n: s for n, s in sizes.items() if s is not None})
         check_choice(PADDINGS, padding=padding)
@@ -148,9 +151,6 @@ class MultiQueryAttention(PictureAttention):
         self.query_stride = query_stride
         self.kernel_size = kernel_size
         self.padding = padding
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.output_initializer = keras.initializers.get(output_initializer)
 
     def build_maps(self, channels):
         key_dim = self.key_dim
@@ -160,10 +160,12 @@ class MultiQueryAttention(PictureAttention):
         value_dim = key_dim if self.value_dim is None else self.value_dim
         if self.query_stride > 1:
             self.query_norm = self._norm("query", channels)
-        self.query = self._map("query", channels, self.num_heads * key_dim)
+        self.query = self.linear_map(
+            "query", channels, self.num_heads * key_dim
+        )
         self.key = self._strided_map("key", channels, key_dim)
         self.value = self._strided_map("value", channels, value_dim)
-        self.output_map = self._map(
+        self.output_map = self.linear_map(
             "output", self.num_heads * value_dim, channels
         )
 
@@ -183,7 +185,7 @@ class MultiQueryAttention(PictureAttention):
                 depthwise_initializer=fresh(self.kernel_initializer),
             )
             layers += [depthwise, self._norm(name, channels)]
-        return [*layers, self._map(name, channels, filters)]
+        return [*layers, self.linear_map(name, channels, filters)]
 
     def _norm(self, name, channels):
         return self.new_layer(
@@ -191,18 +193,6 @@ class MultiQueryAttention(PictureAttention):
             channels,
             f"{name}_norm",
             epsilon=EPSILON,
-        )
-
-    def _map(self, name, channels, filters):
-        initializer = self.kernel_initializer
-        if name == "output" and self.output_initializer is not None:
-            initializer = self.output_initializer
-        return self.new_map(
-            channels,
-            filters,
-            name,
-            self.use_bias,
-            kernel_initializer=fresh(initializer),
         )
 
     def attend(self, inputs, mask, training, return_attention_scores):
@@ -228,29 +218,48 @@ class MultiQueryAttention(PictureAttention):
         if strided:
             depthwise, norm = strided
             if self.padding == "symmetric":
-                sides = (self.kernel_size // 2,) * 2
+                sides = (self._keys_along(1)[1],) * 2
                 x = ops.pad(x, [(0, 0), sides, sides, (0, 0)])
             x = norm(depthwise(x), training=training)
         return linear(x)
 
-    def start_at_zero(self):
-        if self.built:
-            return False
-        self.output_initializer = keras.initializers.Zeros()
-        return True
+    def _keys_along(self, size):
+        """How many keys an axis has, and how many zeros stand before it."""
+        stride, side = self.key_stride, self.kernel_size
+        if stride == 1:
+            return size, 0
+        if self.padding == "same":
+            keys = -(-size // stride)
+            return keys, max(0, (keys - 1) * stride + side - size) // 2
+        before = (side + stride - 2) // 2
+        return (size + 2 * before - side) // stride + 1, before
 
     def _token_counts(self, grid):
-        return tuple(
-            cells([n if n is None else -(-n // stride) for n in grid])
-            for stride in (self.query_stride, self.key_stride)
-        )
+        queries, keys = [], []
+        for size in grid:
+            known = size is not None
+            queries.append(-(-size // self.query_stride) if known else None)
+            keys.append(self._keys_along(size)[0] if known else None)
+        return cells(queries), cells(keys)
 
     def _maps_at(self, scores, cell, grid):
-        # A strided key stands for the cells from its own to the next.
         row, column = (place // self.query_stride for place in cell)
         columns = -(-grid[1] // self.query_stride)
         keys = scores[:, :, row * columns + column]
-        return spread(keys, grid, self.key_stride)
+        return spread_by(keys, *(self._key_shares(size) for size in grid))
+
+    def _key_shares(self, size):
+        """Of an axis's keys their shares of its cells: those in a window."""
+        keys, before = self._keys_along(size)
+        first = np.arange(keys)[:, None] * self.key_stride - before
+        side = self.kernel_size if self.key_stride > 1 else 1
+        # What sees zeros alone stands for the cell that is next to it.
+        first, last = (
+            np.clip(place, 0, size - 1) for place in (first, first + side - 1)
+        )
+        places = np.arange(size)
+        inside = (places >= first) & (places <= last)
+        return inside / inside.sum(1, keepdims=True)
 
     def get_config(self):
         return {
@@ -261,13 +270,6 @@ class MultiQueryAttention(PictureAttention):
             "query_stride": self.query_stride,
             "kernel_size": self.kernel_size,
             "padding": self.padding,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "output_initializer": keras.initializers.serialize(
-                self.output_initializer
-            ),
         }
 
 

@@ -2,8 +2,10 @@
 
 import keras
 
-from kanets.attention.base import AttentionLayer
+from kanets.attention.base import AttentionLayer, fresh
 from kanets.attention.grid import cells
+
+EPSILON = 1e-5  # of norms, as in PyTorch's nets
 
 
 class PictureAttention(AttentionLayer):
@@ -46,6 +48,18 @@ class PictureAttention(AttentionLayer):
             **arguments,
         )
 
+    def new_normed_map(self, name, channels, filters, gamma_initializer="ones"):
+        """A map of channels and its batch normalisation, for `normed`."""
+        linear = self.new_map(channels, filters, name)
+        norm = self.new_layer(
+            keras.layers.BatchNormalization,
+            filters,
+            f"{name}_norm",
+            epsilon=EPSILON,
+            gamma_initializer=gamma_initializer,
+        )
+        return linear, norm
+
     def check_inputs(self, inputs, mask=None):
         super().check_inputs(inputs, mask)
         if len(inputs.shape) != 4:
@@ -60,3 +74,66 @@ class PictureAttention(AttentionLayer):
     def _maps_at(self, scores, cell, grid):
         keys = scores[:, :, cell[0] * grid[1] + cell[1]]
         return keys.reshape(*keys.shape[:2], *grid)
+
+
+class MappedAttention(PictureAttention):
+    """Attention between maps of channels, the last of them called "output".
+
+    Args:
+        num_heads, scale: as in `AttentionLayer`.
+        use_bias: whether the maps have a bias.
+        kernel_initializer: of all kernels.
+        output_initializer: of the kernel of the last map; None is
+            `kernel_initializer`.
+    """
+
+    def __init__(
+        self,
+        num_heads=1,
+        scale=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(num_heads, scale, **kwargs)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
+
+    def linear_map(self, name, channels, filters, use_bias=None):
+        """A map with the initializer of its name, built."""
+        initializer = self.kernel_initializer
+        if name == "output" and self.output_initializer is not None:
+            initializer = self.output_initializer
+        return self.new_map(
+            channels,
+            filters,
+            name,
+            self.use_bias if use_bias is None else use_bias,
+            kernel_initializer=fresh(initializer),
+        )
+
+    def start_at_zero(self):
+        if self.built:
+            return False
+        self.output_initializer = keras.initializers.Zeros()
+        return True
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "output_initializer": keras.initializers.serialize(
+                self.output_initializer
+            ),
+        }
+
+
+def normed(layers, x, training):
+    """What a map and its batch normalisation make of x."""
+    linear, norm = layers
+    return norm(linear(x), training=training)

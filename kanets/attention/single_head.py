@@ -13,9 +13,8 @@ from keras import ops
 from kanets.attention.checks import check_positive
 from kanets.attention.core import attention
 from kanets.attention.grid import flatten, unflatten
-from kanets.attention.picture import PictureAttention
+from kanets.attention.picture import EPSILON, PictureAttention, normed
 
-EPSILON = 1e-5
 PARTIAL_RATIO = 1 / 4.67
 
 
@@ -103,27 +102,15 @@ class SingleHeadAttention(PictureAttention):
             epsilon=EPSILON,
         )
         width = 2 * self.key_dim + self._partial
-        self.maps = self._map("maps", self._partial, width, "ones")
-        self.output_map = self._map(
+        self.maps = self.new_normed_map("maps", self._partial, width)
+        self.output_map = self.new_normed_map(
             "output", channels, channels, self.gamma_initializer
         )
-
-    def _map(self, name, channels, filters, gamma_initializer):
-        """A 1x1 convolution and its batch normalisation."""
-        linear = self.new_map(channels, filters, name)
-        norm = self.new_layer(
-            keras.layers.BatchNormalization,
-            filters,
-            f"{name}_norm",
-            epsilon=EPSILON,
-            gamma_initializer=gamma_initializer,
-        )
-        return linear, norm
 
     def attend(self, inputs, mask, training, return_attention_scores):
         self.check_inputs(inputs, mask)
         x = self.norm(inputs[..., : self._partial])
-        x = _mapped(self.maps, x, training)
+        x = normed(self.maps, x, training)
         tokens = flatten(x)
         found, weights = attention(
             tokens[..., : self.key_dim],
@@ -134,7 +121,7 @@ class SingleHeadAttention(PictureAttention):
         )
         found = unflatten(found, x, None)
         x = ops.concatenate([found, inputs[..., self._partial :]], axis=-1)
-        output = _mapped(self.output_map, ops.relu(x), training)
+        output = normed(self.output_map, ops.relu(x), training)
         return (output, weights) if return_attention_scores else output
 
     def start_at_zero(self):
@@ -152,8 +139,3 @@ class SingleHeadAttention(PictureAttention):
                 self.gamma_initializer
             ),
         }
-
-
-def _mapped(layers, x, training):
-    linear, norm = layers
-    return norm(linear(x), training=training)
