@@ -29,11 +29,16 @@ WHOSE = {
     "reformer_hf": ("lsh", "Reformer of transformers"),
     "smyrf": ("smyrf", "the authors' SMYRF"),
     "adaptive_seq_attention": ("adaptive_span", "the authors' adaptive span"),
-    "convnet_attention": ("multi_query, linear, single_head", "timm"),
     "convnet_gates": (
         "squeeze_excitation, efficient_channel, cbam, global_context, "
         "coordinate, efficient_local",
         "timm",
+    ),
+    "convnet_tokens": (
+        "multi_query, linear, single_head, separable, efficient_additive, "
+        "spatial_reduction, cross_covariance, single_head_modulation, "
+        "non_local",
+        "timm and mmcv",
     ),
     "additive_numpy": ("AdditiveAttention", "the papers' formulas in float64"),
 }

@@ -54,6 +54,17 @@ FORMULAS = {
     "r(means)))))",
     "efficient_local": "Y = X G_rows G_columns, G = sigmoid(silu(norm(k * "
     "means)))",
+    "separable": "Y = o(relu(v(X)) · Σ softmax(q(X)) k(X)), q a number a cell",
+    "efficient_additive": "Y = o(p(k̂ · Σ a q̂) + q̂), q̂, k̂ = q(X), k(X) of "
+    "length 1, a = q̂ w of length 1 over the cells",
+    "spatial_reduction": "Y = o(softmax(q(X) k(R)ᵀ) v(R)), R = norm(strided "
+    "convolution of X)",
+    "cross_covariance": "Y = o(v(X) softmax(τ q̂ᵀ k̂)ᵀ), q̂, k̂ = q(X), k(X), "
+    "each channel of length 1 over the cells",
+    "single_head_modulation": "Y = norm(o(softmax(q(X) k(X)ᵀ) σ(v(X)) · "
+    "σ(g(X))))",
+    "non_local": "Y = o(f(q(X), k(X)) v(X)), f softmax(q kᵀ), q kᵀ / n or "
+    "relu(w [q, k]) / n of n cells",
 }
 
 

@@ -12,7 +12,9 @@ import kanets.attention.axial
 import kanets.attention.axis_gates
 import kanets.attention.causal_span
 import kanets.attention.channel_gates
+import kanets.attention.cross_covariance
 import kanets.attention.dense
+import kanets.attention.efficient_additive
 import kanets.attention.global_context
 import kanets.attention.hierarchical
 import kanets.attention.kronecker
@@ -20,8 +22,12 @@ import kanets.attention.linear
 import kanets.attention.lsh
 import kanets.attention.multi_query
 import kanets.attention.neighborhood
+import kanets.attention.non_local
+import kanets.attention.separable
 import kanets.attention.single_head
+import kanets.attention.single_head_modulation
 import kanets.attention.smyrf
+import kanets.attention.spatial_reduction
 import kanets.attention.windows
 import kanets.language.captioner
 import kanets.language.matcher

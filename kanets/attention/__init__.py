@@ -29,7 +29,15 @@ from kanets.attention.channel_gates import (
     channel_kernel_size,
 )
 from kanets.attention.core import attend, attention
+from kanets.attention.cross_covariance import (
+    CrossCovarianceAttention,
+    cross_covariance_attention,
+)
 from kanets.attention.dense import DenseAttention, dense_attention
+from kanets.attention.efficient_additive import (
+    EfficientAdditiveAttention,
+    efficient_additive_attention,
+)
 from kanets.attention.global_context import (
     GlobalContextAttention,
     global_context,
@@ -53,15 +61,22 @@ from kanets.attention.neighborhood import (
     neighborhood_attention,
     neighborhood_mask,
 )
+from kanets.attention.non_local import NonLocalAttention, non_local_attention
 from kanets.attention.relative import (
     RelativePositions,
     relative_scores,
     relative_sums,
 )
+from kanets.attention.separable import SeparableAttention, separable_attention
 from kanets.attention.single_head import SingleHeadAttention
+from kanets.attention.single_head_modulation import SingleHeadModulation
 from kanets.attention.smyrf import SMYRFAttention, smyrf_attention
 from kanets.attention.span_operator import adaptive_span_attention, span_mask
 from kanets.attention.sparse import dense_weights, pattern_attention
+from kanets.attention.spatial_reduction import (
+    SpatialReductionAttention,
+    adaptive_average_pool,
+)
 from kanets.attention.superconcentrator_attention import (
     SuperconcentratorAttention,
 )
@@ -69,14 +84,15 @@ from kanets.attention.table import MECHANISMS, Mechanism, check, make, names
 from kanets.attention.windows import WindowAttention, window_attention
 
 __all__ = [
-    "MECHANISMS",
     "AdaptiveSpanAttention",
     "AdditiveAttention",
     "AxialAttention",
     "CausalSpanAttention",
     "ConvolutionalBlockAttention",
     "CoordinateAttention",
+    "CrossCovarianceAttention",
     "DenseAttention",
+    "EfficientAdditiveAttention",
     "EfficientChannelAttention",
     "EfficientLocalAttention",
     "GlobalContextAttention",
@@ -85,17 +101,23 @@ __all__ = [
     "LSHAttention",
     "LinearAttention",
     "LocalSparseAttention2D",
+    "MECHANISMS",
     "Mechanism",
     "MultiQueryAttention",
     "NeighborhoodAttention",
+    "NonLocalAttention",
     "NonLocalAttention2D",
     "RelativePositions",
     "SMYRFAttention",
     "SegmentMemory",
+    "SeparableAttention",
     "SingleHeadAttention",
+    "SingleHeadModulation",
+    "SpatialReductionAttention",
     "SqueezeExcitation",
     "SuperconcentratorAttention",
     "WindowAttention",
+    "adaptive_average_pool",
     "adaptive_span_attention",
     "additive_scores",
     "attend",
@@ -106,8 +128,10 @@ __all__ = [
     "block_summaries",
     "channel_kernel_size",
     "check",
+    "cross_covariance_attention",
     "dense_attention",
     "dense_weights",
+    "efficient_additive_attention",
     "global_context",
     "implementation",
     "kao_kv",
@@ -119,10 +143,12 @@ __all__ = [
     "names",
     "neighborhood_attention",
     "neighborhood_mask",
+    "non_local_attention",
     "outer_sum",
     "pattern_attention",
     "relative_scores",
     "relative_sums",
+    "separable_attention",
     "smyrf_attention",
     "span_mask",
     "trimmed_spans",

@@ -136,11 +136,7 @@ class MultiQueryAttention(MappedAttention):
         **kwargs,
     ):
         super().__init__(num_heads, scale, use_bias, **kwargs)
-        check_positive(
-            key_stride=key_stride,
-            query_stride=query_stride,
-            kernel_size=kernel_size,
-        )
+        check_positive(key_stride=key_stride, query_stride=query_stride)
         sizes = {"key_dim": key_dim, "value_dim": value_dim}
         check_positive(**{n: s for n, s in sizes.items() if s is not None})
         check_choice(PADDINGS, padding=padding)

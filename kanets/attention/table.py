@@ -22,7 +22,9 @@ from kanets.attention.channel_gates import (
     EfficientChannelAttention,
     SqueezeExcitation,
 )
+from kanets.attention.cross_covariance import CrossCovarianceAttention
 from kanets.attention.dense import DenseAttention
+from kanets.attention.efficient_additive import EfficientAdditiveAttention
 from kanets.attention.global_context import GlobalContextAttention
 from kanets.attention.kronecker import KroneckerAttention
 from kanets.attention.linear import LinearAttention
@@ -33,8 +35,12 @@ from kanets.attention.local_sparse import (
 from kanets.attention.lsh import LSHAttention
 from kanets.attention.multi_query import MultiQueryAttention
 from kanets.attention.neighborhood import NeighborhoodAttention
+from kanets.attention.non_local import NonLocalAttention
+from kanets.attention.separable import SeparableAttention
 from kanets.attention.single_head import SingleHeadAttention
+from kanets.attention.single_head_modulation import SingleHeadModulation
 from kanets.attention.smyrf import SMYRFAttention
+from kanets.attention.spatial_reduction import SpatialReductionAttention
 from kanets.attention.windows import WindowAttention
 from kanets.checks import nearest
 
@@ -89,6 +95,12 @@ MECHANISMS = {
     "global_context": Mechanism(GlobalContextAttention),
     "coordinate": Mechanism(CoordinateAttention),
     "efficient_local": Mechanism(EfficientLocalAttention),
+    "separable": Mechanism(SeparableAttention),
+    "efficient_additive": Mechanism(EfficientAdditiveAttention),
+    "spatial_reduction": Mechanism(SpatialReductionAttention),
+    "cross_covariance": Mechanism(CrossCovarianceAttention),
+    "single_head_modulation": Mechanism(SingleHeadModulation),
+    "non_local": Mechanism(NonLocalAttention),
 }
 SPELLINGS = {"neighbourhood": "neighborhood"}
 

@@ -1,87 +1,25 @@
 """What people insert into convolutional nets, with the weights of a golden
 file; see `references`. The kind is told by the beginning of the case's name."""
 
+import functools
+
 import keras
 import numpy as np
 
-from kanets.attention import (
-    LinearAttention,
-    MultiQueryAttention,
-    SingleHeadAttention,
-)
 from kanets.zoo import foreign
-from tests.attention import golden_gates
+from tests.attention import golden_gates, golden_tokens
 from tests.backends import dot, gradient, to_numpy
 
 
-def multi_query(hyper):
-    sizes = {"query_stride": "query_strides", "key_stride": "kv_stride"}
-    layer = MultiQueryAttention(
-        int(hyper["num_heads"]),
-        int(hyper["key_dim"]),
-        int(hyper["value_dim"]),
-        **{ours: int(hyper.get(n, 1)) for ours, n in sizes.items()},
-        padding=str(hyper.get("padding", "symmetric")),
-        scale="rsqrt",
-        name="layer",
-    )
-    names = {"layer/query_norm": ("norm", "query.norm")}
-    for part in ("query", "key", "value", "output"):
-        names[f"layer/{part}"] = ("conv", f"{part}.proj")
-    for part in ("key", "value"):
-        names[f"layer/{part}_depthwise"] = ("depthwise", f"{part}.down_conv")
-        names[f"layer/{part}_norm"] = ("norm", f"{part}.norm")
-    return layer, names
-
-
-def linear(hyper):
-    size = int(hyper["dim"])
-    scales = [int(n) for n in str(hyper["scales"]).strip("(),").split(",") if n]
-    layer = LinearAttention(
-        int(hyper["in_channels"]) // size,
-        size,
-        kernel_sizes=scales,
-        output_channels=int(hyper["out_channels"]),
-        name="layer",
-    )
-    names = {
-        "layer/maps": ("conv", "qkv.conv"),
-        "layer/output": ("conv", "proj.conv"),
-        "layer/output_norm": ("norm", "proj.norm"),
-    }
-    for i in range(len(scales)):
-        names[f"layer/depthwise_{i}"] = ("depthwise", f"aggreg.{i}.0")
-        names[f"layer/groups_{i}"] = ("conv", f"aggreg.{i}.1")
-    return layer, names
-
-
-def single_head(hyper):
-    layer = SingleHeadAttention(
-        int(hyper["pdim"]), int(hyper["qk_dim"]), scale="rsqrt", name="layer"
-    )
-    return layer, {
-        "layer/norm": ("norm", "pre_norm"),
-        "layer/maps": ("conv", "qkv.c"),
-        "layer/maps_norm": ("norm", "qkv.bn"),
-        "layer/output": ("conv", "proj.1.c"),
-        "layer/output_norm": ("norm", "proj.1.bn"),
-    }
-
-
-MECHANISMS = {
-    **golden_gates.MECHANISMS,
-    "mqa": multi_query,
-    "lite_mla": linear,
-    "single_head_partial": single_head,
-}
-
-
 def convnet_attention(case, arrays):
-    """timm's modules; arrays are (B, C, H, W), of weights "weight:<name>"."""
+    """Modules of timm and mmcv; arrays are (B, C, H, W)."""
     # Of beginnings that fit the longest: "se" is one of other cases, too.
-    start = max(filter(case.startswith, MECHANISMS), key=len)
+    starts = {**golden_gates.MECHANISMS, **golden_tokens.BUILDERS}
+    start = max(filter(case.startswith, starts), key=len)
+    if start in golden_tokens.BUILDERS:
+        return golden_tokens.BUILDERS[start](case, arrays)
     weights = _prefixed(arrays, "weight:")
-    layer, names = MECHANISMS[start](_prefixed(arrays, "hyper:") | weights)
+    layer, names = starts[start](_prefixed(arrays, "hyper:") | weights)
     inputs = keras.Input(np.moveaxis(arrays["input"], 1, -1).shape[1:])
     model = keras.Model(inputs, layer(inputs))
     present = foreign.variables_by_layer(model)
@@ -92,7 +30,10 @@ def convnet_attention(case, arrays):
     for place, (kind, prefix) in names.items():
         for name, variable in present[place].items():
             suffix, axes = foreign.KINDS[kind][name]
-            layer.golden_names[variable.path] = (f"{prefix}.{suffix}", axes)
+            layer.golden_names[variable.path] = (
+                f"{prefix}.{suffix}",
+                functools.partial(np.transpose, axes=axes),
+            )
 
     def call(input):
         x = keras.ops.convert_to_tensor(input)
@@ -123,9 +64,9 @@ def differences(case, arrays):
     found = {"output": output, "grad_input": of_input}
     expected = {name: arrays[name] for name in found if name in arrays}
     for variable, actual in zip(variables, of_weights, strict=True):
-        name, axes = layer.golden_names[variable.path]
+        name, turned = layer.golden_names[variable.path]
         name = f"grad_weight:{name}"
-        found[name], expected[name] = actual, arrays[name].transpose(axes)
+        found[name], expected[name] = actual, turned(arrays[name])
     return {
         name: np.abs(found[name] - array).max() / max(1, np.abs(array).max())
         for name, array in expected.items()

@@ -18,7 +18,7 @@ from tests.attention.references import cases
 from tests.backends import thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 
-FILE = Path(__file__).parent.parent / "golden" / "convnet_attention.npz"
+FILE = Path(__file__).parent.parent / "golden" / "convnet_tokens.npz"
 CASES = cases(FILE)
 
 
@@ -81,23 +81,38 @@ def test_other_channels_pass_the_head():
     assert np.abs(found[..., :4] - np.maximum(x[..., :4], 0)).max() > 0.1
 
 
-@pytest.mark.parametrize("stride", [2, 3])
-def test_maps_of_strided_keys(stride):
-    """Where keys are of few cells, each stands for those up to the next."""
-    layer = MultiQueryAttention(2, key_stride=stride)
+@pytest.mark.parametrize(
+    ("stride", "padding", "starts"),
+    [
+        (2, "symmetric", ((-1, 1, 3), (-1, 1, 3, 5, 7))),
+        (3, "symmetric", ((-2, 1, 4), (-2, 1, 4, 7))),
+        (2, "same", ((0, 2, 4), (-1, 1, 3, 5, 7))),
+    ],
+)
+def test_maps_of_strided_keys(stride, padding, starts):
+    """A key stands for the cells of the window that it is made of."""
+    layer = MultiQueryAttention(2, key_stride=stride, padding=padding)
     x = random(1, 6, 9, 4)
     layer.build(x.shape)
     fill_weights(layer.weights, layer.name)
     _, scores = layer(x, return_attention_scores=True)
-    maps = layer.attention_maps(x, (4, 7))
-    keys = to_numpy(scores)[:, :, 4 * 9 + 7].reshape(
-        1, 2, -(-6 // stride), -(-9 // stride)
-    )
-    for i, j in np.ndindex(keys.shape[2:]):
-        rows = slice(i * stride, (i + 1) * stride)
-        columns = slice(j * stride, (j + 1) * stride)
-        found = maps[:, :, rows, columns].sum((2, 3))
-        np.testing.assert_allclose(found, keys[:, :, i, j], atol=1e-6)
+    keys = to_numpy(scores)[0, :, 4 * 9 + 7]
+    keys = keys.reshape(2, *map(len, starts))
+    expected = np.zeros((2, 6, 9))
+    for i, j in np.ndindex(keys.shape[1:]):
+        rows = slice(max(0, starts[0][i]), starts[0][i] + 3)
+        columns = slice(max(0, starts[1][j]), starts[1][j] + 3)
+        area = expected[0, rows, columns].size
+        expected[:, rows, columns] += keys[:, i, j, None, None] / area
+    maps = layer.attention_maps(x, (4, 7))[0]
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+
+
+def test_windows_of_padding_alone():
+    """A stride beyond the kernel: the first window holds zeros alone."""
+    layer = MultiQueryAttention(2, key_stride=8)
+    maps = layer.attention_maps(random(1, 5, 9, 4), (2, 2))
+    np.testing.assert_allclose(maps.sum((2, 3)), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize(

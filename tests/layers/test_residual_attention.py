@@ -63,7 +63,10 @@ def test_the_branch_is_closed_and_gets_gradients(identifier):
         keras.Model(model.input, model.outputs[1]), random(*SHAPE)
     )
     ends_in_norm = scaled or identifier in (
-        *("linear", "single_head", "efficient_local"),
+        "linear",
+        "single_head",
+        "single_head_modulation",
+        "efficient_local",
     )
     shut = {
         weight.path
