@@ -12,10 +12,10 @@ import kanets.attention.axial
 import kanets.attention.axis_gates
 import kanets.attention.causal_span
 import kanets.attention.channel_gates
+import kanets.attention.context
 import kanets.attention.cross_covariance
 import kanets.attention.dense
 import kanets.attention.efficient_additive
-import kanets.attention.global_context
 import kanets.attention.hierarchical
 import kanets.attention.kronecker
 import kanets.attention.linear

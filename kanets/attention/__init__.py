@@ -28,6 +28,10 @@ from kanets.attention.channel_gates import (
     SqueezeExcitation,
     channel_kernel_size,
 )
+from kanets.attention.context import (
+    GlobalContextAttention,
+    global_context,
+)
 from kanets.attention.core import attend, attention
 from kanets.attention.cross_covariance import (
     CrossCovarianceAttention,
@@ -37,10 +41,6 @@ from kanets.attention.dense import DenseAttention, dense_attention
 from kanets.attention.efficient_additive import (
     EfficientAdditiveAttention,
     efficient_additive_attention,
-)
-from kanets.attention.global_context import (
-    GlobalContextAttention,
-    global_context,
 )
 from kanets.attention.hierarchical import HierarchicalAttention
 from kanets.attention.implementations import implementation, why_no_kernel

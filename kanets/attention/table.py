@@ -22,10 +22,10 @@ from kanets.attention.channel_gates import (
     EfficientChannelAttention,
     SqueezeExcitation,
 )
+from kanets.attention.context import GlobalContextAttention
 from kanets.attention.cross_covariance import CrossCovarianceAttention
 from kanets.attention.dense import DenseAttention
 from kanets.attention.efficient_additive import EfficientAdditiveAttention
-from kanets.attention.global_context import GlobalContextAttention
 from kanets.attention.kronecker import KroneckerAttention
 from kanets.attention.linear import LinearAttention
 from kanets.attention.local_sparse import (

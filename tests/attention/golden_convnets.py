@@ -47,8 +47,9 @@ def differences(case, arrays):
     """How far ours is from a case, relative to the largest entry of each array.
 
     Returns:
-        A dict: "output", "grad_input" and "grad_weight:<name>" to numbers, of
-        gradients below 1 the difference itself, as some are 0 in theory.
+        A dict: "output", "grad_input" and "grad_weight:<name>" to numbers;
+        what is 0 in theory, such as the gradient of a bias in front of a
+        softmax, relative to the largest of all arrays.
     """
     layer, call = convnet_attention(case, arrays)
     variables = layer.trainable_variables
@@ -67,8 +68,10 @@ def differences(case, arrays):
         name, turned = layer.golden_names[variable.path]
         name = f"grad_weight:{name}"
         found[name], expected[name] = actual, turned(arrays[name])
+    largest = {name: np.abs(array).max() for name, array in expected.items()}
     return {
-        name: np.abs(found[name] - array).max() / max(1, np.abs(array).max())
+        name: np.abs(found[name] - array).max()
+        / (largest[name] if largest[name] > 1e-3 else max(largest.values()))
         for name, array in expected.items()
     }
 
