@@ -95,7 +95,7 @@ class CoordinateAttention(_AxisGate):
             for name in ("rows", "columns")
         )
 
-    def gates(self, inputs, training=False):
+    def _gates(self, inputs, training):
         height = ops.shape(inputs)[1]
         means = ops.concatenate(axis_means(inputs), axis=1)[:, :, None]
         x = ops.hard_silu(self.norm(self.reduce(means), training=training))
@@ -178,7 +178,7 @@ class EfficientLocalAttention(_AxisGate):
         )
         return convolution, norm
 
-    def gates(self, inputs, training=False):
+    def _gates(self, inputs, training):
         rows, columns = axis_means(inputs)
         return (
             _gate(self.rows, rows[:, :, None]),

@@ -96,7 +96,7 @@ class SqueezeExcitation(_ChannelGate):
             kernel_initializer=self.last("glorot_uniform"),
         )
 
-    def gates(self, inputs, training=False):
+    def _gates(self, inputs, training):
         x = ops.relu(self.reduce(picture_means(inputs)))
         return (keras.activations.get(self.activation)(self.expand(x)),)
 
@@ -167,7 +167,7 @@ class EfficientChannelAttention(_ChannelGate):
         )
         self.along.build((None, channels, 1))
 
-    def gates(self, inputs, training=False):
+    def _gates(self, inputs, training):
         channels = inputs.shape[-1]
         means = ops.reshape(picture_means(inputs), (-1, channels, 1))
         gate = ops.sigmoid(self.along(means))
@@ -249,7 +249,7 @@ class ConvolutionalBlockAttention(Gate):
             gamma_initializer=self.last("ones"),
         )
 
-    def gates(self, inputs, training=False):
+    def _gates(self, inputs, training):
         largest = ops.max(inputs, axis=(1, 2), keepdims=True)
         both = ops.concatenate([picture_means(inputs), largest], axis=1)
         both = self.expand(ops.relu(self.reduce(both)))

@@ -111,7 +111,7 @@ class GlobalContextAttention(Gate):
             kernel_initializer=self.last("glorot_uniform"),
         )
 
-    def gates(self, inputs, training=False):
+    def _gates(self, inputs, training):
         if self.fuse == "add":
             return ()
         return (ops.sigmoid(self._transformed(inputs)),)

@@ -19,7 +19,7 @@ EPSILON = 1e-5
 class Gate(PictureAttention):
     """A picture (B, H, W, C) times its gates.
 
-    A mechanism overrides `build_maps`, `gates` and `looks`.
+    A mechanism overrides `build_maps`, `_gates` and `looks`.
 
     Args:
         as_branch: whether it stands in a residual branch, X + layer(X). Then
@@ -50,8 +50,18 @@ class Gate(PictureAttention):
             training: as in a call.
 
         Returns:
-            A tuple of tensors of 0 to 1, each (B, H or 1, W or 1, C or 1).
+            A tuple of tensors of 0 to 1, each (B, H or 1, W or 1, C or 1), in
+            the compute dtype.
+
+        Raises:
+            ValueError: what is no picture.
         """
+        inputs = ops.convert_to_tensor(inputs, self.compute_dtype)
+        self.check_inputs(inputs)
+        return self._gates(inputs, training)
+
+    def _gates(self, inputs, training):
+        """As `gates`, of a tensor."""
         raise NotImplementedError
 
     def looks(self, inputs):
@@ -75,7 +85,7 @@ class Gate(PictureAttention):
 
     def gated(self, inputs, training):
         x = inputs
-        for gate in self.gates(inputs, training):
+        for gate in self._gates(inputs, training):
             x = x * (2.0 * gate if self.as_branch else gate)
         return x - inputs if self.as_branch else x
 

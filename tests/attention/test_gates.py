@@ -63,6 +63,7 @@ def of_loops(function, layer, x):
 
 
 @pytest.mark.parametrize(("name", "arguments", "function"), FORMS, ids=str)
+@thorough_on_jax
 def test_equals_loops(name, arguments, function):
     layer = make(name, arguments)
     for shape in ((2, 5, 3, 10), (1, 1, 1, 10), (1, 1, 7, 10)):
@@ -111,6 +112,7 @@ def test_channels_that_a_convolution_sees():
 
 
 @pytest.mark.parametrize("name", GATES)
+@thorough_on_jax
 def test_a_branch_gives_what_twice_the_gates_change(name):
     """And at first that is zero."""
     x = random(2, 3, 5, 10)
@@ -224,6 +226,7 @@ def test_in_a_net():
     assert widths == {4}
 
 
+@thorough_on_jax
 def test_inserted_and_in_recipes():
     x = inputs = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(16, 3, name="body")(x)
@@ -268,6 +271,8 @@ def test_what_is_no_picture(name):
     with pytest.raises(ValueError, match=r"known channels.*\(2, 6, 8\)"):
         layer(random(2, 6, 8))
     layer.build((None, None, None, 8))
+    with pytest.raises(ValueError, match=r"width, channels.*\(2, 6, 8\)"):
+        layer.gates(random(2, 6, 8))
     mask = np.ones((2, 3, 5), bool)
     with pytest.raises(ValueError, match="takes no mask"):
         layer(random(2, 3, 5, 8), mask=mask)
