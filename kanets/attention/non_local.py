@@ -91,7 +91,7 @@ def non_local_attention(
     head_dim = check_heads(query.shape[-1], value.shape[-1], num_heads)
     if pair is not None:
         of_query, of_key = (
-            _sums(t * ops.cast(w, t.dtype), num_heads)
+            _sums(t, w, num_heads)
             for t, w in ((query, pair[0]), (key, pair[1]))
         )
         weights = ops.relu(of_query[..., None] + of_key[..., None, :])
@@ -243,8 +243,8 @@ class NonLocalAttention(MappedAttention):
         }
 
 
-def _sums(products, num_heads):
-    """Sums of the features of a head, (B, N, T) or (B, T), in float32."""
-    wide = keras.backend.result_type(products.dtype, "float32")
-    products = split_heads(ops.cast(products, wide), num_heads)
-    return ops.sum(products, axis=-1)
+def _sums(tokens, weights, num_heads):
+    """Weighted sums of the features of a head, (B, N, T) or (B, T)."""
+    wide = keras.backend.result_type(tokens.dtype, "float32")
+    products = ops.cast(tokens, wide) * ops.cast(weights, wide)
+    return ops.sum(split_heads(products, num_heads), axis=-1)

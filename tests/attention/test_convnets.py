@@ -89,6 +89,7 @@ def test_other_channels_pass_the_head():
         (2, "same", ((0, 2, 4), (-1, 1, 3, 5, 7))),
     ],
 )
+@thorough_on_jax
 def test_maps_of_strided_keys(stride, padding, starts):
     """A key stands for the cells of the window that it is made of."""
     layer = MultiQueryAttention(2, key_stride=stride, padding=padding)
@@ -108,6 +109,7 @@ def test_maps_of_strided_keys(stride, padding, starts):
     np.testing.assert_allclose(maps, expected, atol=1e-6)
 
 
+@thorough_on_jax
 def test_windows_of_padding_alone():
     """A stride beyond the kernel: the first window holds zeros alone."""
     layer = MultiQueryAttention(2, key_stride=8)

@@ -9,7 +9,7 @@ from kanets.attention import (
     CrossCovarianceAttention,
     cross_covariance_attention,
 )
-from tests.backends import few_on_jax, to_numpy
+from tests.backends import few_on_jax, thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 
 
@@ -61,6 +61,7 @@ def test_half_precision():
     np.testing.assert_allclose(to_numpy(found), expected, atol=5e-3)
 
 
+@thorough_on_jax
 def test_maps_are_shares_of_length():
     """A cell with all there is holds all, whatever the position."""
     layer = CrossCovarianceAttention(2, use_bias=False)

@@ -9,7 +9,7 @@ from kanets.attention import (
     EfficientAdditiveAttention,
     efficient_additive_attention,
 )
-from tests.backends import dot, gradient, to_numpy
+from tests.backends import dot, gradient, thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, random
 
 
@@ -75,6 +75,7 @@ def test_half_precision():
     np.testing.assert_allclose(to_numpy(found), expected, atol=2e-3)
 
 
+@thorough_on_jax
 def test_all_cells_see_one_sum():
     layer = EfficientAdditiveAttention(2, key_dim=3)
     _, scores = layer(random(1, 3, 4, 6), return_attention_scores=True)

@@ -6,7 +6,7 @@ import pytest
 
 from kanets import attention
 from kanets.attention import SeparableAttention, separable_attention
-from tests.backends import few_on_jax, to_numpy
+from tests.backends import few_on_jax, thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 
 
@@ -65,6 +65,7 @@ def test_large_scores_in_half_precision():
     np.testing.assert_allclose(to_numpy(found), expected, atol=2e-3)
 
 
+@thorough_on_jax
 def test_maps_of_a_patch():
     layer, x = SeparableAttention(2, patch_size=2), random(1, 5, 6, 4)
     layer.build(x.shape)

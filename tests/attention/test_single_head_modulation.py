@@ -6,7 +6,7 @@ import pytest
 
 from kanets import attention
 from kanets.attention import SingleHeadModulation
-from tests.backends import to_numpy
+from tests.backends import thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 
 
@@ -39,6 +39,7 @@ def by_loops(layer, x):
 @pytest.mark.parametrize(
     ("grid", "heads"), [((3, 5), 1), ((1, 1), 1), ((2, 3), 2)]
 )
+@thorough_on_jax
 def test_equals_loops(grid, heads):
     layer, x = SingleHeadModulation(4, 6, num_heads=heads), random(2, *grid, 5)
     layer.build(x.shape)
@@ -56,6 +57,7 @@ def test_sizes_by_default():
     assert kernels == [(9, 4), (9, 18)]
 
 
+@thorough_on_jax
 def test_half_precision():
     layer, x = (
         SingleHeadModulation(4, 6, scale="rsqrt"),

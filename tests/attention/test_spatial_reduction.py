@@ -6,7 +6,8 @@ import pytest
 
 from kanets import attention
 from kanets.attention import SpatialReductionAttention, adaptive_average_pool
-from tests.backends import few_on_jax, needs_tensorflow, to_numpy
+from kanets.attention.grid import fill_block
+from tests.backends import needs_tensorflow, thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 
 
@@ -24,7 +25,8 @@ def pooled_by_loops(x, side):
     return found
 
 
-@pytest.mark.parametrize("grid", few_on_jax([(5, 9), (7, 14), (1, 1), (3, 20)]))
+@pytest.mark.parametrize("grid", [(5, 9), (7, 14), (1, 1), (3, 20)])
+@thorough_on_jax
 def test_adaptive_pools_equal_loops(grid):
     x = random(2, *grid, 3)
     found = to_numpy(adaptive_average_pool(x, 7))
@@ -43,6 +45,13 @@ def test_adaptive_pools_of_open_sizes():
         x = random(2, *grid, 2).astype("float16")
         expected = pooled_by_loops(x.astype("float64"), 3)
         np.testing.assert_allclose(function(x), expected, atol=2e-3)
+
+
+def test_small_pictures_are_one_block():
+    x = random(2, 3, 5, 2)
+    np.testing.assert_array_equal(to_numpy(fill_block(x, 3)), x)
+    expected = np.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)), "edge")
+    np.testing.assert_array_equal(to_numpy(fill_block(x, 4)), expected)
 
 
 def by_loops(layer, x):
@@ -79,6 +88,7 @@ def by_loops(layer, x):
     return found @ mapped[2][0] + output
 
 
+@thorough_on_jax
 def test_equals_loops():
     """What fills no block, the last row here, is no key."""
     layer, x = SpatialReductionAttention(2), random(1, 5, 4, 6)
@@ -101,6 +111,7 @@ def test_equals_loops():
         ({"key_grid": 3}, (4, 8), (3, 3)),
     ],
 )
+@thorough_on_jax
 def test_maps(arguments, grid, keys):
     """Each key stands for the cells it is made of."""
     layer, x = SpatialReductionAttention(2, **arguments), random(1, *grid, 4)
@@ -135,6 +146,7 @@ def test_layer(more):
     )
 
 
+@thorough_on_jax
 def test_half_precision():
     x = 30 * random(1, 6, 6, 8)
     layer = SpatialReductionAttention(key_grid=2, scale="rsqrt")
