@@ -62,7 +62,7 @@ def of_loops(function, layer, x):
     return np.stack([function(picture, weights) for picture in x])
 
 
-@pytest.mark.parametrize(("name", "arguments", "function"), FORMS, ids=str)
+@pytest.mark.parametrize(("name", "arguments", "function"), FORMS)
 @thorough_on_jax
 def test_equals_loops(name, arguments, function):
     layer = make(name, arguments)
@@ -73,7 +73,7 @@ def test_equals_loops(name, arguments, function):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "arguments", "function"), FORMS, ids=str)
+@pytest.mark.parametrize(("name", "arguments", "function"), FORMS)
 @thorough_on_jax
 def test_gradients_equal_differences_of_loops(name, arguments, function):
     layer, shape = make(name, arguments), (2, 3, 5, 10)
