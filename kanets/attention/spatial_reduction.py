@@ -150,7 +150,7 @@ class SpatialReductionAttention(MappedAttention):
             return x
         if self.key_grid is not None:
             x = self.reduction(adaptive_average_pool(x, self.key_grid))
-            return _gelu(self.norm(x))
+            return ops.gelu(self.norm(x), approximate=False)
         return self.norm(self.reduction(fill_block(x, self.key_stride)))
 
     def _token_counts(self, grid):
@@ -191,8 +191,3 @@ def _bin_shares(size, bins):
         ops.greater_equal(places, first), ops.less(places, end)
     )
     return ops.cast(inside, "float32") / ops.cast(end - first, "float32")
-
-
-def _gelu(x):
-    """Exact, and by an operation that ONNX has, which erfc is not."""
-    return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))

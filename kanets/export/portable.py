@@ -28,8 +28,7 @@ from kanets import compat, files, tasks
 from kanets.checks import positive_integer
 from kanets.data.arrays import check_floats
 from kanets.data.framing import write_size
-from kanets.export import bundle, runtimes
-from kanets.export.onnx_fusion import fuse_hard_swish
+from kanets.export import bundle, onnx_operators, runtimes
 from kanets.export.precision import check_precision, in_precision
 
 LITERT_PRECISIONS = ("float32", "float16", "int8")
@@ -163,7 +162,7 @@ def export_onnx(
             input_signature=list(graph.inputs),
             opset=17,
         )
-        fuse_hard_swish(converted)
+        onnx_operators.mend(converted)
         onnx.save(converted, partial / "model.onnx")
         _write_beside(partial, graph)
     return directory

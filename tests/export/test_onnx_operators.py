@@ -1,9 +1,13 @@
-"""Operators in pieces, made whole in ONNX files."""
+"""Operators in pieces, and one that ONNX has not, in its files."""
 
+import keras
 import numpy as np
 import pytest
 
-from kanets.export.onnx_fusion import fuse_hard_swish
+import kanets
+from kanets.export import runtimes
+from kanets.export.onnx_operators import fuse_hard_swish
+from tests.backends import needs_tensorflow
 
 onnx = pytest.importorskip("onnx", reason="onnx is an extra")
 
@@ -72,3 +76,22 @@ def test_what_is_something_else_stays(changes):
     before = other.SerializeToString()
     assert fuse_hard_swish(other) == 0
     assert other.SerializeToString() == before
+
+
+@needs_tensorflow
+def test_the_exact_gelu(tmp_path):
+    """TensorFlow computes it with erfc."""
+    x = inputs = keras.Input((4, 6, 3))
+    x = keras.layers.Rescaling(1 / 32, -4)(x)
+    x = keras.layers.Activation("gelu")(x)
+    x = keras.layers.Activation("gelu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(2, "softmax")(x)
+    model = keras.Model(inputs, x)
+    kanets.export_onnx(model, tmp_path / "net", ["a", "b"])
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 4, 6, 3))
+    pictures = pictures.astype("float32")
+    found = runtimes.load(tmp_path / "net")(images=pictures)["probabilities"]
+    expected = model.predict(pictures, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.ptp(expected) > 0.1

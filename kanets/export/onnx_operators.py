@@ -1,10 +1,45 @@
-"""Operators that the converter to ONNX writes in pieces, put together again.
+"""Operators that the converter to ONNX writes as no runtime wants them.
 
 ONNX Runtime computes what follows a convolution in its blocked layout only
-where it knows the operator: pieces cost a change of layout each.
+where it knows the operator: pieces cost a change of layout each. And it has no
+`Erfc`, as ONNX has none.
 """
 
 import numpy as np
+
+
+def mend(model):
+    """`fuse_hard_swish` and `replace_erfc`, in place."""
+    fuse_hard_swish(model)
+    replace_erfc(model)
+
+
+def replace_erfc(model):
+    """Makes 1 - `Erf` of `Erfc`, as of GELU's, in place.
+
+    Args:
+        model: an `onnx.ModelProto`.
+    """
+    from onnx import helper, numpy_helper
+
+    graph, one = model.graph, "erfc/one"
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        [output] = node.output
+        erf = f"{output}/erf"
+        nodes.append(helper.make_node("Erf", list(node.input), [erf]))
+        nodes.append(helper.make_node("Sub", [one, erf], [output], node.name))
+    if len(nodes) > len(graph.node):
+        constant = numpy_helper.from_array(np.float32(1), one)
+        graph.initializer.append(constant)
+        nodes = [
+            type(node).FromString(node.SerializeToString()) for node in nodes
+        ]
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def fuse_hard_swish(model):
