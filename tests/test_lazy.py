@@ -123,7 +123,7 @@ print(len(at_once))
 """
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_saved_files_load_whatever_was_imported_first(tmp_path):
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(tmp_path)

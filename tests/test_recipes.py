@@ -805,7 +805,9 @@ def test_a_head_that_is_kept_is_not_fitted(tmp_path, photos, base):
         np.testing.assert_array_equal(to_numpy(fitted), to_numpy(weight))
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "average", [0.0, pytest.param(0.9, marks=pytest.mark.thorough)]
+)
 def test_a_start_that_no_epoch_betters_is_kept(
     tmp_path, photos, base, monkeypatch, capsys, average
 ):

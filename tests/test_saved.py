@@ -113,7 +113,11 @@ def write_data(name, root):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="runs of TensorFlow")
 @pytest.mark.parametrize(
     "name",
-    ["classifier", pytest.param("segmenter", marks=pytest.mark.slow), "gan"],
+    [
+        "classifier",
+        pytest.param("segmenter", marks=pytest.mark.slow),
+        pytest.param("gan", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_goes_on_where_it_was_stopped(saved, tmp_path, name):
     run = shutil.copytree(saved / f"run_{name}", tmp_path / "run")

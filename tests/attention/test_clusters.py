@@ -154,7 +154,7 @@ def test_in_nets_by_name(net, name):
     assert np.all(np.isfinite(to_numpy(model(random(1, 32, 32, 3)))))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_tensorflow
 def test_runtimes_have_all_operators(tmp_path):
     """Both layers in one model, of sizes that no cluster divides."""

@@ -148,7 +148,8 @@ def test_layer(more):
 
 @thorough_on_jax
 def test_half_precision():
-    x = 30 * random(1, 6, 6, 8)
+    keras.utils.set_random_seed(0)
+    x = 4 * random(1, 6, 6, 8)
     layer = SpatialReductionAttention(key_grid=2, scale="rsqrt")
     half = SpatialReductionAttention(
         key_grid=2, scale="rsqrt", dtype="mixed_float16"

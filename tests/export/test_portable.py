@@ -163,13 +163,12 @@ def slow(value):
     return pytest.param(value, marks=pytest.mark.slow)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attention",
     (
-        "kao_qkv",
-        *map(slow, ("kao_kv", "ylg", "window", "neighborhood")),
-        *map(slow, ("dense", "dense_pool", None)),
+        *("kao_qkv", "kao_kv", "ylg", "window", "neighborhood"),
+        *("dense", "dense_pool", None),
     ),
 )
 def test_litert_has_the_operators_of_every_kanet(attention, tmp_path):
@@ -309,7 +308,7 @@ def test_no_name_of_a_model_is_exported(tmp_path):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("precision", ("float16", "bfloat16"))
+@pytest.mark.parametrize("precision", (slow("float16"), "bfloat16"))
 def test_a_savedmodel_in_half_precision(precision, tmp_path):
     net = kanet()
     sizes = {}

@@ -175,7 +175,7 @@ def saved_model_cli(*arguments):
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_saved_model_cli(root, models, tmp_path):
     folder = root / "insects" / "1"
     np.save(tmp_path / "files.npy", np.array(FILES))

@@ -68,7 +68,7 @@ def close(first, second, atol):
             *(2, None, 1, {}), marks=[checked_once, pytest.mark.thorough]
         ),
         pytest.param(
-            *(3, "ylg", 1, {}), marks=[checked_once, pytest.mark.thorough]
+            *(3, "ylg", 1, {}), marks=[checked_once, pytest.mark.slow]
         ),
     ),
     ids=["ylg", "dense", "a graph", "a graph with ylg"],
@@ -232,7 +232,7 @@ def test_resume_is_exact(tmp_path):
 
 
 @needs_gan_steps
-@pytest.mark.thorough
+@pytest.mark.slow
 @checked_once
 def test_a_saved_model_goes_on(tmp_path):
     gan = make()

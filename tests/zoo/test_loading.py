@@ -209,7 +209,7 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         kanets.load_model(tmp_path)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="one crossing is enough")
 def test_weights_cross_backends_without_tensorflow(tmp_path, model):
     """Trained a step on JAX, where TensorFlow cannot be imported."""
