@@ -36,12 +36,8 @@ JAX := tests/optimizers tests/test_compat.py tests/ylg/test_backends.py \
 	implementations.py operators.py pallas.py scale.py) \
 	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not
 
-# And what is made of it: mechanisms, layers, and a run that goes on.
-JAX_ALL := tests/layers tests/optimizers tests/test_compat.py \
-	tests/test_saved.py tests/ylg/test_backends.py \
-	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not \
-	$(filter-out $(NUMPY) tests/attention/test_superconcentrator%, \
-	$(wildcard tests/attention/test_*.py))
+# And layers, and what is saved; mechanisms one by one are compiled for long.
+JAX_ALL := $(JAX) tests/layers tests/test_saved.py
 
 # On PyTorch, where backends differ: what is computed, trained and saved.
 TORCH := tests/layers tests/optimizers tests/test_augment.py \
@@ -107,8 +103,9 @@ test: lint
 test-all: lint
 	$(call tests,-m "not slow",$(JAX_ALL))
 	$(MAKE) --no-print-directory test-torch test-lowest
-	@echo "SKIPPED, left to make slow: the tests that take minutes; nets," \
-		"GANs, zoo, recipes, augmentation and evaluation on JAX"
+	@echo "SKIPPED, left to make slow: the tests that take minutes; each" \
+		"mechanism's own, nets, GANs, zoo, recipes, augmentation and" \
+		"evaluation on JAX"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp
