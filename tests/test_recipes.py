@@ -863,6 +863,7 @@ def test_a_norm_with_statistics_may_be_frozen(tmp_path, photos, is_new):
         photos,
         model={"name": str(tmp_path / "base")},
         epochs=1,
+        keep="last",
         finetune={"freeze_norm": True},
     )
     recipes.train(plan, tmp_path / "run", verbose=0)
