@@ -21,7 +21,7 @@ from keras import ops
 
 from kanets.attention.base import fresh
 from kanets.attention.checks import check_positive
-from kanets.attention.core import masked_softmax
+from kanets.attention.core import masked_softmax, wide_dtype
 from kanets.attention.grid import zero_padding
 
 
@@ -38,7 +38,7 @@ def additive_scores(query, key, weights):
 
     Cost: O(T K U) time and memory.
     """
-    wide = keras.backend.result_type(query.dtype, key.dtype, "float32")
+    wide = wide_dtype(query, key)
     query, key = ops.cast(query, wide), ops.cast(key, wide)
     hidden = ops.tanh(query[:, :, None] + key[:, None])
     return ops.tensordot(hidden, ops.cast(weights, wide), 1)

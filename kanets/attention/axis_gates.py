@@ -11,7 +11,10 @@ Letters: B batch, H W grid, C channels, R channels of the description.
 import keras
 from keras import ops
 
-from kanets.attention.checks import check_odd, check_positive
+from kanets.attention.checks import (
+    check_odd,
+    check_positive_or_none,
+)
 from kanets.attention.gates import EPSILON, Gate, near, on_grid, reduced
 from kanets.attention.means import axis_means
 
@@ -75,8 +78,7 @@ class CoordinateAttention(_AxisGate):
 
     def __init__(self, reduced_channels=None, as_branch=False, **kwargs):
         super().__init__(as_branch, **kwargs)
-        if reduced_channels is not None:
-            check_positive(reduced_channels=reduced_channels)
+        check_positive_or_none(reduced_channels=reduced_channels)
         self.reduced_channels = reduced_channels
 
     def build_maps(self, channels):

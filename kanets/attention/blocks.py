@@ -8,7 +8,6 @@ Letters: B batch, C channels, U those of a summary, N heads, D = U / N, n cells.
 
 import math
 
-import keras
 from keras import ops
 
 from kanets.attention.checks import (
@@ -16,7 +15,7 @@ from kanets.attention.checks import (
     check_positive,
     one_per_axis,
 )
-from kanets.attention.core import masked_softmax
+from kanets.attention.core import masked_softmax, wide_dtype
 from kanets.attention.grid import check_mask
 from kanets.attention.tiles import Axis, rows, tiles
 
@@ -59,7 +58,7 @@ def block_summaries(x, window, query, key, value, positions, mask=None):
     tokens = rows(tiles(x, axes))  # (B blocks, cells, C)
     tokens = tokens + ops.cast(positions, tokens.dtype)
     keys = key(tokens)
-    wide = keras.backend.result_type(keys.dtype, "float32")
+    wide = wide_dtype(keys)
     keys = ops.reshape(keys, (-1, blocks, cells, num_heads, head_dim))
     logits = ops.tanh(ops.cast(keys, wide)) * ops.cast(query, wide)
     logits = ops.transpose(ops.sum(logits, axis=-1), (0, 3, 1, 2))

@@ -13,7 +13,11 @@ import math
 import keras
 from keras import ops
 
-from kanets.attention.checks import check_choice, check_odd, check_positive
+from kanets.attention.checks import (
+    check_choice,
+    check_odd,
+    check_positive_or_none,
+)
 from kanets.attention.gates import (
     EPSILON,
     Gate,
@@ -79,8 +83,7 @@ class SqueezeExcitation(_ChannelGate):
         **kwargs,
     ):
         super().__init__(as_branch, **kwargs)
-        if reduced_channels is not None:
-            check_positive(reduced_channels=reduced_channels)
+        check_positive_or_none(reduced_channels=reduced_channels)
         check_choice(ACTIVATIONS, activation=activation)
         self.reduced_channels = reduced_channels
         self.activation = activation
@@ -216,8 +219,7 @@ class ConvolutionalBlockAttention(Gate):
         self, reduced_channels=None, kernel_size=7, as_branch=False, **kwargs
     ):
         super().__init__(as_branch, **kwargs)
-        if reduced_channels is not None:
-            check_positive(reduced_channels=reduced_channels)
+        check_positive_or_none(reduced_channels=reduced_channels)
         check_odd(kernel_size=kernel_size)
         self.reduced_channels = reduced_channels
         self.kernel_size = kernel_size

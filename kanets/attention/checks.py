@@ -16,6 +16,11 @@ def check_positive(**integers):
         positive_integer(name, value)
 
 
+def check_positive_or_none(**integers):
+    """As `check_positive`, but None may stand for what follows from others."""
+    check_positive(**{n: i for n, i in integers.items() if i is not None})
+
+
 def check_at_least(least, **integers):
     """Raises a ValueError for a named value that is no integer >= `least`."""
     for name, value in integers.items():

@@ -10,9 +10,12 @@ Letters: B batch, H W grid, C channels, R channels of the description, T tokens.
 import keras
 from keras import ops
 
-from kanets.attention.checks import check_choice, check_positive
-from kanets.attention.core import masked_softmax
-from kanets.attention.gates import Gate, reduced, wide_dtype
+from kanets.attention.checks import (
+    check_choice,
+    check_positive_or_none,
+)
+from kanets.attention.core import masked_softmax, wide_dtype
+from kanets.attention.gates import Gate, reduced
 from kanets.attention.grid import flatten
 
 EPSILON = 1e-6
@@ -90,8 +93,7 @@ class GlobalContextAttention(Gate):
     ):
         super().__init__(as_branch, **kwargs)
         check_choice(FUSIONS, fuse=fuse)
-        if reduced_channels is not None:
-            check_positive(reduced_channels=reduced_channels)
+        check_positive_or_none(reduced_channels=reduced_channels)
         self.fuse = fuse
         self.reduced_channels = reduced_channels
 

@@ -31,7 +31,7 @@ def scores(query, key, scale=1.0):
     Returns:
         Tensor (..., Q, K), float32 or wider.
     """
-    wide = keras.backend.result_type(query.dtype, key.dtype, "float32")
+    wide = wide_dtype(query, key)
     query, key = ops.cast(query, wide), ops.cast(key, wide)
     if scale != 1.0:
         query = query * ops.cast(scale, wide)
@@ -152,10 +152,16 @@ def unit_length(x, axis):
     Zeros, and what is shorter than 1e-12, stay about zero, and so does their
     gradient.
     """
-    x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    x = ops.cast(x, wide_dtype(x))
     square = ops.sum(ops.square(x), axis=axis, keepdims=True)
     square = ops.where(square > 1e-24, square, ops.ones_like(square))
     return x * ops.rsqrt(square)
+
+
+def wide_dtype(*tensors):
+    """float32, or float64 of such tensors."""
+    dtypes = (tensor.dtype for tensor in tensors)
+    return keras.backend.result_type(*dtypes, "float32")
 
 
 def check_heads(channels, value_channels, num_heads):

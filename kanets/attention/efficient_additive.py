@@ -14,7 +14,9 @@ import keras
 from keras import ops
 
 from kanets.attention.base import fresh
-from kanets.attention.checks import check_positive
+from kanets.attention.checks import (
+    check_positive_or_none,
+)
 from kanets.attention.core import unit_length
 from kanets.attention.grid import flatten, unflatten
 from kanets.attention.picture import MappedAttention
@@ -92,8 +94,7 @@ class EfficientAdditiveAttention(MappedAttention):
         self, num_heads=1, key_dim=None, output_channels=None, **kwargs
     ):
         super().__init__(num_heads, **kwargs)
-        sizes = {"key_dim": key_dim, "output_channels": output_channels}
-        check_positive(**{n: s for n, s in sizes.items() if s is not None})
+        check_positive_or_none(key_dim=key_dim, output_channels=output_channels)
         self.key_dim = key_dim
         self.output_channels = output_channels
 
@@ -129,14 +130,6 @@ class EfficientAdditiveAttention(MappedAttention):
         ones = ops.ones_like(shares)[:, None, :, None]
         shares = ones * shares[:, None, None]
         return output, ops.repeat(shares, self.num_heads, axis=1)
-
-    def compute_output_shape(self, input_shape, return_attention_scores=False):
-        output = tuple(input_shape)
-        if self.output_channels is not None:
-            output = (*output[:-1], self.output_channels)
-        if not return_attention_scores:
-            return output
-        return output, super().compute_output_shape(input_shape, True)[1]
 
     def get_config(self):
         return {

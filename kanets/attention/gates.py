@@ -8,9 +8,9 @@ means of its gates are made of.
 Letters: B batch, H W grid, C channels, R channels of the description.
 """
 
-import keras
 from keras import ops
 
+from kanets.attention.core import wide_dtype
 from kanets.attention.picture import PictureAttention
 
 EPSILON = 1e-5
@@ -117,11 +117,6 @@ def picture_means(x):
     """Means of the channels: (B, H, W, C) -> (B, 1, 1, C), by float32 sums."""
     means = ops.mean(ops.cast(x, wide_dtype(x)), axis=(1, 2), keepdims=True)
     return ops.cast(means, x.dtype)
-
-
-def wide_dtype(x):
-    """float32, or float64 of such inputs."""
-    return keras.backend.result_type(x.dtype, "float32")
 
 
 def near(size, reach=None):

@@ -13,8 +13,12 @@ import keras
 from keras import ops
 
 from kanets.attention.base import fresh
-from kanets.attention.checks import check_divides, check_positive
-from kanets.attention.picture import PictureAttention
+from kanets.attention.checks import (
+    check_divides,
+    check_positive_or_none,
+)
+from kanets.attention.core import wide_dtype
+from kanets.attention.picture import NormedAttention
 
 EPSILON = 1e-5
 
@@ -39,7 +43,7 @@ def linear_attention(query, key, value, return_attention_scores=False):
 
     References: https://arxiv.org/abs/2205.14756, equations 1 to 3.
     """
-    wide = keras.backend.result_type(value.dtype, "float32")
+    wide = wide_dtype(value)
     query, key = (ops.relu(ops.cast(t, wide)) for t in (query, key))
     values = ops.cast(value, wide)
     keys = ops.swapaxes(key, -1, -2)
@@ -55,7 +59,7 @@ def linear_attention(query, key, value, return_attention_scores=False):
 
 
 @keras.saving.register_keras_serializable(package="kanets")
-class LinearAttention(PictureAttention):
+class LinearAttention(NormedAttention):
     """Rectified linear attention of a picture, at several scales.
 
         Y = norm(o([A(M(X)), A(M_k(M(X))) for k in kernel_sizes]))
@@ -110,9 +114,10 @@ class LinearAttention(PictureAttention):
         gamma_initializer="ones",
         **kwargs,
     ):
-        super().__init__(num_heads, **kwargs)
-        sizes = {"key_dim": key_dim, "output_channels": output_channels}
-        check_positive(**{n: s for n, s in sizes.items() if s is not None})
+        super().__init__(
+            num_heads, gamma_initializer=gamma_initializer, **kwargs
+        )
+        check_positive_or_none(key_dim=key_dim, output_channels=output_channels)
         for size in kernel_sizes:
             if not isinstance(size, int) or size < 1 or size % 2 == 0:
                 raise ValueError(
@@ -123,7 +128,6 @@ class LinearAttention(PictureAttention):
         self.kernel_sizes = list(kernel_sizes)
         self.output_channels = output_channels
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.gamma_initializer = keras.initializers.get(gamma_initializer)
 
     def build_maps(self, channels):
         self._head_dim = self.key_dim
@@ -194,21 +198,6 @@ class LinearAttention(PictureAttention):
         parts = ops.split(weights, len(scales), axis=1)
         return output, sum(parts[1:], parts[0]) / len(scales)
 
-    def compute_output_shape(self, input_shape, return_attention_scores=False):
-        output = tuple(input_shape)
-        if self.output_channels is not None:
-            output = (*output[:-1], self.output_channels)
-        if not return_attention_scores:
-            return output
-        _, scores = super().compute_output_shape(input_shape, True)
-        return output, scores
-
-    def start_at_zero(self):
-        if self.built:
-            return False
-        self.gamma_initializer = keras.initializers.Zeros()
-        return True
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -217,9 +206,6 @@ class LinearAttention(PictureAttention):
             "output_channels": self.output_channels,
             "kernel_initializer": keras.initializers.serialize(
                 self.kernel_initializer
-            ),
-            "gamma_initializer": keras.initializers.serialize(
-                self.gamma_initializer
             ),
         }
 

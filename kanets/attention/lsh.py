@@ -24,7 +24,7 @@ from kanets.attention.clusters import (
     sort,
     split,
 )
-from kanets.attention.core import check_heads, merge_heads
+from kanets.attention.core import check_heads, merge_heads, wide_dtype
 from kanets.checks import as_integer
 
 _EPSILON = 1e-6
@@ -310,7 +310,7 @@ def _argmax(x):
 
 def _unit(query):
     """Keys of length 1, in float32; a zero vector has none and stays."""
-    wide = keras.backend.result_type(query.dtype, "float32")
+    wide = wide_dtype(query)
     query = ops.cast(query, wide)
     mean = ops.mean(query * query, axis=-1, keepdims=True)
     return query * ops.rsqrt(mean + _EPSILON) * query.shape[-1] ** -0.5

@@ -18,6 +18,7 @@ from kanets.attention.checks import (
     check_divides,
     check_odd,
     check_positive,
+    check_positive_or_none,
     logit_scale,
 )
 from kanets.attention.core import attend
@@ -137,8 +138,7 @@ class MultiQueryAttention(MappedAttention):
     ):
         super().__init__(num_heads, scale, use_bias, **kwargs)
         check_positive(key_stride=key_stride, query_stride=query_stride)
-        sizes = {"key_dim": key_dim, "value_dim": value_dim}
-        check_positive(**{n: s for n, s in sizes.items() if s is not None})
+        check_positive_or_none(key_dim=key_dim, value_dim=value_dim)
         check_choice(PADDINGS, padding=padding)
         check_odd(kernel_size=kernel_size)
         self.key_dim = key_dim

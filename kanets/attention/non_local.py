@@ -23,6 +23,7 @@ from kanets.attention.core import (
     merge_heads,
     scores,
     split_heads,
+    wide_dtype,
 )
 from kanets.attention.grid import (
     block_shares,
@@ -245,6 +246,6 @@ class NonLocalAttention(MappedAttention):
 
 def _sums(tokens, weights, num_heads):
     """Weighted sums of the features of a head, (B, N, T) or (B, T)."""
-    wide = keras.backend.result_type(tokens.dtype, "float32")
+    wide = wide_dtype(tokens)
     products = ops.cast(tokens, wide) * ops.cast(weights, wide)
     return ops.sum(split_heads(products, num_heads), axis=-1)

@@ -18,6 +18,8 @@ class PictureAttention(AttentionLayer):
         num_heads, scale: as in `AttentionLayer`.
     """
 
+    output_channels = None  # of the output, where they are not the input's
+
     def build(self, input_shape):
         if len(input_shape) != 4 or input_shape[-1] is None:
             raise ValueError(
@@ -60,6 +62,14 @@ class PictureAttention(AttentionLayer):
         )
         return linear, norm
 
+    def compute_output_shape(self, input_shape, return_attention_scores=False):
+        output = tuple(input_shape)
+        if self.output_channels is not None:
+            output = (*output[:-1], self.output_channels)
+        if not return_attention_scores:
+            return output
+        return output, super().compute_output_shape(input_shape, True)[1]
+
     def check_inputs(self, inputs, mask=None):
         super().check_inputs(inputs, mask)
         if len(inputs.shape) != 4:
@@ -74,6 +84,36 @@ class PictureAttention(AttentionLayer):
     def _maps_at(self, scores, cell, grid):
         keys = scores[:, :, cell[0] * grid[1] + cell[1]]
         return keys.reshape(*keys.shape[:2], *grid)
+
+
+class NormedAttention(PictureAttention):
+    """Attention that ends in a batch normalisation.
+
+    Args:
+        num_heads, scale: as in `AttentionLayer`.
+        gamma_initializer: of the batch normalisation's scale; "zeros" lets
+            the output start at zero.
+    """
+
+    def __init__(
+        self, num_heads=1, scale=None, gamma_initializer="ones", **kwargs
+    ):
+        super().__init__(num_heads, scale, **kwargs)
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
+
+    def start_at_zero(self):
+        if self.built:
+            return False
+        self.gamma_initializer = keras.initializers.Zeros()
+        return True
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "gamma_initializer": keras.initializers.serialize(
+                self.gamma_initializer
+            ),
+        }
 
 
 class MappedAttention(PictureAttention):

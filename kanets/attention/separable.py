@@ -12,7 +12,12 @@ import keras
 from keras import ops
 
 from kanets.attention.checks import check_divides, check_positive
-from kanets.attention.core import masked_softmax, merge_heads, split_heads
+from kanets.attention.core import (
+    masked_softmax,
+    merge_heads,
+    split_heads,
+    wide_dtype,
+)
 from kanets.attention.grid import fill_block, flatten
 from kanets.attention.picture import MappedAttention
 
@@ -154,7 +159,7 @@ def _context(scores, keys):
     """
     num_heads = scores.shape[-1]
     keys = split_heads(flatten(keys), num_heads)
-    wide = keras.backend.result_type(scores.dtype, "float32")
+    wide = wide_dtype(scores)
     scores = ops.swapaxes(flatten(ops.cast(scores, wide)), 1, 2)
     weights = ops.cast(masked_softmax(scores), keys.dtype)
     total = ops.logsumexp(scores, axis=-1)

@@ -10,16 +10,19 @@ Letters: B batch, H W grid, C channels, P of them that attend, D size of keys.
 import keras
 from keras import ops
 
-from kanets.attention.checks import check_positive
+from kanets.attention.checks import (
+    check_positive,
+    check_positive_or_none,
+)
 from kanets.attention.core import attention
 from kanets.attention.grid import flatten, unflatten
-from kanets.attention.picture import EPSILON, PictureAttention, normed
+from kanets.attention.picture import EPSILON, NormedAttention, normed
 
 PARTIAL_RATIO = 1 / 4.67
 
 
 @keras.saving.register_keras_serializable(package="kanets")
-class SingleHeadAttention(PictureAttention):
+class SingleHeadAttention(NormedAttention):
     """Dense attention of the first P channels, mixed into all of them.
 
         Z = [softmax(q(N) k(N)ᵀ) v(N), X[..., P:]],  N = norm(X[..., :P])
@@ -72,13 +75,11 @@ class SingleHeadAttention(PictureAttention):
         gamma_initializer="ones",
         **kwargs,
     ):
-        super().__init__(num_heads, scale, **kwargs)
+        super().__init__(num_heads, scale, gamma_initializer, **kwargs)
         check_positive(key_dim=key_dim)
-        if partial_channels is not None:
-            check_positive(partial_channels=partial_channels)
+        check_positive_or_none(partial_channels=partial_channels)
         self.partial_channels = partial_channels
         self.key_dim = key_dim
-        self.gamma_initializer = keras.initializers.get(gamma_initializer)
 
     def build_maps(self, channels):
         self._partial = self.partial_channels
@@ -124,18 +125,9 @@ class SingleHeadAttention(PictureAttention):
         output = normed(self.output_map, ops.relu(x), training)
         return (output, weights) if return_attention_scores else output
 
-    def start_at_zero(self):
-        if self.built:
-            return False
-        self.gamma_initializer = keras.initializers.Zeros()
-        return True
-
     def get_config(self):
         return {
             **super().get_config(),
             "partial_channels": self.partial_channels,
             "key_dim": self.key_dim,
-            "gamma_initializer": keras.initializers.serialize(
-                self.gamma_initializer
-            ),
         }

@@ -10,14 +10,16 @@ Letters: B batch, H W grid, C channels, D and E sizes of keys and values.
 import keras
 from keras import ops
 
-from kanets.attention.checks import check_positive
+from kanets.attention.checks import (
+    check_positive_or_none,
+)
 from kanets.attention.core import attention, check_heads
 from kanets.attention.grid import flatten, unflatten
-from kanets.attention.picture import PictureAttention, normed
+from kanets.attention.picture import NormedAttention, normed
 
 
 @keras.saving.register_keras_serializable(package="kanets")
-class SingleHeadModulation(PictureAttention):
+class SingleHeadModulation(NormedAttention):
     """Dense attention of one head, multiplied by a gate.
 
         Y = o(softmax(q(X) k(X)ᵀ) σ(v(X)) · σ(g(X)))
@@ -69,12 +71,10 @@ class SingleHeadModulation(PictureAttention):
         gamma_initializer="ones",
         **kwargs,
     ):
-        super().__init__(num_heads, scale, **kwargs)
-        sizes = {"key_dim": key_dim, "value_dim": value_dim}
-        check_positive(**{n: s for n, s in sizes.items() if s is not None})
+        super().__init__(num_heads, scale, gamma_initializer, **kwargs)
+        check_positive_or_none(key_dim=key_dim, value_dim=value_dim)
         self.key_dim = key_dim
         self.value_dim = value_dim
-        self.gamma_initializer = keras.initializers.get(gamma_initializer)
 
     def build_maps(self, channels):
         key_dim, value_dim = self.key_dim, self.value_dim
@@ -106,18 +106,9 @@ class SingleHeadModulation(PictureAttention):
         output = normed(self.output_map, found, training)
         return (output, weights) if return_attention_scores else output
 
-    def start_at_zero(self):
-        if self.built:
-            return False
-        self.gamma_initializer = keras.initializers.Zeros()
-        return True
-
     def get_config(self):
         return {
             **super().get_config(),
             "key_dim": self.key_dim,
             "value_dim": self.value_dim,
-            "gamma_initializer": keras.initializers.serialize(
-                self.gamma_initializer
-            ),
         }

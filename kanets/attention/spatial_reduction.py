@@ -12,8 +12,12 @@ import numpy as np
 from keras import ops
 
 from kanets.attention.base import fresh
-from kanets.attention.checks import check_divides, check_positive
-from kanets.attention.core import attention
+from kanets.attention.checks import (
+    check_divides,
+    check_positive,
+    check_positive_or_none,
+)
+from kanets.attention.core import attention, wide_dtype
 from kanets.attention.grid import (
     block_shares,
     cells,
@@ -40,7 +44,7 @@ def adaptive_average_pool(x, side):
 
     Cost: O(H·W·C·side) time.
     """
-    wide = keras.backend.result_type(x.dtype, "float32")
+    wide = wide_dtype(x)
     _, height, width, _ = ops.shape(x)
     rows, columns = (
         ops.cast(_bin_shares(size, side), wide) for size in (height, width)
@@ -99,8 +103,7 @@ class SpatialReductionAttention(MappedAttention):
     def __init__(self, num_heads=1, key_stride=2, key_grid=None, **kwargs):
         super().__init__(num_heads, **kwargs)
         check_positive(key_stride=key_stride)
-        if key_grid is not None:
-            check_positive(key_grid=key_grid)
+        check_positive_or_none(key_grid=key_grid)
         self.key_stride = key_stride
         self.key_grid = key_grid
 

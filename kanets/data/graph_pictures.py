@@ -6,7 +6,7 @@ columns, then rows; hardly a value then differs from Pillow's, and none by
 more than one level. A single `tf.image.resize` changes one in six.
 """
 
-from kanets.data.pictures import MAX_PIXELS, PictureSize
+from kanets.data.pictures import MAX_PIXELS, PictureSize, half_to_even
 
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -295,9 +295,6 @@ def _fit_centre(pictures, rows, columns, image_size):
 def _fit_scaled(pictures, rows, columns, size):
     import tensorflow as tf
 
-    def half(margin):
-        return margin // 2 + margin % 2 * (margin // 2 % 2)
-
     # Products of a long side and a target's may pass 2**31.
     high, wide, rows, columns = (
         tf.cast(side, tf.int64) for side in (*size.scaled, rows, columns)
@@ -312,7 +309,10 @@ def _fit_scaled(pictures, rows, columns, size):
     scaled = _resize(pictures, (rows, new_columns), size.interpolation)
     scaled = _resize(scaled, (new_rows, new_columns), size.interpolation)
     height, width = size
-    top, left = half(new_rows - height), half(new_columns - width)
+    top, left = (
+        half_to_even(new_rows - height),
+        half_to_even(new_columns - width),
+    )
     return scaled[:, top : top + height, left : left + width]
 
 

@@ -241,12 +241,16 @@ def scaled_box(height, width, size):
         columns = rows * width // height
     else:
         rows = columns * height // width
-    return rows, columns, *map(_half, (rows - size[0], columns - size[1]))
+    return (
+        rows,
+        columns,
+        *map(half_to_even, (rows - size[0], columns - size[1])),
+    )
 
 
-def _half(margin):
-    half, odd = divmod(margin, 2)
-    return half + odd * (half % 2)
+def half_to_even(margin):
+    """Half of an int, or of a tensor of them, rounded to the even number."""
+    return margin // 2 + margin % 2 * (margin // 2 % 2)
 
 
 def fit_picture(image, image_size):

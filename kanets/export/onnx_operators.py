@@ -5,6 +5,8 @@ where it knows the operator: pieces cost a change of layout each. And it has no
 `Erfc`, as ONNX has none.
 """
 
+import collections
+
 import numpy as np
 
 
@@ -56,13 +58,15 @@ def fuse_hard_swish(model):
     graph = model.graph
     values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    uses = [name for node in graph.node for name in node.input]
-    uses += [output.name for output in graph.output]
+    uses = collections.Counter(
+        [name for node in graph.node for name in node.input]
+        + [output.name for output in graph.output]
+    )
 
     def made_of(name, kind, constant):
         """What a node of a kind makes this of, with a constant, for one."""
         node = makers.get(name)
-        if node is None or node.op_type != kind or uses.count(name) != 1:
+        if node is None or node.op_type != kind or uses[name] != 1:
             return None
         for one, other in (node.input, reversed(node.input)):
             value = values.get(other)
@@ -72,7 +76,7 @@ def fuse_hard_swish(model):
 
     def clipped(name):
         node = makers.get(name)
-        if node is None or node.op_type != "Clip" or uses.count(name) != 1:
+        if node is None or node.op_type != "Clip" or uses[name] != 1:
             return None
         limits = [values.get(limit) for limit in node.input[1:]]
         if len(limits) != 2 or any(limit is None for limit in limits):
