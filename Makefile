@@ -8,6 +8,9 @@
 #     the first and last Python of setup.py, where they are there.
 # make slow: the tests that take minutes, and all of JAX's.
 # make bench: the tables of benchmarks/, half an hour on two quiet cores.
+# make docs: the site, in build/site; it runs the examples.
+# make wheel: what is published, in dist/, tried in an environment of its own.
+# make release: a wheel, and the tag of its version, to push.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -84,7 +87,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 QUESTIONS := kronecker ylg_attention nets training startup report
 
 .PHONY: demo test test-all test-torch test-lowest test-bounds lint slow bench \
-	clean
+	docs wheel release clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
@@ -134,6 +137,25 @@ bench: $(VENV)/bench.stamp
 	set -e; for question in $(QUESTIONS); do \
 		$(BIN)/python benchmarks/$$question.py; done
 
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 KERAS_BACKEND=tensorflow \
+		$(BIN)/python -m mkdocs build --quiet
+
+wheel: $(VENV)/wheel.stamp
+	rm -rf build dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/pip install --quiet dist/*.whl
+	cd build && empty/bin/kanets demo --epochs 1 --to demo
+	cd build && empty/bin/kanets predict kanet_lite0_imagenet \
+		demo/data/val/ship/*.jpg
+
+# The tag is pushed by hand: .github/workflows/release.yml publishes it.
+release: wheel
+	test -z "$$(git status --porcelain)"
+	git tag v$$($(BIN)/python setup.py --version)
+
 slow: $(VENV)/test.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m slow
 	$(JAX_CACHE) KERAS_BACKEND=jax \
@@ -167,6 +189,14 @@ $(VENV)/torch.stamp: $(VENV)/test.stamp
 $(VENV)/python%.stamp: setup.py
 	python$* -m venv $(basename $@)
 	$(basename $@)/bin/pip install --quiet --editable . pytest pytest-xdist
+	touch $@
+
+$(VENV)/docs.stamp: setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@
+
+$(VENV)/wheel.stamp: | $(BIN)/python
+	$(BIN)/pip install --quiet build twine setuptools
 	touch $@
 
 $(VENV)/bench.stamp: setup.py | $(BIN)/python

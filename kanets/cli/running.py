@@ -43,7 +43,7 @@ def main(arguments=None):
     """
     codes = []
     try:
-        _program()(arguments, prog_name="kanets", obj=codes)
+        program()(arguments, prog_name="kanets", obj=codes)
     except SystemExit:
         if not codes:
             raise
@@ -51,7 +51,7 @@ def main(arguments=None):
 
 
 @functools.cache
-def _program():
+def program():
     return typer.main.get_command(app)
 
 

@@ -7,6 +7,8 @@ model of any format, which is run by its own runtime.
 import inspect
 from pathlib import Path
 
+import keras
+
 from kanets import tasks, zoo
 from kanets.checks import positive_integer
 from kanets.evaluation.artifacts import Artifact, is_artifact, is_savedmodel
@@ -19,8 +21,8 @@ def evaluate(source, data, **options):
     """Measures a model on labelled pictures, or a generator against pictures.
 
     Args:
-        source: what `kanets.load_model` takes, or what `kanets.export`
-            wrote, of any format.
+        source: a Keras model, what `kanets.load_model` takes, or what
+            `kanets.export` wrote, of any format.
         data: the pictures; of a folder with `test/`, `val/` or `validation/`,
             that part. For a classifier class folders, or but for a SavedModel
             a TFDS name; for a segmenter a folder with images/ and labels/;
@@ -67,8 +69,8 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None, **options):
     """What a model says of picture files, as they are read.
 
     Args:
-        source: what `kanets.load_model` takes, or what `kanets.export`
-            wrote, of any format.
+        source: a Keras model, what `kanets.load_model` takes, or what
+            `kanets.export` wrote, of any format.
         paths: picture files, or folders of them.
         top_k: positive int, classes per picture; at most all.
         to: for a segmenter the folder to write `<stem>_labels.png` (the label
@@ -134,12 +136,15 @@ def _check_options(task, function, options, source):
 
 def _open(source):
     """The Keras model or the `Artifact`, and its `kanets.tasks.Task`."""
-    if not zoo.is_entry(str(source)):
-        if is_artifact(source):
-            artifact = Artifact(source)
-            return artifact, artifact.task
-        _check_one(source)
-    model = zoo.load_model(source)
+    if isinstance(source, keras.Model):
+        model = source
+    else:
+        if not zoo.is_entry(str(source)):
+            if is_artifact(source):
+                artifact = Artifact(source)
+                return artifact, artifact.task
+            _check_one(source)
+        model = zoo.load_model(source)
     task = tasks.of_model(model)
     if task.name == "classification":  # also what is of no task
         check_takes_pictures(model, source)

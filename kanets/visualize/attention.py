@@ -45,7 +45,7 @@ def attention_weights(layer, inputs, position):
             "layer must be Kronecker, dense or other attention that has "
             f"attention_maps. Received: layer={layer!r}"
         )
-    return layer.attention_maps(inputs, position)
+    return keras.ops.convert_to_numpy(layer.attention_maps(inputs, position))
 
 
 def attention_layers(model):
@@ -101,7 +101,7 @@ def attention_sheet(model, pictures, path, positions=None, layers=None):
 
     Args:
         model: as in `attention_map`.
-        pictures: uint8 arrays (H, W, 3), of a size the model takes.
+        pictures: arrays (H, W, 3) of 0..255, of a size the model takes.
         path: the PNG to write. Panels shrink until it is below 400 kB.
         positions: a pixel (row, column) for each picture; default their
             centres.

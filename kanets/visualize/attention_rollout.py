@@ -125,7 +125,7 @@ def rollout_sheet(model, pictures, path, fuse="mean"):
 
     Args:
         model, fuse: as in `rollout_map`.
-        pictures: uint8 arrays (H, W, 3), of a size the model takes.
+        pictures: arrays (H, W, 3) of 0..255, of a size the model takes.
         path: the PNG to write. Panels shrink until it is below 400 kB.
 
     Returns:

@@ -86,7 +86,7 @@ def grad_cam_sheet(model, pictures, path, classes=None, layer=None):
 
     Args:
         model: as in `grad_cam`.
-        pictures: uint8 arrays (H, W, 3), of a size the model takes.
+        pictures: arrays (H, W, 3) of 0..255, of a size the model takes.
         path: the PNG to write. Panels shrink until it is below 400 kB.
         classes: int for each picture; default the class of its highest score.
         layer: as in `grad_cam`.

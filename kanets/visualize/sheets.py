@@ -42,9 +42,10 @@ def save_sheet(rows, path, legend=()):
 
 
 def resized(pixels, width):
-    """The picture in another width: cells stay sharp, details average."""
+    """Pixels 0..255 in another width: cells stay sharp, details average."""
     height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    pixels = np.ascontiguousarray(np.round(np.clip(pixels, 0, 255)), "uint8")
+    image = Image.fromarray(pixels)
     return image.resize((width, height), Image.Resampling.BOX)
 
 

@@ -79,6 +79,16 @@ def model(tmp_path):
     return zoo.save_model(by_colour(2, "softmax"), tmp_path / "model", NAMES)
 
 
+def test_a_model_of_keras_is_taken_as_it_is(photos):
+    model = by_colour(2, "softmax")
+    with pytest.raises(ValueError, match="Class names must say"):
+        evaluation.evaluate(model, photos)
+    model.class_names = NAMES
+    assert evaluation.evaluate(model, photos)["accuracy"] == 1.0
+    [(_, ranked)] = evaluation.predict(model, [photos / "val/red/0.png"])
+    assert ranked[0][0] == "red"
+
+
 @pytest.mark.parametrize("top_k", [0, -1, 1.5, "2", True, None])
 def test_top_k_is_a_positive_integer(photos, model, top_k):
     with pytest.raises(ValueError, match=f"positive.*: top_k={top_k!r}$"):
