@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from kanets.cli.messages import one_line, with_flags
+from kanets.cli.quiet import quiet
 
 app = typer.Typer(
     help="Train, evaluate and export vision models of efficient attention.",
@@ -52,6 +53,7 @@ def main(arguments=None):
 
 @functools.cache
 def program():
+    """The command line, as a group of commands of click."""
     return typer.main.get_command(app)
 
 
@@ -112,7 +114,8 @@ def _run(
     """Calls a command and leaves its exit code to `main`."""
     debug = debug or context.parent.params["debug"]
     try:
-        _report(function(**given), as_json)
+        with contextlib.nullcontext() if debug else quiet():
+            _report(function(**given), as_json)
         code = 0
     except KeyboardInterrupt:
         print(f"kanets: stopped.{stopped}", file=sys.stderr)
