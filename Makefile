@@ -4,6 +4,8 @@
 # make test-torch: those of them on PyTorch that differ from backend to backend.
 # make test-all: all tests on TensorFlow but the slow ones, more of them on JAX,
 #     PyTorch, and the lowest Keras.
+# make test-app: the page of `kanets app`, with Gradio; with KANETS_CHROMIUM, the
+#     path of a browser, by clicks.
 # make test-bounds: what is nearest to Keras, on the lowest version of it and on
 #     the first and last Python of setup.py, where they are there.
 # make slow: the tests that take minutes, and all of JAX's.
@@ -86,8 +88,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # What `make bench` asks, a script a question; the last one sums up.
 QUESTIONS := kronecker ylg_attention nets training startup report
 
-.PHONY: demo test test-all test-torch test-lowest test-bounds lint slow bench \
-	docs wheel release clean
+.PHONY: demo test test-all test-torch test-lowest test-app test-bounds lint \
+	slow bench docs wheel release clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
@@ -120,6 +122,10 @@ test-lowest: $(VENV)/keras-$(LOWEST_KERAS).stamp
 		assert keras.__version__ == '$(LOWEST_KERAS)', keras.__version__"
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
 		$(BIN)/python -m pytest $(WORKERS) $(NEAR)
+
+test-app: $(VENV)/app.stamp
+	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
+		$(BIN)/python -m pytest -p no:xdist tests/app
 
 # A Python that is not there is named, at the end, and is no success.
 test-bounds: test-lowest
@@ -189,6 +195,12 @@ $(VENV)/torch.stamp: $(VENV)/test.stamp
 $(VENV)/python%.stamp: setup.py
 	python$* -m venv $(basename $@)
 	$(basename $@)/bin/pip install --quiet --editable . pytest pytest-xdist
+	touch $@
+
+# Beside the other packages, whose versions it would change.
+$(VENV)/app.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --upgrade --target $(basename $@) gradio \
+		playwright
 	touch $@
 
 $(VENV)/docs.stamp: setup.py | $(BIN)/python

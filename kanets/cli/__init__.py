@@ -13,6 +13,6 @@ __all__ = ["main"]
 # In the order of `kanets --help`.
 for _name in (
     *("train", "finetune", "evaluate", "predict", "export", "verify"),
-    *("models_config", "push", "generate", "invert", "listing", "demo"),
+    *("models_config", "push", "generate", "invert", "listing", "app", "demo"),
 ):
     importlib.import_module(f"{__name__}.{_name}")

@@ -87,7 +87,7 @@ def evaluate(
     if takes_files(model):
         found = _served(model, source, pictures)
     else:
-        found = (_label_maps(model, images, views) for images, _ in pictures)
+        found = (label_maps(model, images, views) for images, _ in pictures)
     measured = _measured(model, pictures, found)
     result = measured.result()
     return result if report is None else {**result, **measured.write(report)}
@@ -104,7 +104,7 @@ def write_report(model, pictures, folder):
     Returns:
         What `kanets.evaluation.report.Report.write` returns.
     """
-    found = (_label_maps(model, images) for images, _ in pictures)
+    found = (label_maps(model, images) for images, _ in pictures)
     return _measured(model, pictures, found).write(folder)
 
 
@@ -173,7 +173,7 @@ def iter_predict(
         for [(path, (picture, content))] in in_parts(files, look, 1, on_bad):
             given = picture[None].astype("float32")
             given = given if content is None else [content]
-            [found] = _label_maps(model, given, views)
+            [found] = label_maps(model, given, views)
             visualize.save_segmentation(picture, found, to, path.stem)
             counts = np.bincount(found.ravel(), minlength=len(names))
             order = np.argsort(-counts, kind="stable")[:top_k]
@@ -212,7 +212,8 @@ def _views(model, scales, flip, window):
     return Views(scales, flip, size) if size and other else views
 
 
-def _label_maps(model, given, views=_AS_IT_IS):
+def label_maps(model, given, views=_AS_IT_IS):
+    """The label map (H, W) of each of the pictures that a model is given."""
     if is_keras(model):
         scores = views.probabilities(
             lambda images: np.asarray(model.predict_on_batch(images)), given
@@ -235,7 +236,7 @@ def _served(model, source, pictures):
     jpeg_or_png(files, "stop")  # an error names the file
     for start in range(0, len(files), pictures.batch_size):
         part = files[start : start + pictures.batch_size]
-        yield _label_maps(model, [file.read_bytes() for file in part])
+        yield label_maps(model, [file.read_bytes() for file in part])
 
 
 def _size(model):

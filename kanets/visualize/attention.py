@@ -121,22 +121,39 @@ def attention_sheet(model, pictures, path, positions=None, layers=None):
             "There must be a position for each picture. Received: "
             f"{len(pictures)} pictures, {len(positions)} positions"
         )
-    rows = []
-    for picture, position in zip(pictures, positions, strict=True):
-        maps = _maps(model, picture, layers, position)
-        row = [("photo", partial(_photo_panel, picture, position))]
-        if layers is None:
-            last = {weights.shape: name for name, weights in maps.items()}
-            maps = {name: maps[name] for name in last.values()}
-        for name, weights in maps.items():
-            size = "x".join(map(str, weights.shape))
-            low, high = weights.min(), weights.max()
-            low, high = low * weights.size, high * weights.size
-            caption = f"{name} {size}, {low:.2f} to {high:.2f} x even"
-            panel = partial(_heat_panel, picture, weights, position)
-            row.append((caption, panel))
-        rows.append(row)
+    rows = [
+        [
+            ("photo", partial(_photo_panel, picture, position)),
+            *attention_panels(model, picture, position, layers),
+        ]
+        for picture, position in zip(pictures, positions, strict=True)
+    ]
     return save_sheet(rows, path)
+
+
+def attention_panels(model, picture, position=None, layers=None):
+    """The maps of a row of `attention_sheet`.
+
+    Args:
+        model, picture, position, layers: as there, of one picture.
+
+    Returns:
+        A list of (caption, function from a width to a PIL image).
+    """
+    maps = _maps(model, picture, layers, position)
+    if layers is None:
+        last = {weights.shape: name for name, weights in maps.items()}
+        maps = {name: maps[name] for name in last.values()}
+    panels = []
+    for name, weights in maps.items():
+        size = "x".join(map(str, weights.shape))
+        low, high = weights.min(), weights.max()
+        low, high = low * weights.size, high * weights.size
+        caption = f"{name} {size}, {low:.2f} to {high:.2f} x even"
+        panels.append(
+            (caption, partial(_heat_panel, picture, weights, position))
+        )
+    return panels
 
 
 def _maps(model, picture, names, position):
