@@ -1,4 +1,4 @@
-"""`kanets list`."""
+"""`kanets list` and `kanets info`: what there is in the zoo."""
 
 import dataclasses
 from typing import Annotated
@@ -30,3 +30,30 @@ def list_models(
 
     models = (zoo.list_hub if hub else zoo.list_models)(pattern, task=task)
     yield [dataclasses.asdict(model) for model in models], models
+
+
+@command("info kanet_lite0_imagenet")
+def info(
+    model: Annotated[str, Argument(help="An entry's name.")],
+):
+    """Everything that is known of an entry, its figure's command included."""
+    from kanets import zoo
+
+    found = [entry for entry in zoo.list_models() if entry.name == model]
+    if not found:
+        names = [entry.name for entry in zoo.list_models()]
+        raise ValueError(
+            f"A model must be an entry: {names}. Received: model={model!r}"
+        )
+    [entry] = found
+    fields = dataclasses.asdict(entry)
+    lines = [f"{name:18}{_text(part)}" for name, part in fields.items() if part]
+    yield fields, "\n".join(lines)
+
+
+def _text(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

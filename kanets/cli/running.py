@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import inspect
 import json
 import math
@@ -57,8 +58,22 @@ def program():
     return typer.main.get_command(app)
 
 
+def _print_version(asked):
+    if asked:
+        print(f"kanets {importlib.metadata.version('kanets')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options_of_all(debug: Debug = False):
+def _options_of_all(
+    debug: Debug = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show it and exit.", callback=_print_version
+        ),
+    ] = False,
+):
     pass
 
 

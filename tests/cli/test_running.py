@@ -15,7 +15,7 @@ from kanets.cli.running import to_json
 
 COMMANDS = (
     "train finetune evaluate predict export verify models-config push generate "
-    "interpolate invert list app demo"
+    "interpolate invert list info app doctor demo"
 ).split()
 
 
@@ -67,7 +67,14 @@ def test_the_page_of_all_commands_fits(capsys):
     start = lines.index("Commands:") + 1
     assert [line.split()[0] for line in lines[start:-2]] == COMMANDS
     assert all(line.endswith(".") for line in lines[start:-2])
-    assert len(lines) <= 28
+    assert len(lines) <= 31
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"kanets {kanets.__version__}\n"
 
 
 def test_misuse_is_exit_code_2(capsys):
