@@ -6,6 +6,7 @@
 #     PyTorch, and the lowest Keras.
 # make test-app: the page of `kanets app`, with Gradio; with KANETS_CHROMIUM, the
 #     path of a browser, by clicks.
+# make test-serve: `kanets serve`, with KServe.
 # make test-bounds: what is nearest to Keras, on the lowest version of it and on
 #     the first and last Python of setup.py, where they are there.
 # make slow: the tests that take minutes, and all of JAX's.
@@ -88,8 +89,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # What `make bench` asks, a script a question; the last one sums up.
 QUESTIONS := kronecker ylg_attention nets training startup report
 
-.PHONY: demo test test-all test-torch test-lowest test-app test-bounds lint \
-	slow bench docs wheel release clean
+.PHONY: demo test test-all test-torch test-lowest test-app test-serve test-bounds \
+	lint slow bench docs wheel release clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
@@ -126,6 +127,10 @@ test-lowest: $(VENV)/keras-$(LOWEST_KERAS).stamp
 test-app: $(VENV)/app.stamp
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
 		$(BIN)/python -m pytest -p no:xdist tests/app
+
+test-serve: $(VENV)/serve.stamp
+	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
+		$(BIN)/python -m pytest -p no:xdist tests/serve
 
 # A Python that is not there is named, at the end, and is no success.
 test-bounds: test-lowest
@@ -201,6 +206,10 @@ $(VENV)/python%.stamp: setup.py
 $(VENV)/app.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet --upgrade --target $(basename $@) gradio \
 		playwright
+	touch $@
+
+$(VENV)/serve.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --upgrade --target $(basename $@) kserve
 	touch $@
 
 $(VENV)/docs.stamp: setup.py | $(BIN)/python

@@ -17,6 +17,7 @@ EXTRAS = {
     "huggingface_hub": "hub",
     "matplotlib": "viz",
     "gradio": "app",
+    "kserve": "serve",
 }
 TOLERANCE = 1e-5
 
