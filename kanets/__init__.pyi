@@ -18,6 +18,7 @@ from .export import (
     export_onnx,
     export_openvino,
     export_savedmodel,
+    export_triton,
     load_savedmodel,
 )
 from .language import Captioner, Matcher
@@ -64,6 +65,7 @@ __all__ = [
     "export_onnx",
     "export_openvino",
     "export_savedmodel",
+    "export_triton",
     "feature_model",
     "files",
     "insert_attention",

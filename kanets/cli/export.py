@@ -14,6 +14,7 @@ FORMATS = {
     "litert": ("batch_size", "precision", "representative"),
     "onnx": (),
     "openvino": ("precision",),
+    "triton": ("max_batch_size",),
 }
 ANY_FORMAT = ("from_logits", "image_size", "labels")
 
@@ -21,7 +22,7 @@ Source = Annotated[
     str, Argument(help="Zoo name, run (a GAN's, too), model folder.")
 ]
 Format = Annotated[
-    Literal["savedmodel", "litert", "onnx", "openvino"],
+    Literal["savedmodel", "litert", "onnx", "openvino", "triton"],
     Option(help="For TensorFlow Serving, or another runtime."),
 ]
 Folder = Annotated[
@@ -59,6 +60,10 @@ Size = Annotated[
         "SavedModel.",
     ),
 ]
+MaxBatchSize = Annotated[
+    int | None,
+    Option(help="Of Triton: pictures of the requests it merges; default 32."),
+]
 Labels = Annotated[
     str | None,
     Option(help="A file of class names, one a line; default: the model's."),
@@ -83,6 +88,7 @@ def export(
     precision: Precision = None,
     representative: Representative = None,
     batch_size: BatchSize = None,
+    max_batch_size: MaxBatchSize = None,
     image_size: Size = None,
     labels: Labels = None,
     from_logits: FromLogits = None,
@@ -99,6 +105,7 @@ def export(
         "precision": precision,
         "representative": representative,
         "batch_size": batch_size,
+        "max_batch_size": max_batch_size,
         "image_size": image_size,
         "labels": labels,
         "from_logits": from_logits,

@@ -14,12 +14,14 @@ from kanets.export.savedmodel import (
     load_segmenter_savedmodel,
 )
 from kanets.export.segmenter import is_segmenter
+from kanets.export.triton import export_triton
 
 __all__ = [
     "export_litert",
     "export_onnx",
     "export_openvino",
     "export_savedmodel",
+    "export_triton",
     "find_savedmodel",
     "is_generator",
     "is_segmenter",

@@ -149,8 +149,8 @@ def export_onnx(
         ImportError: if `tf2onnx` is not installed.
         RuntimeError, FileExistsError, ValueError: as in `export_litert`.
     """
-    convert = _import("tf2onnx.convert", "onnx")
-    onnx = _import("onnx", "onnx")
+    convert = imported("tf2onnx.convert", "onnx")
+    onnx = imported("onnx", "onnx")
     directory, graph = _graph(
         model, directory, class_names, image_size, from_logits
     )
@@ -195,7 +195,7 @@ def export_openvino(
         RuntimeError, FileExistsError, ValueError: as in `export_litert`.
     """
     runtimes.silence_openvino()
-    openvino = _import("openvino", "openvino")
+    openvino = imported("openvino", "openvino")
     check_precision(precision, OPENVINO_PRECISIONS)
     directory, graph = _graph(
         model, directory, class_names, image_size, from_logits
@@ -280,7 +280,8 @@ def _feeds(graph, precision, representative, batch_size):
     return [{"images": pictures[b].astype("float32")} for b in batches]
 
 
-def _import(module, extra):
+def imported(module, extra):
+    """The module of a runtime; an error says which extra of ours has it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
