@@ -1,6 +1,6 @@
 """`kanets evaluate`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Option
 
@@ -28,7 +28,20 @@ def evaluate(
         str | None,
         Option(
             help="Of a generator: the classifier whose features are compared, "
-            "or inception_v3 (default kanet_qkv_cifar10)."
+            "inception_v3, or the .pth or .pb file of 2015's Inception "
+            "(default kanet_qkv_cifar10)."
+        ),
+    ] = None,
+    resize: Annotated[
+        Literal["clean", "legacy_pytorch", "legacy_tensorflow"] | None,
+        Option(help="For 2015's Inception (default clean)."),
+    ] = None,
+    statistics: Annotated[
+        str | None,
+        Option(
+            metavar="FILE",
+            help="Of a generator: keep the real pictures' statistics here, "
+            "for the Frechet distance alone.",
         ),
     ] = None,
     on_error: OnError = "stop",
@@ -53,6 +66,8 @@ def evaluate(
         "batch_size": batch_size,
         "ignore_label": ignore_label,
         "extractor": extractor,
+        "resize": resize,
+        "statistics": statistics,
         "report": report,
         "scales": scales,
         "flip": flip,

@@ -1,5 +1,7 @@
 """How far generated pictures are from real ones."""
 
+from pathlib import Path
+
 import numpy as np
 
 import ylg
@@ -11,7 +13,14 @@ EXTRACTOR = "kanet_qkv_cifar10"
 
 
 def evaluate(
-    model, source, *, batch_size=100, on_error="stop", extractor=EXTRACTOR
+    model,
+    source,
+    *,
+    batch_size=100,
+    on_error="stop",
+    extractor=EXTRACTOR,
+    resize=None,
+    statistics=None,
 ):
     """Frechet and kernel distance of generated to real pictures.
 
@@ -24,17 +33,22 @@ def evaluate(
             `test/`, `val/` or `validation/`, that part.
         batch_size: pictures per step.
         on_error: "stop" at pictures that cannot be read, or "skip" them.
-        extractor: the classifier whose features are compared, as
-            `load_extractor` takes it.
+        extractor, resize: what makes the features that are compared, as
+            `load_extractor` takes them.
+        statistics: file to keep what the Frechet distance needs of the real
+            pictures in, as `ylg.metrics.cached_statistics`; what needs more
+            is left out.
 
     Returns:
         A dict: `frechet_distance`, `kernel_distance`, `kernel_distance_std`,
         `precision`, `recall` and what else `ylg.metrics.evaluate` returns,
-        and `pictures`.
+        and `pictures`, the number of them on each side.
 
     Raises:
-        ValueError: no pictures there, an unknown extractor.
+        ValueError: no pictures there, an unknown extractor; statistics of
+            another, or of another number of pictures.
     """
+    extractor = load_extractor(extractor, resize)
     if is_keras(model):
         draw, latent_size = gan.draw, model.inputs[0].shape[-1]
         size = model.output_shape[1:3]
@@ -45,21 +59,38 @@ def evaluate(
         source, image_size=size, batch_size=batch_size, on_error=on_error
     )
     count = real.num_pictures
+    pixels = (0, 255)
+    if statistics is not None:
+        real = ylg.metrics.cached_statistics(
+            statistics, real, extractor, value_range=pixels, count=count
+        )
     fake = draw(model, gan.latents(latent_size, count), batch_size=batch_size)
     check_outputs(fake, model)
-    report = ylg.metrics.evaluate(
-        real, fake, load_extractor(extractor), real_range=(0, 255)
-    )
+    report = ylg.metrics.evaluate(real, fake, extractor, real_range=pixels)
     return {**report, "pictures": count}
 
 
-def load_extractor(name):
+def load_extractor(name, resize=None):
     """The `ylg.metrics.FeatureExtractor` of a classifier.
 
     Args:
         name: what `kanets.load_model` takes, or "inception_v3", which is that
-            of keras.applications.
+            of keras.applications, or the `.pth` or `.pb` file of the Inception
+            of 2015, which is that of published figures.
+        resize: of the latter, as of `ylg.metrics.inception_2015`; default
+            "clean".
+
+    Raises:
+        ValueError: a resize for others, and as these raise.
     """
+    if Path(name).suffix in ylg.metrics.inception_weights.SUFFIXES:
+        options = {} if resize is None else {"resize": resize}
+        return ylg.metrics.inception_2015(name, **options)
+    if resize is not None:
+        raise ValueError(
+            "`resize` is for the Inception of 2015, whose `extractor` is its "
+            f"file of weights. Received: resize={resize!r}, extractor={name!r}"
+        )
     if name == "inception_v3":
         return ylg.metrics.inception_v3()
     return ylg.metrics.classifier_features(zoo.load_model(name), name=str(name))

@@ -51,11 +51,19 @@ pictures = ylg.gan.draw(generator, z)  # (10, H, W, 3) in [-1, 1]
         return gan.averaged_generator
 
     def summary(self, measured):
+        figures = ", ".join(
+            f"{name} {measured[key]:.{decimals}f}"
+            for key, name, decimals in (
+                ("frechet_distance", "Frechet distance", 2),
+                ("kernel_distance", "kernel distance", 5),
+                ("precision", "precision", 3),
+                ("recall", "recall", 3),
+                ("inception_score", "Inception Score", 2),
+            )
+            if key in measured
+        )
         return (
-            f"Frechet distance {measured['frechet_distance']:.2f}, "
-            f"kernel distance {measured['kernel_distance']:.5f}, "
-            f"precision {measured['precision']:.3f}, "
-            f"recall {measured['recall']:.3f} "
+            f"{figures} "
             f"({measured['pictures']} pictures, {measured['extractor']})"
         )
 

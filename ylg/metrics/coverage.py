@@ -5,7 +5,11 @@ Letters: F features, n m numbers of samples.
 
 import numpy as np
 
-from ylg.metrics.samples import check_samples, check_sizes
+from ylg.metrics.samples import (
+    check_samples,
+    check_sizes,
+    squared_distances,
+)
 
 
 def precision_recall(real, fake, k=3, chunk=1024):
@@ -46,17 +50,10 @@ def precision_recall(real, fake, k=3, chunk=1024):
     return precision, recall
 
 
-def _squared_distances(a, b):
-    norms = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)
-    squared = norms - 2 * a @ b.T
-    squared[squared < 1e-12 * norms] = 0.0  # Equal samples, to rounding.
-    return squared
-
-
 def _radii(points, k, chunk):
     radii = []
     for start in range(0, len(points), chunk):
-        part = _squared_distances(points[start : start + chunk], points)
+        part = squared_distances(points[start : start + chunk], points)
         rows = np.arange(len(part))
         part[rows, start + rows] = np.inf  # A sample is not its neighbour.
         radii.append(np.partition(part, k - 1, axis=1)[:, k - 1])
@@ -66,6 +63,6 @@ def _radii(points, k, chunk):
 def _share_inside(points, centers, radii, chunk):
     inside = 0
     for start in range(0, len(points), chunk):
-        part = _squared_distances(points[start : start + chunk], centers)
+        part = squared_distances(points[start : start + chunk], centers)
         inside += np.any(part <= radii, axis=1).sum()
     return float(inside / len(points))

@@ -8,6 +8,11 @@ Letters: B batch, H W grid, F features, K classes.
 import keras
 import numpy as np
 
+from ylg.metrics.inception_graph import InceptionV3_2015, float32_policy
+from ylg.metrics.inception_weights import load_inception_weights
+from ylg.metrics.resizing import check_resize, normalize
+from ylg.metrics.resizing import resize as resize_pictures
+
 
 class FeatureExtractor:
     """A Keras model that turns pictures into features.
@@ -79,6 +84,12 @@ class FeatureExtractor:
     def _forward(self, unit):
         padding = self.batch_size - len(unit)
         x = np.pad(unit, [(0, padding), (0, 0), (0, 0), (0, 0)])
+        y = self.model.predict_on_batch(self._prepare(x))
+        y = y if isinstance(y, list | tuple) else [y]
+        return [np.asarray(o)[: len(unit)].astype("float32") for o in y]
+
+    def _prepare(self, x):
+        """What the model takes, of pixels in [0, 1]."""
         if self.image_size not in (None, x.shape[1:3]):
             x = keras.ops.image.resize(
                 x,
@@ -88,9 +99,59 @@ class FeatureExtractor:
                 data_format="channels_last",
             )
         low, high = self.pixel_range
-        y = self.model.predict_on_batch(low + (high - low) * x)
-        y = y if isinstance(y, list | tuple) else [y]
-        return [np.asarray(o)[: len(unit)].astype("float32") for o in y]
+        return low + (high - low) * x
+
+
+class _Inception2015(FeatureExtractor):
+    """As the references prepare pictures: 8 bits, then one of three resizes."""
+
+    def __init__(self, model, name, mode, batch_size):
+        super().__init__(model, name, (0, 255), batch_size=batch_size)
+        self.mode = mode
+
+    def _prepare(self, x):
+        pixels = resize_pictures(np.rint(255 * x), self.mode)
+        return normalize(pixels, self.mode)
+
+
+def inception_2015(weights, resize="clean", batch_size=50):
+    """The Inception of published FID, KID and IS: figures one can cite.
+
+    Its features are those of clean-fid, or of torch-fidelity and TTUR with
+    "legacy_tensorflow", or of pytorch-fid with "legacy_pytorch". Pictures are
+    rounded to 8 bits first, as those that go through files are.
+
+    Args:
+        weights: as of `load_inception_weights`: the `.pth` or `.pb` file, or
+            a mapping. Nothing is downloaded.
+        resize: as `mode` of `ylg.metrics.resize`: "clean",
+            "legacy_pytorch" or "legacy_tensorflow".
+        batch_size: int, as of `FeatureExtractor`.
+
+    Returns:
+        A `FeatureExtractor` of 2048 features and 1,008 probabilities, these
+        without the bias, as the Inception Score takes them. Its name has the
+        graph, the resize and eight digits of the weights' SHA-256.
+
+    Raises:
+        ValueError: an unknown resize, and as `load_inception_weights`.
+        OSError: no file there.
+
+    References: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule",
+    NeurIPS 2017; Parmar et al., "On Aliased Resizing and Surprising
+    Subtleties in GAN Evaluation", CVPR 2022.
+    """
+    check_resize(resize)
+    net = InceptionV3_2015()
+    digest = load_inception_weights(net, weights)
+    softmax = keras.layers.Softmax(dtype="float32")
+    outputs = [net.output["2048"], softmax(net.output["logits_unbiased"])]
+    return _Inception2015(
+        keras.Model(net.inputs[0], outputs),
+        f"InceptionV3 2015-12-05, resize {resize}, weights {digest[:8]}",
+        resize,
+        batch_size,
+    )
 
 
 def inception_v3(weights="imagenet"):
@@ -99,7 +160,8 @@ def inception_v3(weights="imagenet"):
     Its figures are NOT comparable with published FID, KID or IS. Those come
     from the TensorFlow graph of 2015-12-05: other weights, 1008 classes, max
     instead of average pooling in the last block, and no antialiasing in the
-    resize. Compare only figures made with this same extractor.
+    resize: `inception_2015` is theirs. Compare only figures made with this
+    same extractor.
 
     Args:
         weights: as in `keras.applications.InceptionV3`: "imagenet" (about
@@ -111,12 +173,8 @@ def inception_v3(weights="imagenet"):
     References: Szegedy et al., "Rethinking the Inception Architecture",
     CVPR 2016; 2015 graph: https://github.com/bioinf-jku/TTUR.
     """
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
+    with float32_policy():
         net = keras.applications.InceptionV3(weights=weights)
-    finally:
-        keras.config.set_dtype_policy(policy)
     pooled = net.get_layer("avg_pool").output
     model = keras.Model(net.inputs[0], [pooled, net.outputs[0]])
     source = {"imagenet": "ImageNet", None: "random weights"}

@@ -3,8 +3,11 @@
 Letters: B batch, F features, n m numbers of samples.
 """
 
+import zipfile
+
 import numpy as np
 
+from kanets.files import whole
 from ylg.metrics.samples import (
     check_extractors,
     check_finite,
@@ -70,20 +73,51 @@ class GaussianStatistics:
         return self
 
     def save(self, path):
-        """Writes an `.npz` file at exactly this path."""
+        """Writes an `.npz` file at exactly this path, whole or not at all.
+
+        It holds count, extractor, mean and covariance; the name of an
+        extractor of `inception_2015` has graph, resize and weights' hash.
+        """
         arrays = {"count": self.count, "extractor": self.extractor or ""}
         arrays |= {"mean": self.mean, "covariance": self.covariance}
-        with open(path, "wb") as file:
+        size = sum(np.asarray(array).nbytes for array in arrays.values())
+        with whole(path, size) as fresh, fresh.open("wb") as file:
             np.savez(file, **arrays)
 
     @classmethod
-    def load(cls, path):
-        """The statistics that `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            statistics = cls(str(file["extractor"]) or None)
-            count = int(file["count"])
-            scatter = file["covariance"] * (count - 1)
-            return statistics._add(count, file["mean"], scatter)
+    def load(cls, path, extractor=None, count=None):
+        """The statistics that `save` wrote.
+
+        Args:
+            path: the file.
+            extractor, count: what its extractor and number of samples must
+                be, where they must.
+
+        Raises:
+            ValueError: it holds no such statistics, or those of another
+                extractor or of another number of samples.
+            OSError: no file there.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                statistics = cls(str(file["extractor"]) or None)
+                kept = int(file["count"])
+                scatter = file["covariance"] * (kept - 1)
+                statistics._add(kept, file["mean"], scatter)
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                "Statistics must be a file that GaussianStatistics.save "
+                f"wrote. Received: {str(path)!r} ({error})"
+            ) from error
+        for name, wanted in (("extractor", extractor), ("count", count)):
+            found = getattr(statistics, name)
+            if wanted not in (None, found):
+                raise ValueError(
+                    f"These statistics must be of {name} {wanted!r}: remove "
+                    "the file to have it written anew. "
+                    f"Received: {str(path)!r} with {name}={found!r}"
+                )
+        return statistics
 
     def _add(self, count, mean, scatter):
         if not self.count:
@@ -103,13 +137,15 @@ def frechet_distance(a, b):
     """Frechet distance of two Gaussians, squared: FID on Inception features.
 
     d² = |μa - μb|² + tr Σa + tr Σb - 2 tr (Σa^½ Σb Σa^½)^½. With factors
-    Σ = A Aᵀ of the eigendecompositions, the last trace is the sum of the
-    singular values of Aaᵀ Ab, exact for singular covariances too (those of
-    F samples or fewer). Few samples bias d² upwards: compare equal counts.
+    Σ = A Aᵀ, of the eigendecompositions or of few centred samples, the last
+    trace is the sum of the singular values of Aaᵀ Ab, exact for singular
+    covariances too (those of F samples or fewer). Few samples bias d²
+    upwards: compare equal counts.
 
     Args:
-        a, b: `GaussianStatistics`, or pairs of a mean (F,) and a symmetric
-            positive semi-definite covariance (F, F).
+        a, b: `GaussianStatistics`; or features, float arrays (n, F); or pairs
+            of a mean (F,) and a symmetric positive semi-definite covariance
+            (F, F).
 
     Returns:
         float, 0 or more.
@@ -118,7 +154,8 @@ def frechet_distance(a, b):
         ValueError: sizes or extractors that differ, fewer than 2 samples,
             NaN, or a matrix that is no covariance.
 
-    Cost: O(F³), seconds at F = 2048.
+    Cost: O(F³), half a minute at F = 2048 on one core; of features of n
+    samples and fewer than F, O(n²·F).
 
     Example:
 
@@ -131,14 +168,25 @@ def frechet_distance(a, b):
     check_extractors(
         getattr(a, "extractor", None), getattr(b, "extractor", None)
     )
-    mean_a, covariance_a = _check_gaussian(a, "a")
-    mean_b, covariance_b = _check_gaussian(b, "b")
+    mean_a, factor_a = _mean_and_factor(a, "a")
+    mean_b, factor_b = _mean_and_factor(b, "b")
     check_sizes(mean_a, mean_b)
-    product = _factor(covariance_a).T @ _factor(covariance_b)
-    cross = np.linalg.svd(product, compute_uv=False).sum()
+    cross = np.linalg.svd(factor_a.T @ factor_b, compute_uv=False).sum()
     squared = np.sum((mean_a - mean_b) ** 2)
-    squared += np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross
+    squared += np.sum(factor_a**2) + np.sum(factor_b**2) - 2 * cross
     return max(float(squared), 0.0)
+
+
+def _mean_and_factor(gaussian, name):
+    """The mean, and A with the covariance A Aᵀ."""
+    if hasattr(gaussian, "shape"):
+        features = check_samples(gaussian, name, 2)
+        if len(features) <= features.shape[1]:  # no need of eigenvalues
+            mean = features.mean(axis=0)
+            return mean, (features - mean).T / np.sqrt(len(features) - 1)
+        gaussian = GaussianStatistics().update(features)
+    mean, covariance = _check_gaussian(gaussian, name)
+    return mean, _factor(covariance)
 
 
 def _factor(covariance):

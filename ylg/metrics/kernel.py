@@ -4,10 +4,15 @@ Letters: F features, n m numbers of samples.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from ylg.metrics.samples import check_samples, check_sizes
+from ylg.metrics.samples import (
+    check_samples,
+    check_sizes,
+    squared_distances,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,28 +34,47 @@ class KernelDistance:
 
 
 def kernel_distance(
-    features_a, features_b, subsets=100, subset_size=None, seed=0
+    features_a,
+    features_b,
+    subsets=100,
+    subset_size=None,
+    seed=0,
+    *,
+    kernel="polynomial",
+    degree=3,
+    gamma=None,
+    coef0=1.0,
+    sigma=10.0,
 ):
     """Kernel distance (KID): unbiased MMD² with a cubic kernel.
 
-    With k(x, y) = (x·y / F + 1)³ and s samples of each set,
+    With k(x, y) = (gamma x·y + coef0)^degree, or with the kernel "rbf"
+    exp(-|x - y|² / 2 sigma²), and s samples of each set,
     MMD² = Σ_{i≠j} [k(ai, aj) + k(bi, bj)] / s(s-1) - 2 Σ_{ij} k(ai, bj) / s²,
     averaged over random subsets, each drawn without replacement. Unlike the
     Frechet distance it expects 0 for equal distributions at any sample size,
     and so may fall below 0.
+
+    With the same seed the subsets are torch-fidelity's where `features_a` are
+    its first input's, and clean-fid's where they are its second folder's.
 
     Args:
         features_a, features_b: float arrays (n, F) and (m, F).
         subsets: int, number of subsets.
         subset_size: s; default 1000, or half the smaller set if that is less
             (2 at least).
-        seed: int, of the choice of subsets.
+        seed: int, of the choice of subsets: NumPy's `RandomState` draws one
+            of the first set, then one of the second.
+        kernel: "polynomial" or "rbf".
+        degree, gamma, coef0: of the polynomial kernel; gamma None is 1 / F.
+        sigma: of the other.
 
     Returns:
         `KernelDistance`.
 
     Raises:
-        ValueError: sizes that differ, NaN, or sets smaller than the subsets.
+        ValueError: sizes that differ, NaN, an unknown kernel, or sets smaller
+            than the subsets.
 
     Cost: O(subsets·s²·F) time, O(s²) memory.
 
@@ -69,21 +93,36 @@ def kernel_distance(
             f"at most the smaller set, {smaller}. "
             f"Received: subsets={subsets}, subset_size={subset_size}"
         )
-    rng = np.random.default_rng(seed)
+    if kernel not in ("polynomial", "rbf"):
+        raise ValueError(
+            "A kernel must be 'polynomial' or 'rbf'. "
+            f"Received: kernel={kernel!r}"
+        )
+    if kernel == "rbf":
+        k = functools.partial(_gaussian, sigma=sigma)
+    else:
+        gamma = 1 / a.shape[1] if gamma is None else gamma
+        k = functools.partial(
+            _polynomial, degree=degree, gamma=gamma, coef0=coef0
+        )
+    rng = np.random.RandomState(seed)  # as those that figures are cited from
     found = []
     for _ in range(subsets):
         x = a[rng.choice(len(a), subset_size, replace=False)]
         y = b[rng.choice(len(b), subset_size, replace=False)]
-        within = _off_diagonal_mean(_kernel(x, x))
-        within += _off_diagonal_mean(_kernel(y, y))
-        found.append(within - 2 * _kernel(x, y).mean())
+        within = _off_diagonal_mean(k(x, x)) + _off_diagonal_mean(k(y, y))
+        found.append(within - 2 * k(x, y).mean())
     return KernelDistance(
         float(np.mean(found)), float(np.std(found)), subsets, subset_size
     )
 
 
-def _kernel(x, y):
-    return (x @ y.T / x.shape[1] + 1) ** 3
+def _polynomial(x, y, degree, gamma, coef0):
+    return (gamma * (x @ y.T) + coef0) ** degree
+
+
+def _gaussian(x, y, sigma):
+    return np.exp(-squared_distances(x, y) / (2 * sigma**2))
 
 
 def _off_diagonal_mean(matrix):

@@ -1,4 +1,4 @@
-"""Checks of features and probabilities, one row a picture.
+"""Features and probabilities, one row a picture: checks, distances.
 
 Letters: F features, n number of samples.
 """
@@ -37,6 +37,14 @@ def check_sizes(a, b):
             "Both sides must have the same number of features. "
             f"Received: F={a.shape[-1]} and F={b.shape[-1]}"
         )
+
+
+def squared_distances(a, b):
+    """Float64 (n, m) of the rows of (n, F) and (m, F); 0 to rounding is 0."""
+    norms = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)
+    squared = norms - 2 * a @ b.T
+    squared[squared < 1e-12 * norms] = 0.0
+    return squared
 
 
 def check_extractors(a, b):

@@ -3,18 +3,24 @@
 Letters: K classes, n number of samples.
 """
 
+import itertools
+
 import numpy as np
 
 from ylg.metrics.samples import check_samples
 
 
-def inception_score(probabilities, splits=10):
+def inception_score(probabilities, splits=10, *, seed=None, from_logits=False):
     """Inception Score: exp E_x KL(p(y|x) || p(y)), from 1 to K.
 
     Args:
-        probabilities: float array (n, K), rows that sum to 1, in random
-            order: samples sorted by class would lower the score.
-        splits: int, contiguous parts that are scored on their own.
+        probabilities: float array (n, K), rows that sum to 1.
+        splits: int, parts that are scored on their own: part i holds the rows
+            from i·n // splits to (i + 1)·n // splits.
+        seed: int, NumPy's `RandomState` shuffles the rows with it; None takes
+            them as they are: samples sorted by class would lower the score.
+        from_logits: whether logits are given instead; those of Inception
+            without the bias, as the published score has it.
 
     Returns:
         Mean and standard deviation over the parts, floats.
@@ -31,6 +37,9 @@ def inception_score(probabilities, splits=10):
     NeurIPS 2016, section 4.
     """
     p = check_samples(probabilities, "probabilities")
+    if from_logits:
+        p = np.exp(p - p.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
     error = np.abs(p.sum(axis=1) - 1).max()
     if p.min() < 0 or error > 1e-3:
         raise ValueError(
@@ -42,8 +51,12 @@ def inception_score(probabilities, splits=10):
             f"splits must be between 1 and the number of samples, {len(p)}. "
             f"Received: splits={splits}"
         )
+    if seed is not None:
+        p = p[np.random.RandomState(seed).permutation(len(p))]
     scores = []
-    for part in np.array_split(p, splits):
+    edges = np.arange(splits + 1) * len(p) // splits
+    for start, end in itertools.pairwise(edges):
+        part = p[start:end]
         marginal = np.broadcast_to(part.mean(axis=0), part.shape)
         seen = part > 0  # 0 log 0 is 0.
         terms = part[seen] * np.log(part[seen] / marginal[seen])
