@@ -6,6 +6,7 @@ import pytest
 
 import ylg
 from kanets import cli, data, evaluation, zoo
+from kanets.evaluation.generation import load_extractor
 from tests.backends import BACKEND
 from tests.photos import write_photos
 
@@ -81,6 +82,41 @@ def test_evaluates(generator, photos, judge, capsys):
     printed = capsys.readouterr().out
     distance = f"Frechet distance {result['frechet_distance']:.2f}"
     assert distance in printed and "24 pictures" in printed
+
+
+def test_statistics_of_the_real_pictures_are_kept(
+    generator, photos, judge, tmp_path, capsys
+):
+    kept = tmp_path / "real.npz"
+    command = ["evaluate", str(generator), "--data", str(photos)]
+    command += ["--extractor", str(judge), "--statistics", str(kept)]
+    assert cli.main(command) == 0
+    first = capsys.readouterr().out
+    written = kept.read_bytes()
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == first and kept.read_bytes() == written
+    assert "(24 pictures, features of" in first and "kernel" not in first
+    write_photos(photos.parent / "more", 2, 13, (32, 32), "png")
+    command[3] = str(photos.parent / "more")
+    assert cli.main(command) == 1
+    assert "must be of count 26" in capsys.readouterr().err
+
+
+def test_a_file_of_weights_is_the_inception_of_2015(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        ylg.metrics, "inception_2015", lambda *a, **k: asked.append((a, k))
+    )
+    load_extractor("weights.pth")
+    load_extractor("graph.pb", "legacy_pytorch")
+    assert asked == [
+        (("weights.pth",), {}),
+        (("graph.pb",), {"resize": "legacy_pytorch"}),
+    ]
+    with pytest.raises(
+        ValueError, match="for the Inception of 2015.*extractor='inception_v3'"
+    ):
+        load_extractor("inception_v3", "clean")
 
 
 @pytest.mark.thorough

@@ -120,6 +120,53 @@ def test_statistics_are_saved_and_go_on(tmp_path, extractor):
     )
 
 
+def test_saved_statistics_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "real.npz"
+    statistics(spread(13, 5)).save(path)
+    whole = path.read_bytes()
+    for content in (whole[:-30], whole[:300], b"", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="must be a file that Gaussian"):
+            GaussianStatistics.load(path)
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    with pytest.raises(ValueError, match="must be a file that Gaussian"):
+        GaussianStatistics.load(path)
+    kept = path.read_bytes()
+    with pytest.raises(ValueError, match="A covariance needs 2 samples"):
+        GaussianStatistics().save(path)
+    assert path.read_bytes() == kept and len(list(tmp_path.iterdir())) == 1
+
+
+def test_statistics_are_kept_and_measured_against(tmp_path):
+    extractor = metrics.classifier_features(tiny_classifier())
+    real, fake = uint8_pictures(21, 9, 9), uint8_pictures(18, 9, 9, seed=1)
+    path = tmp_path / "real.npz"
+    batches = (real[i : i + 8] for i in range(0, 21, 8))
+    kept = metrics.cached_statistics(path, batches, extractor, count=21)
+    read = metrics.cached_statistics(path, None, extractor, count=21)
+    for found in (kept, read):
+        report = metrics.evaluate(found, fake, extractor, splits=2)
+        expected = metrics.evaluate(real, fake, extractor, splits=2)
+        assert report.pop("extractor") == expected.pop("extractor")
+        for name in (
+            *("kernel_distance", "kernel_distance_std"),
+            *("precision", "recall"),
+        ):
+            del expected[name]
+        assert report == pytest.approx(expected, rel=1e-9)
+    other = metrics.classifier_features(tiny_classifier(), name="other")
+    with pytest.raises(
+        ValueError,
+        match="must be of extractor 'features of other .*remove the file.* "
+        "with extractor='features of tiny",
+    ):
+        metrics.cached_statistics(path, None, other)
+    with pytest.raises(ValueError, match="of count 20: .* with count=21"):
+        metrics.cached_statistics(path, None, extractor, count=20)
+    with pytest.raises(ValueError, match="from the same extractor"):
+        metrics.evaluate(read, fake, other)
+
+
 # Frechet distance
 
 
@@ -525,10 +572,9 @@ def test_evaluate_end_to_end():
     report = metrics.evaluate(real, fake, extractor, **options)
     a, _ = extractor(real)
     b, p = extractor(fake)
-    kid = metrics.kernel_distance(a, b, 5, 7)
+    kid = metrics.kernel_distance(b, a, 5, 7)
     precision, recall = metrics.precision_recall(a, b)
-    order = np.random.default_rng(0).permutation(18)
-    score, std = metrics.inception_score(p[order], 2)
+    score, std = metrics.inception_score(p, 2, seed=0)
     expected = {
         "frechet_distance": frechet_distance(statistics(a), statistics(b)),
         "kernel_distance": kid.value,

@@ -99,11 +99,12 @@ class GaussianStatistics:
             OSError: no file there.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                statistics = cls(str(file["extractor"]) or None)
-                kept = int(file["count"])
-                scatter = file["covariance"] * (kept - 1)
-                statistics._add(kept, file["mean"], scatter)
+            # NumPy does not close what it opened of a broken file.
+            with open(path, "rb") as file, np.load(file) as arrays:
+                statistics = cls(str(arrays["extractor"]) or None)
+                kept = int(arrays["count"])
+                scatter = arrays["covariance"] * (kept - 1)
+                statistics._add(kept, arrays["mean"], scatter)
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 "Statistics must be a file that GaussianStatistics.save "
