@@ -55,6 +55,7 @@ TORCH := tests/layers tests/optimizers tests/test_augment.py \
 	tests/nets/test_logits.py tests/zoo/test_loading.py \
 	tests/ylg/test_backends.py tests/ylg/test_generator.py \
 	tests/ylg/test_conditional_batch_normalization.py \
+	tests/ylg/test_inception.py \
 	$(filter-out $(NUMPY) tests/attention/test_superconcentrator%, \
 	$(wildcard tests/attention/test_*.py))
 

@@ -15,6 +15,12 @@ from ylg.metrics.samples import (
     check_sizes,
 )
 
+# What NumPy says of another file, and of one that is cut off.
+_NO_STATISTICS = (
+    *(ValueError, TypeError, KeyError, EOFError),
+    zipfile.BadZipFile,
+)
+
 
 class GaussianStatistics:
     """Mean and covariance of features that come in batches.
@@ -105,7 +111,7 @@ class GaussianStatistics:
                 kept = int(arrays["count"])
                 scatter = arrays["covariance"] * (kept - 1)
                 statistics._add(kept, arrays["mean"], scatter)
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _NO_STATISTICS as error:
             raise ValueError(
                 "Statistics must be a file that GaussianStatistics.save "
                 f"wrote. Received: {str(path)!r} ({error})"
@@ -116,7 +122,7 @@ class GaussianStatistics:
                 raise ValueError(
                     f"These statistics must be of {name} {wanted!r}: remove "
                     "the file to have it written anew. "
-                    f"Received: {str(path)!r} with {name}={found!r}"
+                    f"Received: {str(path)!r}, of {name} {found!r}"
                 )
         return statistics
 

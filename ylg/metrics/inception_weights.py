@@ -7,6 +7,7 @@ the same numbers. Nothing is downloaded.
 
 import collections
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,12 @@ def load_inception_weights(model, weights):
             arrays of other shapes.
         OSError: no file there.
     """
-    if isinstance(weights, collections.abc.Mapping):
-        arrays, digest = _known(weights), None
-    else:
-        arrays, digest = _known(read_weights(weights)), sha256(weights)
+    named = isinstance(weights, Mapping)
+    arrays = {
+        name: value
+        for name, value in (weights if named else read_weights(weights)).items()
+        if not name.endswith(".num_batches_tracked")
+    }
     expected = dict(_slots(model))
     missing = [name for name in expected if name not in arrays]
     unknown = [name for name in arrays if name not in expected]
@@ -72,7 +75,7 @@ def load_inception_weights(model, weights):
         values[name] = value.transpose(axes)
     for name, (variable, _) in expected.items():
         variable.assign(values[name])
-    return _digest(arrays) if digest is None else digest
+    return _digest(arrays) if named else sha256(weights)
 
 
 def read_weights(path):
@@ -97,14 +100,6 @@ def read_weights(path):
         "The weights of the Inception graph of 2015 must be a file of "
         f"{' or '.join(SUFFIXES)}. Received: {str(path)!r}"
     )
-
-
-def _known(arrays):
-    return {
-        name: value
-        for name, value in arrays.items()
-        if not name.endswith(".num_batches_tracked")
-    }
 
 
 def _slots(model):

@@ -264,8 +264,8 @@ class Measure:
 
     Attributes:
         extractor: a classifier whose features are compared, a zoo name or
-            path; "inception_v3" is that of keras.applications; "" measures
-            nothing.
+            path; "inception_v3" is that of keras.applications, a `.pth` or
+            `.pb` file the Inception of 2015; "" measures nothing.
         pictures: how many generated ones, and as many real ones.
         every: epochs from one measurement to the next.
     """
