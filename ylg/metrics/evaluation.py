@@ -59,16 +59,15 @@ def evaluate(
 
     Cost: holds all features, 4·(n + m)·F bytes, twice that in float64.
     """
-    if isinstance(real, GaussianStatistics):
+    known = isinstance(real, GaussianStatistics)
+    if known:
         check_extractors(real.extractor, extractor.name)
-        count = real.count
     else:
         real, _ = _extract(real, "real", extractor, real_range, max_count)
-        count = len(real)
     fake, probabilities = _extract(
         fake, "fake", extractor, fake_range, max_count
     )
-    if isinstance(real, GaussianStatistics):
+    if known:
         report = {"frechet_distance": frechet_distance(real, fake)}
     else:
         report = distances(real, fake, subsets, subset_size, seed)
@@ -78,7 +77,8 @@ def evaluate(
     if probabilities is not None:
         score, std = inception_score(probabilities, splits, seed=seed)
         report |= {"inception_score": score, "inception_score_std": std}
-    counts = {"real_count": count, "fake_count": len(fake)}
+    real_count = real.count if known else len(real)
+    counts = {"real_count": real_count, "fake_count": len(fake)}
     return report | {"extractor": extractor.name} | counts
 
 

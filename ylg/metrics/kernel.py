@@ -4,7 +4,6 @@ Letters: F features, n m numbers of samples.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
@@ -98,13 +97,13 @@ def kernel_distance(
             "A kernel must be 'polynomial' or 'rbf'. "
             f"Received: kernel={kernel!r}"
         )
-    if kernel == "rbf":
-        k = functools.partial(_gaussian, sigma=sigma)
-    else:
-        gamma = 1 / a.shape[1] if gamma is None else gamma
-        k = functools.partial(
-            _polynomial, degree=degree, gamma=gamma, coef0=coef0
-        )
+    gamma = 1 / a.shape[1] if gamma is None else gamma
+
+    def k(x, y):
+        if kernel == "rbf":
+            return np.exp(-squared_distances(x, y) / (2 * sigma**2))
+        return (gamma * (x @ y.T) + coef0) ** degree
+
     rng = np.random.RandomState(seed)  # as those that figures are cited from
     found = []
     for _ in range(subsets):
@@ -115,14 +114,6 @@ def kernel_distance(
     return KernelDistance(
         float(np.mean(found)), float(np.std(found)), subsets, subset_size
     )
-
-
-def _polynomial(x, y, degree, gamma, coef0):
-    return (gamma * (x @ y.T) + coef0) ** degree
-
-
-def _gaussian(x, y, sigma):
-    return np.exp(-squared_distances(x, y) / (2 * sigma**2))
 
 
 def _off_diagonal_mean(matrix):
