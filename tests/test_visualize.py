@@ -121,8 +121,11 @@ def test_save_segmentation(tmp_path):
     folder = tmp_path / "new"
     assert paths == (folder / "a.b_labels.png", folder / "a.b_overlay.png")
     with Image.open(paths[0]) as labels, Image.open(paths[1]) as overlay:
-        assert labels.mode == "L"
+        assert labels.mode == "P"  # values are labels, shown in colours
         np.testing.assert_array_equal(np.asarray(labels), label_map)
+        np.testing.assert_array_equal(
+            np.asarray(labels.convert("RGB")), visualize.palette(239)[label_map]
+        )
         np.testing.assert_array_equal(
             np.asarray(overlay), visualize.overlay(picture, label_map)
         )

@@ -29,7 +29,8 @@ def list_models(
     from kanets import zoo
 
     models = (zoo.list_hub if hub else zoo.list_models)(pattern, task=task)
-    yield [dataclasses.asdict(model) for model in models], models
+    text = models if models else f"There is no model that {pattern!r} names."
+    yield [dataclasses.asdict(model) for model in models], text
 
 
 @command("info kanet_lite0_imagenet")

@@ -26,10 +26,13 @@ from PIL import Image
 # before anything is decoded, here and in exported bundles.
 MAX_PIXELS = 50_000_000
 # Content decides, not the suffix; formats that run programs (EPS) are out.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF", "AVIF")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jfif .png .bmp .gif .webp .ppm .pgm .tif .tiff".split()
+    ".jpg .jpeg .jfif .png .bmp .gif .webp .ppm .pgm .tif .tiff "
+    ".avif .heic .heif".split()
 )
+# What phones write, by the brand after `ftyp`; read by `pillow_heif`.
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -152,7 +155,20 @@ def _open(file):
                 return opens(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS:
+        return _open_heic(file)
     raise PictureError("not a picture of a known format")
+
+
+def _open_heic(file):
+    try:
+        import pillow_heif
+    except ImportError:
+        raise PictureError(
+            'HEIC is read by pip install "kanets[heic]"'
+        ) from None
+    file.seek(0)
+    return pillow_heif.open_heif(file).to_pillow()
 
 
 def _orientation(image):

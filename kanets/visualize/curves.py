@@ -37,6 +37,7 @@ def plot_curves(logs, path, column="val_accuracy"):
         )
     axes.set_xlabel("epoch")
     axes.set_ylabel(column.replace("_", " "))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

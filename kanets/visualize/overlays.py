@@ -106,8 +106,8 @@ def save_segmentation(picture, label_map, folder, stem):
         stem: what the names of the files begin with.
 
     Returns:
-        Two `Path`s: `<stem>_labels.png`, 8-bit grey, whose values are the
-        labels, and `<stem>_overlay.png`.
+        Two `Path`s: `<stem>_labels.png`, 8-bit values that are the labels,
+        shown in the colours of the overlay, and `<stem>_overlay.png`.
 
     Raises:
         ValueError: as in `overlay`.
@@ -117,7 +117,10 @@ def save_segmentation(picture, label_map, folder, stem):
     folder.mkdir(parents=True, exist_ok=True)
     labels_path = folder / f"{stem}_labels.png"
     overlay_path = folder / f"{stem}_overlay.png"
-    Image.fromarray(np.asarray(label_map).astype("uint8")).save(labels_path)
+    labels = np.asarray(label_map).astype("uint8")
+    image = Image.fromarray(labels, "L").convert("P")
+    image.putpalette(palette(int(labels.max()) + 1).tobytes())
+    image.save(labels_path)
     Image.fromarray(tinted).save(overlay_path)
     return labels_path, overlay_path
 

@@ -272,7 +272,8 @@ def test_list(capsys):
     assert code == 0
     for entry in kanets.list_models():
         assert f"{entry.name} " in out
-    assert call(capsys, "list", "nothing*")[1].count("\n") == 1
+    _, out, _ = call(capsys, "list", "nothing*")
+    assert out == "There is no model that 'nothing*' names.\n"
     _, out, _ = call(capsys, "list", "--json", "kanet_qkv_cifar10")
     [found] = json.loads(out)
     [entry] = kanets.list_models("kanet_qkv_cifar10")

@@ -3,12 +3,14 @@
 import gc
 import io
 import struct
+import sys
+import types
 import warnings
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 from kanets.data import pictures
 from kanets.data.pictures import (
@@ -280,6 +282,33 @@ def test_what_is_read_is_left_open_and_what_is_opened_closed(tmp_path):
         warnings.simplefilter("error", ResourceWarning)
         read_picture(path)
         gc.collect()
+
+
+@pytest.mark.skipif(
+    not features.check("avif"),
+    reason="this Pillow reads no AVIF",
+)
+def test_avif(tmp_path):
+    red = np.full((16, 24, 3), (200, 30, 30), "uint8")
+    Image.fromarray(red).save(tmp_path / "red.avif", quality=100)
+    found = read_picture(tmp_path / "red.avif")
+    assert np.abs(found.astype(int) - red).max() <= 3
+
+
+def test_heic_is_read_where_its_package_is(tmp_path, monkeypatch):
+    path = tmp_path / "photo.heic"
+    path.write_bytes(b"\0\0\0\x1cftypheic" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(PictureError, match=r"pip install \"kanets\[heic\]\""):
+        read_picture(path)
+    pixels = np.full((16, 24, 3), 7, "uint8")
+    heif = types.SimpleNamespace(
+        open_heif=lambda file: types.SimpleNamespace(
+            to_pillow=lambda: Image.fromarray(pixels)
+        )
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", heif)
+    np.testing.assert_array_equal(read_picture(path), pixels)
 
 
 def test_values_without_a_range(tmp_path):
