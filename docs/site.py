@@ -20,8 +20,10 @@ LINK = re.compile(r"\]\(\s*<?([^)#?>\s]+)|(?:src|href)=\"([^\"#?]+)\"")
 @event_priority(100)  # before plugins that make pages of what they find
 def on_files(files, config):
     """The files of the site, in place of those of the folder `docs`."""
-    site = Files([file for file in files if file.generated_by])
-    for path in sorted(reached(paths_of(config.nav))):
+    docs = config.docs_dir
+    site = Files([file for file in files if file.src_dir != docs])
+    styles = [ROOT / style for style in config.extra_css]
+    for path in sorted(reached([*paths_of(config.nav), *styles])):
         site.append(
             File(
                 path.relative_to(ROOT).as_posix(),

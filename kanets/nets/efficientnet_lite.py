@@ -94,13 +94,11 @@ def EfficientNetLite(  # noqa: N802
 ):
     """An EfficientNet-Lite image classifier, as a functional Keras model.
 
-    ======= ====== ====== ========== ==============
-    variant side   blocks parameters multiply-adds
-    ======= ====== ====== ========== ==============
-    lite0   224    16     4,652,008  385 M
-    lite1   240    21     5,416,680  600 M
-    lite2   260    21     6,092,072  860 M
-    ======= ====== ====== ========== ==============
+    | variant | side | blocks | parameters | multiply-adds |
+    |---------|------|--------|------------|---------------|
+    | lite0   | 224  | 16     | 4,652,008  | 385 M         |
+    | lite1   | 240  | 21     | 5,416,680  | 600 M         |
+    | lite2   | 260  | 21     | 6,092,072  | 860 M         |
 
     Parameters are the trainable ones. `feature_maps(model)` gives the last
     map at each of the five levels.

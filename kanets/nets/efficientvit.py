@@ -76,14 +76,12 @@ def EfficientViT(  # noqa: N802
 ):
     """An EfficientViT image classifier, as a functional Keras model.
 
-    ======= ========== =============
-    variant parameters multiply-adds
-    ======= ========== =============
-    b0      3,410,008  100 M
-    b1      9,102,024  519 M
-    b2      24,330,712 1,584 M
-    b3      48,646,056 3,953 M
-    ======= ========== =============
+    | variant | parameters | multiply-adds |
+    |---------|------------|---------------|
+    | b0      | 3,410,008  | 100 M         |
+    | b1      | 9,102,024  | 519 M         |
+    | b2      | 24,330,712 | 1,584 M       |
+    | b3      | 48,646,056 | 3,953 M       |
 
     Parameters are the trainable ones, multiply-adds those at 224 px.
     `feature_maps(model)` gives the last map at each of the five levels.

@@ -82,14 +82,12 @@ def KANet(  # noqa: N802
     left to look at. `strides` are those of the stem and of the stages with
     24, 32, 64 and 160 channels; for pictures of
 
-    ======== ================= ====================
-    side     `strides`         attention maps
-    ======== ================= ====================
-    224      (2, 2, 2, 2, 2)   28, 14, 7; the paper
-    64-96    (2, 2, 1, 2, 2)   16-24, 8-12, 4-6
-    32       (1, 2, 1, 2, 2)   16, 8, 4
-    32       (2, 1, 2, 2, 1)   8, 4, 4; the cheapest
-    ======== ================= ====================
+    | side  | `strides`       | attention maps        |
+    |-------|-----------------|-----------------------|
+    | 224   | (2, 2, 2, 2, 2) | 28, 14, 7; the paper  |
+    | 64-96 | (2, 2, 1, 2, 2) | 16-24, 8-12, 4-6      |
+    | 32    | (1, 2, 1, 2, 2) | 16, 8, 4              |
+    | 32    | (2, 1, 2, 2, 1) | 8, 4, 4; the cheapest |
 
     `feature_maps(model)` gives the last map at each of the five levels.
 

@@ -113,14 +113,12 @@ def KANetSegmenter(  # noqa: N802
 
     Cost: at 360x480 pixels and 21 classes, without the resizing:
 
-    ===== ============= ==================== ==============
-    alpha output stride trainable parameters multiply-adds
-    ===== ============= ==================== ==============
-    1.0   16            2.69 M               2.89 G
-    1.0   8             2.69 M               7.45 G
-    0.5   16            0.70 M               0.80 G
-    0.5   8             0.70 M               1.98 G
-    ===== ============= ==================== ==============
+    | alpha | output stride | trainable parameters | multiply-adds |
+    |-------|---------------|----------------------|---------------|
+    | 1.0   | 16            | 2.69 M               | 2.89 G        |
+    | 1.0   | 8             | 2.69 M               | 7.45 G        |
+    | 0.5   | 16            | 0.70 M               | 0.80 G        |
+    | 0.5   | 8             | 0.70 M               | 1.98 G        |
 
     Resizing adds 0.5 to 0.6 G in plain matrix products. With the body of
     EfficientNet-Lite0, 11 classes and the resizing: 3.86 M and 4.1 G at alpha 1

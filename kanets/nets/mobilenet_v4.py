@@ -222,15 +222,13 @@ def MobileNetV4(  # noqa: N802
 ):
     """A MobileNetV4 image classifier, as a functional Keras model.
 
-    ============= ==== ========== =============
-    variant       side parameters multiply-adds
-    ============= ==== ========== =============
-    conv_small    224  3,774,024  186 M
-    conv_medium   256  9,715,512  1,080 M
-    conv_large    384  32,590,864 6,376 M
-    hybrid_medium 256  11,074,648 1,271 M
-    hybrid_large  384  37,764,624 7,712 M
-    ============= ==== ========== =============
+    | variant       | side | parameters | multiply-adds |
+    |---------------|------|------------|---------------|
+    | conv_small    | 224  | 3,774,024  | 186 M         |
+    | conv_medium   | 256  | 9,715,512  | 1,080 M       |
+    | conv_large    | 384  | 32,590,864 | 6,376 M       |
+    | hybrid_medium | 256  | 11,074,648 | 1,271 M       |
+    | hybrid_large  | 384  | 37,764,624 | 7,712 M       |
 
     Parameters are the trainable ones. `feature_maps(model)` gives the last
     map at each of the five levels.

@@ -79,14 +79,12 @@ def SHViT(  # noqa: N802
 ):
     """An SHViT image classifier, as a functional Keras model.
 
-    ======= ==== ========== =============
-    variant side parameters multiply-adds
-    ======= ==== ========== =============
-    s1      224  6,330,808  241 M
-    s2      224  11,483,072 365 M
-    s3      224  14,245,273 601 M
-    s4      256  16,588,484 986 M
-    ======= ==== ========== =============
+    | variant | side | parameters | multiply-adds |
+    |---------|------|------------|---------------|
+    | s1      | 224  | 6,330,808  | 241 M         |
+    | s2      | 224  | 11,483,072 | 365 M         |
+    | s3      | 224  | 14,245,273 | 601 M         |
+    | s4      | 256  | 16,588,484 | 986 M         |
 
     Parameters are the trainable ones. `feature_maps(model)` gives the last
     map at each of six levels, of which the first three are the stem's.

@@ -66,12 +66,10 @@ def ViT(  # noqa: N802
 ):
     """A vision transformer for classification, as a functional Keras model.
 
-    ======= ======== ====== ===== ========== ==============
-    variant channels blocks heads parameters multiply-adds
-    ======= ======== ====== ===== ========== ==============
-    tiny    192      12     3     5,717,224  1,254 M
-    small   384      12     6     22,050,280 4,599 M
-    ======= ======== ====== ===== ========== ==============
+    | variant | channels | blocks | heads | parameters | multiply-adds |
+    |---------|----------|--------|-------|------------|---------------|
+    | tiny    | 192      | 12     | 3     | 5,717,224  | 1,254 M       |
+    | small   | 384      | 12     | 6     | 22,050,280 | 4,599 M       |
 
     Parameters and multiply-adds are those at 224 px and patches of 16. The
     class token goes with dense attention alone: all other mechanisms work on
