@@ -42,8 +42,8 @@ JAX := tests/optimizers tests/test_compat.py tests/ylg/test_backends.py \
 	implementations.py operators.py pallas.py scale.py) \
 	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not
 
-# And layers, and what is saved; mechanisms one by one are compiled for long.
-JAX_ALL := $(JAX) tests/layers tests/test_saved.py
+# And what is saved; layers and mechanisms one by one are compiled for long.
+JAX_ALL := $(JAX) tests/test_saved.py
 
 # On PyTorch, where backends differ: what is computed, trained and saved.
 TORCH := tests/layers tests/optimizers tests/test_augment.py \
@@ -104,15 +104,16 @@ endef
 
 test: lint
 	$(call tests,,$(JAX))
-	@echo "SKIPPED, left to make test-all: the thorough tests; layers, nets," \
-		"GANs and runs on JAX; PyTorch; the lowest Keras"
+	@echo "SKIPPED, left to make test-all: the thorough tests; what is saved" \
+		"on JAX; PyTorch; the lowest Keras"
 
 test-all: lint
 	$(call tests,-m "not slow",$(JAX_ALL))
 	$(MAKE) --no-print-directory test-torch test-lowest
 	@echo "SKIPPED, left to make slow: the tests that take minutes; each" \
-		"mechanism's own, nets, GANs, zoo, recipes, augmentation and" \
-		"evaluation on JAX"
+		"mechanism's own, layers, nets, GANs, zoo, recipes, augmentation" \
+		"and evaluation on JAX; to make test-app, test-serve and docs:" \
+		"what they are called by"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp
