@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kanets
-from kanets import zoo
+from kanets import tasks, zoo
 from kanets.app import generators, pictures
 from tests.photos import write_photos, write_streets
 
@@ -115,9 +115,32 @@ def test_without_gradio_it_says_what_to_install(monkeypatch):
 CHROMIUM = os.environ.get("KANETS_CHROMIUM") or shutil.which("chromium")
 
 
+@pytest.mark.filterwarnings("default")  # of Gradio
+def test_the_page_offers_the_zoo_and_runs(classifier):
+    pytest.importorskip("gradio", reason="make test-app has Gradio")
+    from kanets.app import build
+
+    page = build([classifier])
+    choices = [
+        [value for _, value in block.choices]
+        for block in page.blocks.values()
+        if getattr(block, "label", None) == "Model"
+    ]
+    assert choices[0][0] == classifier
+    assert [
+        name for names in choices for name in names if name != classifier
+    ] == [
+        entry.name
+        for task in tasks.TASKS
+        for entry in zoo.list_models(task=task)
+    ]
+
+
 @pytest.fixture(scope="module")
 def address(classifier):
     pytest.importorskip("gradio", reason="make test-app has Gradio")
+    if not CHROMIUM:
+        pytest.skip("no Chromium: KANETS_CHROMIUM names one")
     from kanets.app import build
 
     page = build([classifier])
@@ -131,8 +154,6 @@ def address(classifier):
 @pytest.mark.filterwarnings("default")
 def test_a_click_shows_where_the_pixel_looks(address, photo):
     api = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM:
-        pytest.skip("no Chromium: KANETS_CHROMIUM names one")
     with api.sync_playwright() as play:
         browser = play.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
