@@ -28,12 +28,22 @@ def calls(model):
     comes first.
 
     Returns:
-        A list of (layer or operation, input tensors, output tensors), from
-        the inputs on: no call stands before those it takes something from.
+        A list of (layer or operation, input tensors, output tensors,
+        arguments), from the inputs on: no call stands before those it takes
+        something from. The arguments are a pair of a tuple and a dictionary,
+        with the input tensors in their places.
     """
     depths = sorted(model._nodes_by_depth, reverse=True)
     nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
-    return [(n.operation, n.input_tensors, n.output_tensors) for n in nodes]
+    return [
+        (
+            node.operation,
+            node.input_tensors,
+            node.output_tensors,
+            (node.arguments.args, node.arguments.kwargs),
+        )
+        for node in nodes
+    ]
 
 
 def producer(tensor):

@@ -39,6 +39,7 @@ import kanets.layers.pixel_scale
 import kanets.layers.position_embeddings
 import kanets.layers.resize_like
 import kanets.layers.split_tokens
+import kanets.quantization.net
 import kanets.train.losses
 import kanets.train.optimizers
 import ylg.registered

@@ -47,11 +47,13 @@ def test_calls_are_those_of_a_model_and_in_order():
     model = keras.Model(x, keras.layers.Add(name="sum")([twice(y), x]))
     twice(keras.Input((4,)))  # of no model
     calls = compat.calls(model)
-    names = [operation.name for operation, _, _ in calls]
+    names = [operation.name for operation, *_ in calls]
     assert names == ["x", "twice", "tanh", "twice", "sum"]
     made = {id(x)}
-    for _, inputs, outputs in calls[1:]:
+    for _, inputs, outputs, arguments in calls[1:]:
         assert {id(t) for t in inputs} <= made
+        given = keras.tree.flatten(arguments)
+        assert [id(t) for t in given] == [id(t) for t in inputs]
         made |= {id(t) for t in outputs}
     assert id(model.output) in made
 

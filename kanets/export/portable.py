@@ -24,7 +24,7 @@ import warnings
 import keras
 import numpy as np
 
-from kanets import compat, files, tasks
+from kanets import compat, files, quantization, tasks
 from kanets.checks import positive_integer
 from kanets.data.arrays import check_floats
 from kanets.data.framing import write_size
@@ -63,7 +63,9 @@ def export_litert(
             generators: their pictures need finer steps.
         representative: for "int8", pixels (N, H, W, 3), uint8 or float32
             0..255, of pictures as the model will see: some hundred. The
-            ranges of the activations are measured on them.
+            ranges of the activations are measured on them; a model of
+            `kanets.quantization.prepare` has learned its own, and leaves in
+            "int8" alone.
         image_size: pair of int, height and width; (None, None) leaves the
             size open, where the model does. Defaults to the model's.
         batch_size: positive int, or None to leave it open. Phones' delegates
@@ -88,12 +90,17 @@ def export_litert(
     directory, graph = _graph(
         model, directory, class_names, image_size, from_logits
     )
+    learned = quantization.is_prepared(model)
+    if learned:
+        _check_learned(model, precision, representative)
     if precision == "int8" and not tasks.of_model(model).takes_pictures:
         raise ValueError(
             "A generator's pictures need finer steps than precision='int8'; "
             f"take 'float16'. Received: model={model.name!r}"
         )
-    feeds = _feeds(graph, precision, representative, batch_size or 1)
+    feeds = []
+    if not learned:
+        feeds = _feeds(graph, precision, representative, batch_size or 1)
     with _saved(graph, batch_size) as saved_model, warnings.catch_warnings():
         # The converter's own interpreter says that it is deprecated.
         warnings.simplefilter("ignore")
@@ -104,7 +111,7 @@ def export_litert(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if precision == "int8":
+        if precision == "int8" and not learned:
             converter.representative_dataset = lambda: iter(feeds)
             # Without a fallback to float: what does not fit is an error.
             converter.target_spec.supported_ops = [
@@ -250,6 +257,22 @@ def _saved(graph, batch_size=None):
     with tempfile.TemporaryDirectory(prefix="kanets-") as folder:
         archive.write_out(folder, verbose=False)
         yield folder
+
+
+def _check_learned(model, precision, representative):
+    """Raises a ValueError for what a model that learned ranges cannot be."""
+    if precision != "int8":
+        raise ValueError(
+            'A model prepared for 8 bits leaves in precision="int8"; '
+            "kanets.quantization.strip gives the one for others. Received: "
+            f"model={model.name!r}, precision={precision!r}"
+        )
+    if representative is not None:
+        raise ValueError(
+            "A model prepared for 8 bits has learned its ranges, and takes no "
+            f"`representative` pictures. Received: model={model.name!r}"
+        )
+    quantization.check_trained(model)
 
 
 def _feeds(graph, precision, representative, batch_size):

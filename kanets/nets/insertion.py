@@ -77,11 +77,26 @@ def insert_attention(
     check_choice(TRAIN, train=train)
     check_choice(("zero", None), gate=gate)
     table.check(attention)
-    _check_model(model)
+    check_graph(model)
     chosen = places.choose(model, at)
     _check_channels_last(model)
     arguments = {"gate": gate, "momentum": momentum}
     copier = _Copier(model, chosen, train, attention, arguments)
+    copy = copier.model(model)
+    copier.carry()
+    return copy
+
+
+def copied(model):
+    """A copy of a functional model that shares no weight with it.
+
+    Args:
+        model: as in `insert_attention`.
+
+    Returns, Raises: as `insert_attention`.
+    """
+    check_graph(model)
+    copier = _Copier(model, [], "all", None, {})
     copy = copier.model(model)
     copier.carry()
     return copy
@@ -242,7 +257,8 @@ def _policy(operation, tensor):
     return keras.DTypePolicy(f"mixed_{dtype}" if is_half else dtype)
 
 
-def _check_model(model):
+def check_graph(model):
+    """Raises a ValueError unless the calls of a model's layers are known."""
     if places.is_graph(model):
         return
     kind = type(model).__name__

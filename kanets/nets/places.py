@@ -78,7 +78,7 @@ def calls(model, prefix=""):
     """
     own = [
         Call(prefix + operation.name, operation, inputs, outputs)
-        for operation, inputs, outputs in compat.calls(graph(model))
+        for operation, inputs, outputs, _ in compat.calls(graph(model))
     ]
     nested = {c.path: c.operation for c in own if is_graph(c.operation)}
     found = [own]

@@ -128,7 +128,7 @@ def _maps_of(model, name):
     ranks = (4,) if tokens is None else (3, 4)
     maps = {
         operation.name: outputs[0]
-        for operation, _, outputs in compat.calls(model)
+        for operation, _, outputs, _ in compat.calls(model)
         if len(outputs) == 1
         and len(outputs[0].shape) in ranks
         and outputs[0].shape[1:-1] not in ((1,), (1, 1))

@@ -1,0 +1,192 @@
+"""What a net computes when it is quantized: its steps, and where they round.
+
+Each number that a layer of 8-bit integers gives to another is rounded once,
+after a ReLU where one follows; batch normalisation is part of the convolution
+before it, where nothing else sees that convolution's maps.
+"""
+
+import keras
+from keras import ops
+
+from kanets.quantization import kinds
+from kanets.quantization.folding import Folded, Normalized
+from kanets.quantization.tracing import Step, trace
+
+
+class Program:
+    """The steps of a functional model, in order, and its ranges.
+
+    Args:
+        model: as in `kanets.quantization.prepare`.
+
+    Attributes:
+        range_names: list of str, of what each range is of.
+    """
+
+    def __init__(self, model):
+        self._model = model
+        steps, self._outputs = trace(model)
+        self._inputs = [
+            Step(tensor.name, _as_it_is, (tensor,), {}, [tensor])
+            for tensor in model.inputs
+        ]
+        steps = [part for step in steps for part in _parts(step)]
+        self._steps = self._folded(steps)
+        self.range_names = self._place()
+
+    def run(self, inputs, quantize, training):
+        """Computes the outputs of the model.
+
+        Args:
+            inputs: as of the model.
+            quantize: function from a tensor and a `Step.quantizer` to the
+                tensor rounded.
+            training: bool.
+
+        Returns:
+            The outputs, in the structure of the model's.
+        """
+        given = keras.tree.flatten(inputs)
+        values = {
+            id(tensor): x
+            for tensor, x in zip(self._model.inputs, given, strict=True)
+        }
+
+        def value(leaf):
+            return values.get(id(leaf), leaf)
+
+        for step in [*self._inputs, *self._steps]:
+            args, kwargs = keras.tree.map_structure(
+                value, (step.args, step.kwargs)
+            )
+            if isinstance(step.run, Folded | Normalized):
+                own = kwargs.get("training")  # as a nested model was called
+                kwargs = {"training": training if own is None else own}
+            results = keras.tree.flatten(step.run(*args, **kwargs))
+            for tensor, result in zip(step.outputs, results, strict=True):
+                if step.quantizer is not None:
+                    result = quantize(result, step.quantizer)
+                values[id(tensor)] = result
+        return keras.tree.map_structure(value, self._outputs)
+
+    def _folded(self, steps):
+        """The steps, with normalisations in what they are folded into."""
+        readers = self._readers(steps)
+        kept, taken = [], set()
+        for step in steps:
+            if id(step) in taken:
+                continue
+            if step.kind == kinds.LINEAR:
+                after = _only(readers, step)
+                norm = None
+                if after is not None and after.kind == kinds.NORM:
+                    norm = after.run
+                    taken.add(id(after))
+                    step.kwargs, step.outputs = after.kwargs, after.outputs
+                step.run = Folded(step.run, norm)
+            elif step.kind == kinds.NORM:
+                step.run = Normalized(step.run)
+            kept.append(step)
+        return kept
+
+    def _place(self):
+        """Gives the steps their quantizers; the names of the ranges."""
+        readers = self._readers(self._steps)
+        names, of_tensor = [], {}
+        for step in [*self._inputs, *self._steps]:
+            step.quantizer = self._quantizer(step, readers, of_tensor, names)
+            source = step.quantizer
+            if step.kind == kinds.EXACT and step.inputs:
+                source = of_tensor.get(id(step.inputs[0]))
+            of_tensor.update((id(t), source) for t in step.outputs)
+        return names
+
+    def _quantizer(self, step, readers, of_tensor, names):
+        if step.kind == kinds.EXACT or not all(map(_is_float, step.outputs)):
+            return None
+        after = readers.get(id(step.outputs[0]), [])
+        if step.kind == kinds.FIXED:
+            # Probabilities that leave are floats: a loss cannot learn of 0.
+            if after == [None]:
+                return None
+            return kinds.FIXED_RANGES[kinds.activation(step.run)]
+        if step in self._inputs or step.kind == kinds.PIXELS:
+            if after and all(s and s.kind == kinds.PIXELS for s in after):
+                return None
+        only = _only(readers, step)
+        if only is not None and only.kind == kinds.RELU:
+            return None
+        if step.kind == kinds.SAME:
+            found = of_tensor.get(id(step.inputs[0]))
+            if found is not None:
+                return found
+        names.append(step.name)
+        return len(names) - 1
+
+    def _readers(self, steps):
+        """The steps that take each tensor; None where it is an output."""
+        readers = {}
+        for step in steps:
+            for tensor in step.inputs:
+                readers.setdefault(id(tensor), []).append(step)
+        for tensor in keras.tree.flatten(self._outputs):
+            readers.setdefault(id(tensor), []).append(None)
+        return readers
+
+
+def _parts(step):
+    """A step, or those of a layer with an activation, and of a SiLU."""
+    if step.kind == kinds.SILU:
+        return _silu(step)
+    function = getattr(step.run, "activation", None)
+    if step.kind != kinds.LINEAR or function is None:
+        return [step]
+    name = kinds.activation(function)
+    if name == "linear":
+        return [step]
+    (outputs,) = step.outputs
+    step.outputs = [_like(outputs)]
+    active = Step(
+        f"{step.name}_{name or 'activation'}",
+        function,
+        (*step.outputs,),
+        {},
+        [outputs],
+        kinds.of_activation(name),
+    )
+    return [step, *_parts(active)]
+
+
+def _silu(step):
+    """x sigmoid(x), of which both factors are rounded."""
+    (x,), (y,) = step.inputs, step.outputs
+    gate = _like(x)
+    return [
+        Step(
+            f"{step.name}_sigmoid",
+            keras.activations.sigmoid,
+            (x,),
+            {},
+            [gate],
+            kinds.FIXED,
+        ),
+        Step(step.name, ops.multiply, (x, gate), {}, [y]),
+    ]
+
+
+def _as_it_is(x):
+    return x
+
+
+def _like(tensor):
+    return keras.KerasTensor(tensor.shape, tensor.dtype)
+
+
+def _only(readers, step):
+    """The one step that takes what another gives, or None."""
+    found = readers.get(id(step.outputs[0]), [])
+    return found[0] if len(found) == len(step.outputs) == 1 else None
+
+
+def _is_float(tensor):
+    return "float" in keras.backend.standardize_dtype(tensor.dtype)
