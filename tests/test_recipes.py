@@ -15,7 +15,15 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import checkpoints, cli, data, recipes, tasks, zoo
+from kanets import (
+    checkpoints,
+    cli,
+    data,
+    quantization,
+    recipes,
+    tasks,
+    zoo,
+)
 from tests.backends import needs_tensorflow, to_numpy
 from tests.photos import write_photos
 
@@ -214,6 +222,14 @@ def test_every_recipe_of_the_repository_is_valid():
         ({"optimize": {"clip": float("inf")}}, "optimize.clip .*clip=inf"),
         ({"optimize": {"clip": float("nan")}}, "optimize.clip .*clip=nan"),
         ({"optimize": {"clip": True}}, "optimize.clip .*clip=True"),
+        (
+            {"quantize": {"from_epoch": 4}},
+            r"quantize.from_epoch must be 0, or in 1..epochs, which is 3. Rec",
+        ),
+        (
+            {"quantize": {"from_epoch": 1}, "finetune": {"frozen_epochs": 1}},
+            r"in 2..epochs, which is 3. Received: from_epoch=1",
+        ),
         # What is misspelt comes first.
         ({"epochs": 0, "sed": 3}, r"\(nearest: seed\). Received: \['sed'\]"),
     ],
@@ -346,6 +362,12 @@ def test_keep_last(tmp_path, photos, monkeypatch):
             id="adamw with average",
             marks=pytest.mark.thorough,
         ),
+        pytest.param({"quantize": {"from_epoch": 2}}, id="before 8 bits"),
+        pytest.param(
+            {"quantize": {"from_epoch": 1}},
+            id="in 8 bits",
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_an_interrupted_run_ends_as_if_it_was_not(
@@ -366,6 +388,34 @@ def test_an_interrupted_run_ends_as_if_it_was_not(
     for row, expected in zip(rows, expected_rows, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], abs=1e-4)
         assert row["learning_rate"] == expected["learning_rate"]
+
+
+def test_the_last_epochs_are_of_8_bits(tmp_path, photos, monkeypatch):
+    original = checkpoints.Checkpoints.on_epoch_end
+
+    def worse(self, epoch, logs=None):
+        original(self, epoch, {**logs, "val_accuracy": -float(epoch)})
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "on_epoch_end", worse)
+    plan = recipe(
+        photos,
+        epochs=5,
+        patience=1,
+        quantize={"from_epoch": 4, "learning_rate_factor": 0.5},
+        optimize={"learning_rate": 0.1, "warmup_epochs": 0},
+    )
+    result = recipes.train(plan, tmp_path / "run", verbose=0)
+    # Patience ends the epochs before; what is kept is the best of the others.
+    assert result["epoch"] == 4 and result["epochs"] == 5
+    rows, _ = checkpoints.read_progress(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2, 4, 5]
+    rates = [row["learning_rate"] for row in rows]
+    assert rates[2] == pytest.approx(0.025) and rates[3] < 1e-6
+    kept = zoo.load_model(tmp_path / "run")
+    assert quantization.is_prepared(kept)
+    assert kept.class_names == ("blue", "red")
+    assert float(to_numpy(kept.layers[-1].batches)) == 5
+    assert recipes.train(plan, tmp_path / "run", verbose=0) == result
 
 
 @pytest.mark.thorough

@@ -63,6 +63,14 @@ def finetune(
     batch_size: Annotated[
         int | None, Option(help="Default 32, of a segmenter 8.")
     ] = None,
+    int8: Annotated[
+        bool,
+        Option(
+            "--int8",
+            help="Of a classifier: the last quarter of the epochs trains for "
+            "8 bits, and what is kept leaves as LiteRT in int8.",
+        ),
+    ] = False,
     seed: Seed = 0,
     precision: Annotated[
         str | None,
@@ -97,6 +105,7 @@ def finetune(
         jit_compile=jit_compile,
         image_size=image_size,
         ignore_label=ignore_label,
+        int8=int8,
         on_error=on_error,
         say=print,
     )

@@ -36,6 +36,7 @@ from kanets.quantization.operators import (
 from kanets.quantization.preparing import (
     check_trained,
     is_prepared,
+    net_of,
     prepare,
     strip,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "fake_quantize",
     "fake_quantize_kernel",
     "is_prepared",
+    "net_of",
     "prepare",
     "strip",
 ]

@@ -41,7 +41,11 @@ _LAYERS = {
         keras.layers.SpatialDropout2D,
         keras.layers.ZeroPadding2D,
     ),
-    SAME: (keras.layers.AveragePooling2D, keras.layers.UpSampling2D, ResizeLike),
+    SAME: (
+        keras.layers.AveragePooling2D,
+        keras.layers.UpSampling2D,
+        ResizeLike,
+    ),
     PIXELS: (keras.layers.Normalization, keras.layers.Rescaling, PixelScale),
 }
 # Names of classes of `keras.ops`, which are not public.
@@ -108,9 +112,7 @@ def of_operation(operation, name):
         )
     if type(operation) in folding.KINDS:
         return LINEAR
-    if type(operation) in folding.NORMS and folding.is_of_last_axis(
-        operation
-    ):
+    if type(operation) in folding.NORMS and folding.is_of_last_axis(operation):
         return NORM
     if (found := activation(operation)) is not None:
         return of_activation(found)

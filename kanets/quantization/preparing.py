@@ -77,7 +77,16 @@ def strip(model):
     Raises:
         ValueError: a model that is not prepared.
     """
-    return _named(copied(_layer(model).net), model)
+    return _named(copied(net_of(model)), model)
+
+
+def net_of(model):
+    """The float net inside of a prepared model, whose weights it has.
+
+    Raises:
+        ValueError: a model that is not prepared.
+    """
+    return _layer(model).net
 
 
 def is_prepared(model):

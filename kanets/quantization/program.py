@@ -60,8 +60,7 @@ class Program:
                 value, (step.args, step.kwargs)
             )
             if isinstance(step.run, Folded | Normalized):
-                own = kwargs.get("training")  # as a nested model was called
-                kwargs = {"training": training if own is None else own}
+                kwargs = {"training": training}
             results = keras.tree.flatten(step.run(*args, **kwargs))
             for tensor, result in zip(step.outputs, results, strict=True):
                 if step.quantizer is not None:

@@ -1,7 +1,6 @@
 """A net as a list of calls: nested models and modules opened, nothing run."""
 
 import dataclasses
-import inspect
 
 import keras
 
@@ -59,7 +58,7 @@ def trace(model):
             nested model that is called more than once.
     """
     tracer = _Tracer()
-    tracer.follow(model, "", None)
+    tracer.follow(model)
     return tracer.steps, keras.tree.map_structure(tracer.find, model.output)
 
 
@@ -73,7 +72,7 @@ class _Tracer:
         """A tensor as the steps know it; what is none as it is."""
         return self._same.get(id(leaf), (leaf, leaf))[1]
 
-    def follow(self, model, prefix, training):
+    def follow(self, model, prefix=""):
         """Adds the steps of a model whose inputs are known or its own."""
         for operation, _, outputs, arguments in compat.calls(
             places.graph(model)
@@ -81,8 +80,8 @@ class _Tracer:
             if isinstance(operation, keras.layers.InputLayer):
                 continue
             args, kwargs = keras.tree.map_structure(self.find, arguments)
-            if training is not None and _takes_training(operation):
-                kwargs = {**kwargs, "training": training}
+            # Keras, too, has each layer do as the outermost model does.
+            kwargs = {k: v for k, v in kwargs.items() if k != "training"}
             step = Step(
                 prefix + operation.name, operation, args, kwargs, outputs
             )
@@ -92,7 +91,7 @@ class _Tracer:
                 self.steps.append(step)
                 continue
             self._alias(inside.inputs, step.inputs)
-            self.follow(inside, f"{step.name}/", kwargs.get("training"))
+            self.follow(inside, f"{step.name}/")
             self._alias(outputs, map(self.find, inside.outputs))
 
     def _alias(self, tensors, others):
@@ -144,9 +143,3 @@ def _graph(call, step):
     (x,) = step.inputs
     x = keras.Input(batch_shape=x.shape, dtype=x.dtype)
     return keras.Model(x, call(x))
-
-
-def _takes_training(operation):
-    if not isinstance(operation, keras.layers.Layer):
-        return False
-    return "training" in inspect.signature(operation.call).parameters

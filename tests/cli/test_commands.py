@@ -267,6 +267,32 @@ def test_finetune(run, photos, capsys, tmp_path):
     assert kanets.load_model(tmp_path / "tuned").class_names == ("blue", "red")
 
 
+@needs_tensorflow
+@pytest.mark.thorough
+def test_finetune_for_8_bits(capsys, tmp_path):
+    sample = kanets.data.unpack_sample(tmp_path / "sample")
+    tuned, phone = tmp_path / "tuned", tmp_path / "phone"
+    code, out, err = call(
+        capsys,
+        *("finetune", "kanet_qkv_cifar10", "--data", sample, "--to", tuned),
+        *("--epochs", 2, "--int8"),
+    )
+    assert code == 0, err
+    assert "The last 1 of 2 epochs train for 8 bits." in out
+    code, _, err = call(
+        capsys,
+        *("export", tuned, "--format", "litert", "--to", phone),
+        *("--precision", "int8"),
+    )
+    assert code == 0, err
+    found = {}
+    for name in (tuned, phone):
+        _, out, _ = call(capsys, "evaluate", name, "--data", sample, "--json")
+        found[name] = json.loads(out)["accuracy"]
+    assert found[tuned] > 0.75
+    assert found[phone] == pytest.approx(found[tuned], abs=0.03)
+
+
 def test_list(capsys):
     code, out, _ = call(capsys, "list")
     assert code == 0

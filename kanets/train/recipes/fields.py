@@ -132,6 +132,22 @@ class Distill:
             raise refused("distill.teacher", self.teacher, rule)
 
 
+@typed
+class Quantize:
+    """Last epochs, that train for 8 bits; see `kanets.quantization`.
+
+    They start from the last epoch before them, as a run of their own does from
+    a model. What is kept is the best of them: a prepared model.
+
+    Attributes:
+        from_epoch: the first, counted from 1 as in the log; 0 is none.
+        learning_rate_factor: of the learning rate, whose schedule starts anew.
+    """
+
+    from_epoch: rules.Whole = 0
+    learning_rate_factor: rules.Factor = 0.1
+
+
 @_recipe
 class Recipe:
     """A training run as plain data.
@@ -150,8 +166,8 @@ class Recipe:
             counts as epoch 0), or "last".
         patience: the run ends after so many epochs of all layers without a
             better figure, where `keep` goes by one; 0 is never.
-        data, augment, optimize, finetune, distill: sections, see their
-            classes.
+        data, augment, optimize, finetune, distill, quantize: sections, see
+            their classes.
     """
 
     model: rules.Classifier
@@ -167,9 +183,11 @@ class Recipe:
     optimize: Optimize = Optimize()
     finetune: FineTune = FineTune()
     distill: Distill = Distill()
+    quantize: Quantize = Quantize()
 
     def __post_init__(self):
         rules.check_frozen(self)
+        rules.check_quantized(self)
 
 
 @typed

@@ -37,6 +37,7 @@ def finetune_recipe(
     jit_compile=None,
     image_size=None,
     ignore_label=None,
+    int8=False,
     on_error="stop",
     say=lambda text: None,
 ):
@@ -72,6 +73,8 @@ def finetune_recipe(
             most `LARGER` times the pictures' own and, where more than `QUICK`
             are seen in all and there is no accelerator, `SIDE`.
         ignore_label: of a segmenter: the label of pixels that do not count.
+        int8: of a classifier: whether the last quarter of the epochs, one at
+            least, trains for 8 bits.
         on_error: "stop" at pictures that cannot be read, or "skip" them.
         say: function of a str, called with each choice and its reason.
 
@@ -81,8 +84,8 @@ def finetune_recipe(
     Raises:
         ValueError: no such model, or a generator; no `image_size` for a
             classifier of open size; an `ignore_label` for a classifier, an
-            `attention` for a segmenter; what no recipe may hold; a source that
-            holds no pictures.
+            `attention` or `int8` for a segmenter; what no recipe may hold; a
+            source that holds no pictures.
     """
     net = zoo.load_model(model)
     check_takes_pictures(net, model)
@@ -99,11 +102,12 @@ def finetune_recipe(
     )
     source = {"source": str(data), "on_error": on_error}
     if tasks.of_model(net) is tasks.TASKS["segmentation"]:
-        if attention is not None:
-            raise ValueError(
-                "`attention` is for a classifier. Received: "
-                f"attention={attention!r} for {str(model)!r}, a segmenter"
-            )
+        for name, value in {"attention": attention, "int8": int8}.items():
+            if value not in (None, False):
+                raise ValueError(
+                    f"`{name}` is for a classifier. Received: "
+                    f"{name}={value!r} for {str(model)!r}, a segmenter"
+                )
         source |= {"image_size": image_size, "ignore_label": ignore_label}
         fields = _of_segmenter(10 if epochs is None else epochs)
         fields["segmenter"] = {"name": str(model)}
@@ -117,6 +121,8 @@ def finetune_recipe(
         source["image_size"] = fields.pop("image_size")
         named = {"name": str(model)}
         fields["model"] = named | _not_none(attention=attention)
+        if int8:
+            fields["quantize"] = _quantize(fields["epochs"], say)
     if learning_rate is not None:
         fields["optimize"]["learning_rate"] = learning_rate
     fields["finetune"] |= settings
@@ -164,6 +170,12 @@ def _of_classifier(net, model, data, epochs, image_size, say):
             "freeze_norm": few,
         },
     }
+
+
+def _quantize(epochs, say):
+    count = max(1, epochs // 4)
+    say(f"The last {count} of {epochs} epochs train for 8 bits.")
+    return {"from_epoch": epochs - count + 1}
 
 
 def _optimize(rate):

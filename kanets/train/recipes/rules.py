@@ -133,3 +133,11 @@ def check_frozen(recipe):
     if frozen > epochs:
         rule = f"in 0..epochs, which is {epochs}"
         raise refused("finetune.frozen_epochs", frozen, rule)
+
+
+def check_quantized(recipe):
+    """Checks the first epoch of 8 bits, which follows those of the head."""
+    first, frozen = recipe.quantize.from_epoch, recipe.finetune.frozen_epochs
+    if first and not frozen < first <= recipe.epochs:
+        rule = f"0, or in {frozen + 1}..epochs, which is {recipe.epochs}"
+        raise refused("quantize.from_epoch", first, rule)

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kanets import compat, tasks, zoo
+from kanets import compat, quantization, tasks, zoo
 from kanets.evaluation.report import check_folder
 from kanets.nets import logits_model
 from kanets.nets.backbones import body_layers
@@ -24,6 +24,7 @@ from kanets.train.recipes.folder import (
     tensorboard,
     write_result,
 )
+from kanets.train.recipes.phases import Patience, comparable, phases
 from kanets.train.recipes.rules import OPTIMIZERS
 from kanets.zoo.loading import HEADS
 
@@ -127,7 +128,7 @@ def train(parts, recipe, directory, verbose=1, report=False):
             written = _report(recipe, validation_set, directory, say)
     rows, _ = checkpoints.read_progress(directory)
     monitor = _monitor(recipe, validation_set)
-    best = max(rows, key=lambda row: row[monitor])
+    best = max(comparable(recipe, rows), key=lambda row: row[monitor])
     result = {
         **best,
         "parameters": model.count_params(),
@@ -140,61 +141,27 @@ def train(parts, recipe, directory, verbose=1, report=False):
     return result
 
 
-@dataclasses.dataclass(frozen=True)
-class _Phase:
-    first_epoch: int
-    last_epoch: int
-    frozen: bool
-
-
-def _phases(recipe):
-    frozen = recipe.finetune.frozen_epochs
-    phases = [_Phase(0, frozen, True), _Phase(frozen, recipe.epochs, False)]
-    return [p for p in phases if p.last_epoch > p.first_epoch]
-
-
-class _Patience(keras.callbacks.Callback):
-    """Ends a run whose figure has not risen for as long as its recipe waits."""
-
-    async_safe = True  # as `kanets.checkpoints.Progress`
-
-    def __init__(self, recipe, kept, monitor):
-        super().__init__()
-        self.frozen = recipe.finetune.frozen_epochs
-        self.patience = recipe.patience if monitor != "epoch" else 0
-        self.kept, self.monitor = kept, monitor
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.is_over():
-            self.model.stop_training = True
-
-    def is_over(self):
-        figures = [
-            row[self.monitor]
-            for row in self.kept.rows
-            if row["epoch"] > self.frozen
-        ]
-        if not self.patience or len(figures) <= self.patience:
-            return False
-        return max(figures[-self.patience :]) <= max(figures[: -self.patience])
-
-
 def _fit_all(parts, model, recipe, done, of_use, sets, directory, verbose):
     """All phases that are not over, on the training and validation set."""
     shown, say = None, printer(verbose)
     # One for all phases: it and what is served share no head.
-    logits = parts.taught(recipe, sets[0], logits_model(model), say)
+    student = logits_model(model)
+    logits = parts.taught(recipe, sets[0], student, say)
     if verbose == 1:
         shown, verbose = _display(recipe, sets, directory), 0
     with shown or contextlib.nullcontext():
-        for phase in _phases(recipe):
+        for phase in phases(recipe):
             begin = max(done, phase.first_epoch)
             if begin < phase.last_epoch:
-                part = "the head alone" if phase.frozen else "all layers"
                 say(
-                    f"Compiling the training step of {part}; the first takes "
-                    "a while."
+                    f"Compiling the training step of {phase.part}; the first "
+                    "takes a while."
                 )
+            if phase.quantized:
+                model = quantization.prepare(model)
+                if student is not None:
+                    student = quantization.prepare(student)
+                    logits = parts.taught(recipe, sets[0], student, say)
             # Also a phase that was stopped before its end: without an epoch,
             # `fit()` does what remains, such as to put the average in place.
             if begin <= phase.last_epoch:
@@ -205,7 +172,7 @@ def _fit_all(parts, model, recipe, done, of_use, sets, directory, verbose):
                     recipe,
                     phase,
                     begin,
-                    of_use and not begin,
+                    of_use and not begin and not phase.quantized,
                     sets,
                     directory,
                     shown,
@@ -236,7 +203,7 @@ def _fit(
     steps = len(train_set)
     epochs = phase.last_epoch - phase.first_epoch
     model.compile(
-        optimizer=_optimizer(recipe, model, steps, epochs),
+        optimizer=_optimizer(recipe, model, steps, epochs, phase.quantized),
         loss=parts.loss(recipe, train_set, logits is not None),
         metrics=parts.metrics(train_set),
         jit_compile=recipe.jit_compile,
@@ -257,6 +224,10 @@ def _fit(
         train_set,
         served,
     )
+    if phase.quantized and initial_epoch == phase.first_epoch:
+        kept.best = None  # of another kind of model
+        if shown is not None:
+            shown.best = None
     if of_use and monitor != "epoch":
         figures = model.evaluate(validation_set, return_dict=True, verbose=0)
         figures = {f"val_{name}": x for name, x in figures.items()}
@@ -264,7 +235,7 @@ def _fit(
         kept.keep_start(figures)
         if shown is not None:
             shown.show_start(figures)
-    waits = None if phase.frozen else _Patience(recipe, kept, monitor)
+    waits = None if phase.frozen else Patience(recipe, phase, kept, monitor)
     callbacks = [average, kept, waits, tensorboard(directory), shown]
     over = waits is not None and waits.is_over()
     model.fit(
@@ -299,7 +270,7 @@ def _display(recipe, sets, directory):
     return display.Display(
         [
             (p.first_epoch, p.last_epoch, "head" if p.frozen else "all")
-            for p in _phases(recipe)
+            for p in phases(recipe)
         ],
         len(train_set),
         0 if validation_set is None else len(validation_set),
@@ -320,14 +291,18 @@ def _report(recipe, validation_set, directory, say):
     return {**written, "report": REPORT}
 
 
-def _optimizer(recipe, model, steps, epochs):
+def _optimizer(recipe, model, steps, epochs, quantized):
     settings = recipe.optimize
+    peak = settings.learning_rate
+    if quantized:
+        peak *= recipe.quantize.learning_rate_factor
+        model = quantization.net_of(model)
     total = max(1, steps * epochs)
     warmup = min(round(settings.warmup_epochs * steps), total - 1)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else settings.learning_rate,
+        0.0 if warmup else peak,
         max(1, total - warmup),
-        warmup_target=settings.learning_rate if warmup else None,
+        warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
     arguments = {"weight_decay": float(settings.weight_decay)}
