@@ -18,9 +18,10 @@
 | nested models, the modules of a KANet | opened, layer by layer |
 | attention of `kanets.attention` | opened, where products, sums, means and softmax are all of it |
 
-In floats stay: the scaling of pixels before the first layer; the softmax or
-sigmoid that a net ends in, so that a loss can learn of small probabilities;
-attention that sorts, gathers, masks or normalises by lengths ("lsh", "smyrf",
+The softmax or sigmoid that a net ends in is rounded in the file alone: a loss
+learns nothing of a probability that is rounded to 0.
+
+In floats stay: the scaling of pixels before the first layer; attention that sorts, gathers, masks or normalises by lengths ("lsh", "smyrf",
 "ylg", "adaptive_span", "cross_covariance", "efficient_additive", "linear"), or
 has weights beside its maps ("window", "neighborhood"); layer and group
 normalisation, GELU and other activations, and layers without weights that are

@@ -105,7 +105,7 @@ class Program:
             return None
         after = readers.get(id(step.outputs[0]), [])
         if step.kind == kinds.FIXED:
-            # Probabilities that leave are floats: a loss cannot learn of 0.
+            # A loss learns nothing of a probability that is rounded to 0.
             if after == [None]:
                 return None
             return kinds.FIXED_RANGES[kinds.activation(step.run)]

@@ -139,7 +139,9 @@ def _rounded(x, low, high):
     return (levels - zero) * step
 
 
-@pytest.mark.parametrize("name", ["blocks", "module"])
+@pytest.mark.parametrize(
+    "name", ["blocks", pytest.param("module", marks=pytest.mark.thorough)]
+)
 def test_it_is_trained_saved_and_stripped(name, tmp_path):
     model = filled(name)
     model.class_names = ("a", "b", "c", "d")
