@@ -26,7 +26,7 @@ NUMPY := tests/attention/test_checks.py tests/attention/test_patterns.py \
 	tests/ylg/test_visualize.py
 
 # What does not depend on TensorFlow: all that `make slow` tests on JAX.
-NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
+NEUTRAL := tests/layers tests/nets tests/optimizers tests/quantization tests/zoo \
 	tests/evaluation tests/test_augment.py tests/test_captioner.py \
 	tests/test_compat.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
@@ -37,7 +37,8 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/zoo \
 	$(wildcard tests/attention/test_*.py tests/ylg/test_*.py))
 
 # Where JAX computes, differentiates or trains by code of its own.
-JAX := tests/optimizers tests/test_compat.py tests/ylg/test_backends.py \
+JAX := tests/optimizers tests/quantization/test_operators.py \
+	tests/test_compat.py tests/ylg/test_backends.py \
 	$(addprefix tests/attention/test_,contract.py core.py \
 	implementations.py operators.py pallas.py scale.py) \
 	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not
@@ -46,7 +47,7 @@ JAX := tests/optimizers tests/test_compat.py tests/ylg/test_backends.py \
 JAX_ALL := $(JAX) tests/test_saved.py
 
 # On PyTorch, where backends differ: what is computed, trained and saved.
-TORCH := tests/layers tests/optimizers tests/test_augment.py \
+TORCH := tests/layers tests/optimizers tests/quantization tests/test_augment.py \
 	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
 	tests/test_saved.py tests/test_segmentation_recipes.py \
 	tests/test_explanations.py tests/test_visualize.py \

@@ -77,9 +77,7 @@ def measure(entry, folder, every, runs):
     source = subset(folder, every, runs / f"{entry}_pictures")
     test = data.load_test(folder, class_names=model.class_names)
     pictures = test.pictures.take(range(test.num_pictures))
-    labels = np.concatenate(
-        [keras.ops.convert_to_numpy(y) for _, y in test]
-    ).argmax(-1)
+    labels = np.concatenate([keras.ops.convert_to_numpy(y) for _, y in test])
     calibration = representative(model, source)
     models = {"float": model}
     for way in ("float, two epochs", "8 bits, two epochs"):

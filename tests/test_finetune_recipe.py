@@ -123,6 +123,23 @@ def test_epochs_follow_the_number_of_pictures(
     assert ("Batch norm stays as it was trained" in said) is few
 
 
+def test_the_last_quarter_of_the_epochs_is_of_8_bits(large, photos):
+    for epochs, first in ((8, 7), (3, 3), (1, 1)):
+        recipe, said = choose(large, photos, epochs=epochs, int8=True)
+        assert recipe.quantize.from_epoch == first
+        count = epochs - first + 1
+        assert f"The last {count} of {epochs} epochs train for 8 bits." in said
+    assert choose(large, photos)[0].quantize.from_epoch == 0
+
+
+def test_segmenters_are_not_for_8_bits(tmp_path):
+    x = inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(2, 1, activation="softmax", name="predictions")(x)
+    folder = zoo.save_model(keras.Model(inputs, x), tmp_path / "m", ["a", "b"])
+    with pytest.raises(ValueError, match="`int8` is for .*int8=True for .*, a"):
+        choose(folder, tmp_path, int8=True)
+
+
 def test_what_is_given_is_not_chosen(large, photos):
     recipe, said = choose(
         large,

@@ -402,7 +402,7 @@ def test_the_last_epochs_are_of_8_bits(tmp_path, photos, monkeypatch):
         epochs=5,
         patience=1,
         quantize={"from_epoch": 4, "learning_rate_factor": 0.5},
-        optimize={"learning_rate": 0.1, "warmup_epochs": 0},
+        optimize={"learning_rate": 0.1, "warmup_epochs": 2},
     )
     result = recipes.train(plan, tmp_path / "run", verbose=0)
     # Patience ends the epochs before; what is kept is the best of the others.

@@ -41,7 +41,10 @@ Precision = Annotated[
 ]
 Representative = Annotated[
     str | None,
-    Option(help="For int8: a folder of pictures, of which 200 are taken."),
+    Option(
+        help="For int8, unless trained for it: a folder of pictures, of which "
+        "200 are taken."
+    ),
 ]
 BatchSize = Annotated[
     str | None,

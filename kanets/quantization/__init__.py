@@ -29,6 +29,8 @@ none of these. What they take and give is rounded. Other layers with weights are
 refused, by name.
 """  # noqa: E501
 
+import keras  # noqa: F401, before ours: see `kanets.registered`
+
 from kanets.quantization.net import QuantizationAware
 from kanets.quantization.operators import (
     fake_quantize,

@@ -27,7 +27,7 @@ def pictures(n, shape, seed=0):
     draw = np.random.default_rng(seed)
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [128] * 3])
     x = colours[np.arange(n) % 4][:, None, None] + draw.normal(
-        scale=40, size=(n, *shape)
+        scale=20, size=(n, *shape)
     )
     return np.clip(x, 0, 255).astype("float32")
 
@@ -48,7 +48,7 @@ def taught(model):
     x = pictures(32, model.input_shape[1:])
     y = np.eye(4, dtype="float32")[np.arange(32) % 4]
     prepared.compile(keras.optimizers.Adam(2e-3), "categorical_crossentropy")
-    prepared.fit(x, y, batch_size=16, epochs=8, verbose=0)
+    prepared.fit(x, y, batch_size=16, epochs=30, verbose=0)
     prepared.class_names = NAMES
     return prepared
 
@@ -159,24 +159,43 @@ def test_errors(tmp_path):
     assert not folder.exists()
 
 
-def mobilenet():
-    return keras.applications.MobileNetV2(
+@pytest.mark.thorough
+def test_mobilenet(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(
         (64, 64, 3), alpha=0.35, weights=None, classes=4
     )
+    prepared = taught(model)
+    folder = kanets.export_litert(prepared, tmp_path / "f", precision="int8")
+    check_is_of_integers(folder, set())
+    x = pictures(64, model.input_shape[1:], seed=1)
+    expected = prepared.predict(x, verbose=0)
+    assert len(set(expected.argmax(-1))) == 4
+    # It has learned for a few steps, and is less sure than a whole run is.
+    check_agreement(answers(folder, x), expected, 0.9)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("make", [nets.kanet, mobilenet])
-def test_whole_nets(make, tmp_path):
-    keras.utils.set_random_seed(0)
-    model = make()
-    prepared = taught(model)
+def test_kanet(tmp_path):
+    sample = kanets.data.unpack_sample(tmp_path / "sample")
+    model = kanets.load_model("kanet_qkv_cifar10")
+    train, test = (
+        kanets.data.load_test(sample, split=part, class_names=model.class_names)
+        for part in ("train", "val")
+    )
+    prepared = quantization.prepare(model)
+    for rows in np.random.default_rng(0).permutation(900)[:256].reshape(4, 64):
+        x = train.pictures.take(rows).astype("float32")
+        prepared(x, training=True)
     folder = kanets.export_litert(prepared, tmp_path / "f", precision="int8")
-    floats = {"MUL", "ADD"} if make is nets.kanet else set()
-    check_is_of_integers(folder, floats)
-    x = pictures(64, model.input_shape[1:], seed=1)
+    check_is_of_integers(folder, {"MUL", "ADD"})
+    x = test.pictures.take(np.arange(200)).astype("float32")
     expected = prepared.predict(x, verbose=0)
-    found = answers(folder, x)
-    assert len(set(expected.argmax(-1))) == 4
-    assert np.mean(found.argmax(-1) == expected.argmax(-1)) > 0.95
+    unrounded = model.predict(x, verbose=0)
+    assert np.mean(unrounded.argmax(-1) == expected.argmax(-1)) > 0.85
+    check_agreement(answers(folder, x), expected)
+
+
+def check_agreement(found, expected, least=0.98):
+    assert np.mean(found.argmax(-1) == expected.argmax(-1)) >= least
     assert np.abs(found - expected).mean() < 0.02

@@ -141,7 +141,8 @@ class Quantize:
 
     Attributes:
         from_epoch: the first, counted from 1 as in the log; 0 is none.
-        learning_rate_factor: of the learning rate, whose schedule starts anew.
+        learning_rate_factor: of the learning rate, which falls from there to
+            zero anew, without a warm-up.
     """
 
     from_epoch: rules.Whole = 0

@@ -294,11 +294,11 @@ def _report(recipe, validation_set, directory, say):
 def _optimizer(recipe, model, steps, epochs, quantized):
     settings = recipe.optimize
     peak = settings.learning_rate
-    if quantized:
-        peak *= recipe.quantize.learning_rate_factor
-        model = quantization.net_of(model)
     total = max(1, steps * epochs)
     warmup = min(round(settings.warmup_epochs * steps), total - 1)
+    if quantized:
+        peak, warmup = peak * recipe.quantize.learning_rate_factor, 0
+        model = quantization.net_of(model)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else peak,
         max(1, total - warmup),
