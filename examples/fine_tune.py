@@ -28,13 +28,13 @@ sample = kanets.data.unpack_sample(folder / "pictures")
 #
 # `kanets finetune kanet_lite0_imagenet --data photos --to runs/mine` makes this
 # recipe of its options and of what it finds in the folder. It is plain data,
-# and can be changed; here it gets fewer epochs, for a page that is soon made.
+# and can be changed; here it gets one epoch, for a page that is soon made.
 
 # %%
 recipe = kanets.recipes.finetune_recipe(
     "kanet_lite0_imagenet", sample, image_size=(64, 64)
 )
-recipe = dataclasses.replace(recipe, epochs=2)
+recipe = dataclasses.replace(recipe, epochs=1)
 print(kanets.recipes.to_toml(recipe))
 
 # %% [markdown]

@@ -94,7 +94,7 @@ model = kanets.KANet(
     attention=BandAttention,
 )
 model.compile("adamw", "sparse_categorical_crossentropy", metrics=["accuracy"])
-history = model.fit(train, validation_data=val, epochs=3, verbose=2)
+history = model.fit(train, validation_data=val, epochs=1, verbose=2)
 
 # %% [markdown]
 # ## Looked at

@@ -83,7 +83,7 @@ CASES = {
 
 
 # JAX compiles each for seconds.
-ON_JAX = [pytest.mark.thorough] if BACKEND == "jax" else []
+ON_JAX = [pytest.mark.slow] if BACKEND == "jax" else []
 THOROUGH = {"cut", "one axis cut", "everything", "video", "causal, all"}
 
 
@@ -94,7 +94,7 @@ THOROUGH = {"cut", "one axis cut", "everything", "video", "causal, all"}
             pytest.param(
                 case,
                 True,
-                marks=[pytest.mark.thorough] if case in THOROUGH else ON_JAX,
+                marks=[pytest.mark.slow] if case in THOROUGH else ON_JAX,
             )
             for case in CASES
         ),
@@ -212,7 +212,7 @@ def make(**arguments):
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -306,7 +306,7 @@ def test_training_is_not_trimmed_by_a_trace(reaches):
     assert reaches == [5, 1]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_tensorflow
 def test_an_export_is_trimmed(reaches, tmp_path):
     picture = keras.Input((8, 8, 3))
@@ -375,7 +375,7 @@ def test_in_a_module_by_name():
     assert module.attention.max_span == 2 and len(module.losses) == 1
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_in_nets_by_name():
     net = kanets.KANet(
         (32, 32, 3),
@@ -390,7 +390,7 @@ def test_in_nets_by_name():
     assert len(net.losses) == len(spans)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_in_other_nets_by_name():
     x = random(1, 32, 32, 3)
     lite = kanets.EfficientNetLite(

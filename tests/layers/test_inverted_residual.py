@@ -116,7 +116,7 @@ def reference(
         (BaseModule, {"strides": 2}),
         (AttnSkipModule, {"attention": "kao_kv"}),
         *(
-            pytest.param(*case, marks=pytest.mark.thorough)
+            pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 (BaseModule, {"expansion": 1}),
                 (BaseSkipModule, {}),
@@ -184,7 +184,7 @@ def test_without_expansion():
     [
         pytest.param(
             name,
-            marks=() if name in (*KINDS, "ylg") else pytest.mark.thorough,
+            marks=() if name in (*KINDS, "ylg") else pytest.mark.slow,
         )
         for name in ATTENTIONS
     ],

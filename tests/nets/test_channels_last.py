@@ -55,7 +55,7 @@ def global_format():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.thorough] if n in ALIKE else [])
+        pytest.param(n, marks=[pytest.mark.slow] if n in ALIKE else [])
         for n in NETS
     ],
 )
@@ -80,7 +80,7 @@ def test_a_global_format_builds_no_other_net(name, global_format):
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_nor_another_augmentation(global_format):
     images, labels = 255 * np.abs(random(4, 9, 11, 3)), np.arange(4) % 3
     results = []
@@ -110,7 +110,7 @@ def test_channels_first_by_mistake_are_refused(net, shape):
         (32, 32, 13),
         (3, 20, 3),
         *(
-            pytest.param(shape, marks=pytest.mark.thorough)
+            pytest.param(shape, marks=pytest.mark.slow)
             for shape in ((32, 32, 1), (16, 16, 32), (1, 40, 12))
         ),
     ],

@@ -112,7 +112,7 @@ def test_pixels_give_timms_logits(small):
     assert count == FILE[f"{SMALL}/parameters"] == 3_774_024
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -160,7 +160,7 @@ def test_attention_of_a_conv_net_starts_closed(small):
     assert np.abs(run(model, x) - expected).max() > 1e-3
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "attention"),
     [
@@ -195,13 +195,13 @@ def test_attention_in_the_place_of_a_nets_own(kind, attention, tmp_path):
     np.testing.assert_array_equal(run(loaded, x), found)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_weights_of_another_attention_are_refused(tmp_path):
     with pytest.raises(ValueError, match="left over.*context_module"):
         create("efficientvit_b0", tmp_path, attention="kao_qkv")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_closed_net_takes_timms_weights_and_a_new_head(tmp_path, small):
     model = create(SMALL, tmp_path, attention="kao_kv", num_classes=3)
     assert model.output_shape == (None, 3)
@@ -211,7 +211,7 @@ def test_a_closed_net_takes_timms_weights_and_a_new_head(tmp_path, small):
     assert norm.momentum == 0.9
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_saved_net_is_the_same(small, tmp_path):
     x = pixels(1, 64, 48, 3)
     small.save(tmp_path / "small.keras")
@@ -226,7 +226,7 @@ def test_a_saved_net_is_the_same(small, tmp_path):
     np.testing.assert_allclose(run(model, x), run(small, x), atol=1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -258,7 +258,7 @@ def test_a_fresh_net_in_daily_use(kind, tmp_path):
     np.testing.assert_allclose(run(half, x), run(model, x), atol=0.05)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_body_of_a_segmenter():
     backbone = MobileNetV4((64, 64, 3), strides=(2, 2, 2, 2, 1))
     model = KANetSegmenter(

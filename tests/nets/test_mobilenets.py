@@ -56,9 +56,9 @@ def theirs(net, input_shape, alpha, classes):
     ("net", "alpha", "classes", "parameters"),
     [
         ("v2", 1.0, 1000, 3_538_984),
-        pytest.param("v2", 0.35, 7, None, marks=pytest.mark.thorough),
+        pytest.param("v2", 0.35, 7, None, marks=pytest.mark.slow),
         ("v3_small", 1.0, 1000, 2_554_968),
-        pytest.param("v3_small", 0.5, 7, None, marks=pytest.mark.thorough),
+        pytest.param("v3_small", 0.5, 7, None, marks=pytest.mark.slow),
     ],
 )
 def test_same_parameters(net, alpha, classes, parameters):
@@ -77,7 +77,7 @@ def test_same_parameters(net, alpha, classes, parameters):
 @nets
 @pytest.mark.parametrize(
     "size",
-    [(32, 32), pytest.param((33, 45), marks=pytest.mark.thorough)],
+    [(32, 32), pytest.param((33, 45), marks=pytest.mark.slow)],
     ids=str,
 )
 def test_same_outputs(net, size):
@@ -97,13 +97,13 @@ def test_same_outputs(net, size):
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @nets
 @pytest.mark.parametrize(
     "strides",
     [
         (2, 1, 2, 2, 1),
-        pytest.param((1, 2, 1, 2, 2), marks=pytest.mark.thorough),
+        pytest.param((1, 2, 1, 2, 2), marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -119,7 +119,7 @@ def test_maps_are_as_large_as_a_kanets(net, strides):
         assert ours.get_layer(name).strides == (stride, stride)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_other_strides_keep_the_convolutions():
     # A stride of 1 computes everywhere what a stride of 2 keeps in part.
     far = MobileNetV2((32, 32, 3), 0.35, 5)
@@ -155,7 +155,7 @@ def test_dropout_and_momentum(net):
     assert {layer.momentum for layer in norms} == {0.99}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @nets
 def test_saves_and_loads(net, tmp_path):
     model = NETS[net][0]((32, 32, 3), 0.35, 5, strides=(2, 1, 2, 2, 1))

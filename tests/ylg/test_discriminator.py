@@ -107,7 +107,7 @@ def test_logits(model):
     np.testing.assert_allclose(turned[::-1], logits, rtol=1e-4)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_projection(model):
     """The classes differ by the product with their embedding."""
     pictures, labels = inputs()
@@ -124,7 +124,7 @@ def test_projection(model):
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_unconditional():
     model = discriminator(
         32,
@@ -139,7 +139,7 @@ def test_unconditional():
     assert run(model, inputs()[0]).shape == (4, 1)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_mixed_precision(model, policy):
     half = make(dtype=policy)
@@ -176,7 +176,7 @@ def test_training_moves_singular_vectors_only(model):
         assert moved == vector, weight.path
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_save_and_load(model, tmp_path):
     model.save(tmp_path / "discriminator.keras")
     loaded = keras.saving.load_model(tmp_path / "discriminator.keras")

@@ -26,9 +26,9 @@ CHOICES = [
     (None, None),
     (3, "ylg"),
     (None, "dense"),
-    pytest.param(3, None, marks=pytest.mark.thorough),
-    pytest.param(None, "ylg", marks=pytest.mark.thorough),
-    pytest.param(3, "dense", marks=pytest.mark.thorough),
+    pytest.param(3, None, marks=pytest.mark.slow),
+    pytest.param(None, "ylg", marks=pytest.mark.slow),
+    pytest.param(3, "dense", marks=pytest.mark.slow),
 ]
 
 
@@ -153,7 +153,7 @@ def test_pictures(model):
     assert np.abs(others - pictures).max() > 0.01  # the class matters
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_attention_place():
     model = generator(
         32, 4, latent_size=5, attention_size=8, kernel_initializer="zeros"
@@ -163,7 +163,7 @@ def test_attention_place():
     assert run(model, inputs()[0]).shape == (4, 32, 32, 3)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_mixed_precision(model, policy):
     half = make(dtype=policy, kernel_initializer="zeros")
@@ -203,7 +203,7 @@ def test_training_moves_averages_and_singular_vectors_only(model):
         assert moved == (not old.trainable), old.path
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_save_and_load(model, tmp_path):
     model.save(tmp_path / "generator.keras")
     loaded = keras.saving.load_model(tmp_path / "generator.keras")

@@ -88,7 +88,7 @@ def test_matches_a_loop_in_numpy(sync_period, slow_step_size):
 
 @pytest.mark.parametrize(
     "jit_compile",
-    [False, pytest.param(True, marks=[needs_xla, pytest.mark.thorough])],
+    [False, pytest.param(True, marks=[needs_xla, pytest.mark.slow])],
 )
 def test_fit_compiled_equals_eager(jit_compile):
     def optimizer():
@@ -122,7 +122,7 @@ INNER_ARGUMENTS = {
     "name",
     [
         pytest.param(
-            name, marks=() if name == "accumulation" else pytest.mark.thorough
+            name, marks=() if name == "accumulation" else pytest.mark.slow
         )
         for name in INNER_ARGUMENTS
     ],
@@ -187,7 +187,7 @@ def test_config_round_trip():
     assert isinstance(Lookahead("adam").inner_optimizer, keras.optimizers.Adam)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted_run(tmp_path):
     def optimizer():
         return Lookahead(keras.optimizers.Adam(0.05), sync_period=4)
@@ -284,7 +284,7 @@ assert_same(run(mirrored), run(tf.distribute.get_strategy()), atol=1e-5)
 """
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @on_tensorflow
 def test_two_mirrored_replicas_equal_one():
     run = subprocess.run(

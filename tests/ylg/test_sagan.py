@@ -63,10 +63,8 @@ def close(first, second, atol):
     "num_classes, attention, steps, options",
     (
         (3, "ylg", 1, QUICK),
-        pytest.param(None, "dense", 2, QUICK, marks=pytest.mark.thorough),
-        pytest.param(
-            *(2, None, 1, {}), marks=[checked_once, pytest.mark.thorough]
-        ),
+        pytest.param(None, "dense", 2, QUICK, marks=pytest.mark.slow),
+        pytest.param(*(2, None, 1, {}), marks=[checked_once, pytest.mark.slow]),
         pytest.param(
             *(3, "ylg", 1, {}), marks=[checked_once, pytest.mark.slow]
         ),
@@ -121,7 +119,7 @@ def test_losses_by_hand():
 
 
 @needs_gan_steps
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_step_by_hand():
     """Losses and the discriminator's update, from the formulas."""
     gan = make()
@@ -162,7 +160,7 @@ def test_a_step_by_hand():
 
 
 @needs_gan_steps
-@pytest.mark.thorough
+@pytest.mark.slow
 @checked_once
 def test_generator_climbs_the_logit():
     gan = make()
@@ -171,7 +169,7 @@ def test_generator_climbs_the_logit():
     assert history[-1] < history[0] - 0.05
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_gan_steps
 @checked_once
 def test_moving_average():
@@ -190,7 +188,7 @@ def test_moving_average():
         np.testing.assert_allclose(to_numpy(averaged), expected, atol=1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @checked_once
 def test_weights_hold_all_that_a_training_needs(tmp_path):
     draw, states = np.random.default_rng(0), []
@@ -210,7 +208,7 @@ def test_weights_hold_all_that_a_training_needs(tmp_path):
 
 
 @needs_gan_steps
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_resume_is_exact(tmp_path):
     """Weights, average, both optimizers and the latents go on as they were."""
     images, labels = pictures()
@@ -259,7 +257,7 @@ def test_a_saved_model_goes_on(tmp_path):
         np.testing.assert_allclose(values, expected[name], rtol=1e-3)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_how_it_runs_is_saved_as_given():
     gan, copy = make(attention=None), make(attention=None)
     for given in (
@@ -345,7 +343,7 @@ class Untrained(ylg.SAGAN):
 
 
 @needs_gan_steps
-@pytest.mark.thorough
+@pytest.mark.slow
 @checked_once
 def test_no_batch_is_lost_by_looking():
     gan = make(attention=None)
@@ -382,7 +380,7 @@ def test_what_cannot_be_generated():
             call()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_generate():
     gan = make()
     norm = gan.averaged_generator.get_layer("block1_norm1")
@@ -399,7 +397,7 @@ def test_generate():
     assert make(None).generate(2).shape == (2, 32, 32, 3)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_gan_steps
 @pytest.mark.parametrize(
     "policy",
@@ -452,7 +450,7 @@ def test_one_xla_program():
     assert np.all(np.isfinite(list(history.values())))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about tf.data")
 def test_tf_data():
     import tensorflow as tf
@@ -467,7 +465,7 @@ def test_tf_data():
 
 
 @needs_gan_steps
-@pytest.mark.thorough
+@pytest.mark.slow
 @checked_once
 def test_callbacks(tmp_path):
     gan = make()
@@ -496,7 +494,7 @@ def test_callbacks(tmp_path):
         )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_diverged_generator_is_reported_and_stops_nothing():
     gan = make()
     kernel = gan.averaged_generator.get_layer("conv").layer.kernel
@@ -531,7 +529,7 @@ def test_errors_name_the_value(call, message):
         call()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_gan_steps
 def test_misuse():
     images, labels = pictures(4)
@@ -555,7 +553,7 @@ def test_misuse():
             call(gan)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about tf.distribute")
 def test_replicas_are_refused(monkeypatch):
     import tensorflow as tf

@@ -68,7 +68,7 @@ def norm_momenta(model):
     }
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_closed_attention_is_fresh_upon_weights_without():
     name, shape = "efficientnet_lite0_imagenet", (32, 32, 3)
     small = {"name": "kao_kv", "num_heads": 2}
@@ -89,7 +89,7 @@ def test_closed_attention_is_fresh_upon_weights_without():
         kanets.create_model(name, input_shape=shape, variant="lite2")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_new_head_of_as_many_classes_is_new(folder, model):
     tuned = kanets.create_model(folder, num_classes=3)
     assert getattr(tuned, "class_names", None) is None
@@ -99,7 +99,7 @@ def test_a_new_head_of_as_many_classes_is_new(folder, model):
     assert not np.allclose(*kernels)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_new_head_within_a_segmenter(streets, segmenter):
     tuned = kanets.create_model(streets, num_classes=5, input_shape=(24, 20, 3))
     assert tuned.output_shape == (None, 24, 20, 5)
@@ -117,7 +117,7 @@ def test_a_new_head_within_a_segmenter(streets, segmenter):
     "shape",
     [
         (24, 20, 3),
-        pytest.param((None, None, 3), marks=pytest.mark.thorough),
+        pytest.param((None, None, 3), marks=pytest.mark.slow),
     ],
 )
 def test_a_new_size(folder, model, shape):
@@ -132,7 +132,7 @@ def test_a_new_size(folder, model, shape):
         assert predict(resized, picture).shape == (1, 3)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_another_dtype_policy(folder, model):
     mixed = kanets.create_model(folder, dtype="mixed_bfloat16")
     assert_same_weights(mixed, model)
@@ -158,7 +158,7 @@ def test_another_dtype_policy(folder, model):
     assert {x.compute_dtype for x in kept.layers[1:]} == {"float32"}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_dtype_policy_of_a_changed_model(entry, model, tmp_path):
     changes = {"dropout_rate": 0.5, "num_classes": 5}
     mixed = kanets.create_model("kanet_x", dtype="mixed_float16", **changes)
@@ -176,7 +176,7 @@ def test_a_dtype_policy_of_a_changed_model(entry, model, tmp_path):
     assert {x.compute_dtype for x in back.layers} == {"float32"}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_end_of_a_segmenter_stays_in_float32(streets):
     mixed = kanets.create_model(streets, dtype="mixed_bfloat16")
     half = [x.name for x in mixed.layers if x.compute_dtype == "bfloat16"]
@@ -198,7 +198,7 @@ def test_what_is_no_dtype_policy(folder, dtype):
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_not_pretrained_has_fresh_weights(folder, model):
     (folder / "model.weights.h5").unlink()
     fresh = kanets.create_model(folder, pretrained=False)
@@ -221,7 +221,7 @@ def test_an_entry_by_name(entry, model):
     np.testing.assert_allclose(predict(created), predict(model), atol=1e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_overrides_keep_the_weights(entry, model):
     created = kanets.create_model(
         "kanet_x", dropout_rate=0.5, classifier_activation=None
@@ -249,7 +249,7 @@ def test_overrides_with_a_new_head_and_size(entry, model):
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_overrides_may_leave_the_head_out(entry, model):
     body = kanets.create_model("kanet_x", include_top=False, pooling="avg")
     assert getattr(body, "class_names", None) is None
@@ -257,7 +257,7 @@ def test_overrides_may_leave_the_head_out(entry, model):
     np.testing.assert_allclose(predict(body), predict(reference), atol=1e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_overrides_that_the_weights_do_not_fit(entry):
     with pytest.raises(
         ValueError,
@@ -274,7 +274,7 @@ def test_overrides_that_the_weights_do_not_fit(entry):
     assert wide.input_shape == (None, 16, 16, 3)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_overrides_of_a_segmenter(streets, segmenter, directory):
     folder = shutil.copytree(streets, directory / "segmenter_x")
     make_entry(
@@ -323,7 +323,7 @@ def test_bad_arguments_are_named(tmp_path):
         kanets.create_model(tmp_path / "plain.keras", num_classes=2)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @counts_once
 def test_generators_have_their_size_and_classes(directory):
     gan = make_gan()
@@ -354,7 +354,7 @@ def test_generators_have_their_size_and_classes(directory):
         kanets.create_model("gan_x/discriminator", width=4)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_feature_models(entry, model):
     maps = {
         name: predict(keras.Model(model.input, tensor))
