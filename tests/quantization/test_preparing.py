@@ -153,8 +153,9 @@ def test_it_is_trained_saved_and_stripped(name, tmp_path):
     shape = model.input_shape[1:]
     x, y = pictures(8, shape), np.eye(4, dtype="float32")[np.arange(8) % 4]
     prepared.compile("adam", "categorical_crossentropy")
-    losses = prepared.fit(x, y, epochs=3, batch_size=8, verbose=0).history
-    assert losses["loss"][-1] < losses["loss"][0]
+    losses = prepared.fit(x, y, epochs=20, batch_size=8, verbose=0).history
+    # Dropout draws anew in each epoch.
+    assert np.mean(losses["loss"][-5:]) < np.mean(losses["loss"][:5])
     for old, new in zip(untouched, model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
 
