@@ -226,9 +226,9 @@ def test_folder_errors(tmp_path):
     fails("one folder per class .*Received: a folder without folders")
     (tmp_path / "ant").mkdir()
     fails("Every class must have a picture. Received: no picture in '.*ant'")
-    (tmp_path / "ant" / "a.heic").write_bytes(b"x")
-    fails(r"no picture in '.*ant' \(1 other file\(s\), for example 'a.heic'\)")
-    (tmp_path / "ant" / "a.heic").unlink()
+    (tmp_path / "ant" / "a.svg").write_bytes(b"x")
+    fails(r"no picture in '.*ant' \(1 other file\(s\), for example 'a.svg'\)")
+    (tmp_path / "ant" / "a.svg").unlink()
     write(tmp_path / "ant" / "a.png", 1)
     fails(
         r"at least two classes. Received: class_names=\['ant'\]", validation=0
