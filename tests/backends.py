@@ -13,6 +13,10 @@ needs_gan_steps = pytest.mark.skipif(
     BACKEND == "torch",
     reason="needs TensorFlow or JAX: GANs train and invert on no other backend",
 )
+needs_8_bits = pytest.mark.skipif(
+    BACKEND == "torch",
+    reason="needs TensorFlow or JAX: for 8 bits no other backend trains",
+)
 needs_xla = pytest.mark.skipif(
     BACKEND == "torch", reason="about XLA; PyTorch's compiler takes minutes"
 )

@@ -24,7 +24,7 @@ from kanets import (
     tasks,
     zoo,
 )
-from tests.backends import needs_tensorflow, to_numpy
+from tests.backends import BACKEND, needs_8_bits, needs_tensorflow, to_numpy
 from tests.photos import write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -362,7 +362,11 @@ def test_keep_last(tmp_path, photos, monkeypatch):
             id="adamw with average",
             marks=pytest.mark.thorough,
         ),
-        pytest.param({"quantize": {"from_epoch": 2}}, id="before 8 bits"),
+        pytest.param(
+            {"quantize": {"from_epoch": 2}},
+            id="before 8 bits",
+            marks=needs_8_bits,
+        ),
         pytest.param(
             {"quantize": {"from_epoch": 1}},
             id="in 8 bits",
@@ -390,6 +394,15 @@ def test_an_interrupted_run_ends_as_if_it_was_not(
         assert row["learning_rate"] == expected["learning_rate"]
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch")
+def test_pytorch_does_not_train_for_8_bits(tmp_path, photos):
+    plan = recipe(photos, quantize={"from_epoch": 2})
+    with pytest.raises(ValueError, match="Training for 8 bits needs one of"):
+        recipes.train(plan, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run" / "log.csv").exists()
+
+
+@needs_8_bits
 def test_the_last_epochs_are_of_8_bits(tmp_path, photos, monkeypatch):
     original = checkpoints.Checkpoints.on_epoch_end
 

@@ -37,6 +37,7 @@ from kanets.quantization.operators import (
     fake_quantize_kernel,
 )
 from kanets.quantization.preparing import (
+    check_backend,
     check_trained,
     is_prepared,
     net_of,
@@ -46,6 +47,7 @@ from kanets.quantization.preparing import (
 
 __all__ = [
     "QuantizationAware",
+    "check_backend",
     "check_trained",
     "fake_quantize",
     "fake_quantize_kernel",

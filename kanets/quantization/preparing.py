@@ -4,6 +4,7 @@ import keras
 
 from kanets.nets.insertion import copied
 from kanets.quantization.net import MOMENTUM, QuantizationAware
+from ylg.backends import for_backend
 
 
 def prepare(model, momentum=MOMENTUM):
@@ -32,7 +33,8 @@ def prepare(model, momentum=MOMENTUM):
         seen a batch in training, its outputs mean nothing.
 
     Raises:
-        ValueError: a model that is prepared already, is not functional or not
+        ValueError: another backend than TensorFlow and JAX; a model that is
+            prepared already, is not functional or not
             built, or cannot be copied (see `kanets.insert_attention`); a
             nested model that is called more than once, or is not functional;
             channels first; a layer with weights that is none of those told in
@@ -48,6 +50,7 @@ def prepare(model, momentum=MOMENTUM):
     >>> # prepared.compile(...), prepared.fit(...), then:
     >>> # kanets.export_litert(prepared, "phone", names, precision="int8")
     """
+    check_backend()
     if is_prepared(model):
         raise ValueError(
             "A model is prepared once. Received: "
@@ -60,6 +63,11 @@ def prepare(model, momentum=MOMENTUM):
         net.input,
     )
     return _named(keras.Model(inputs, layer(inputs), name=model.name), model)
+
+
+def check_backend():
+    """Raises a ValueError where no training for 8 bits is written."""
+    for_backend("Training for 8 bits", tensorflow=True, jax=True)
 
 
 def strip(model):

@@ -10,7 +10,9 @@ from kanets.quantization import (
     fake_quantize_kernel,
     operators,
 )
-from tests.backends import BACKEND, dot, gradient, to_numpy
+from tests.backends import BACKEND, dot, gradient, needs_8_bits, to_numpy
+
+pytestmark = needs_8_bits
 
 RANGES = [(-1.0, 3.0), (0.0, 6.0), (-0.3, 0.0), (-2.7, 0.1)]
 

@@ -10,9 +10,16 @@ from kanets.nets.insertion import copied
 from kanets.quantization import net as net_module
 from kanets.quantization.folding import Folded, Normalized
 from kanets.quantization.preparing import net_of
-from tests.backends import BACKEND, needs_tensorflow, to_numpy
+from tests.backends import (
+    BACKEND,
+    needs_8_bits,
+    needs_tensorflow,
+    to_numpy,
+)
 from tests.layer_checks import call_in_a_fresh_process, fill_weights
 from tests.quantization import nets
+
+pytestmark = needs_8_bits
 
 NETS = {"blocks": nets.blocks, "nested": nets.nested, "module": nets.module}
 

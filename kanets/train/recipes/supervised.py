@@ -90,6 +90,8 @@ def train(parts, recipe, directory, verbose=1, report=False):
     """
     directory = Path(directory)
     start = time.time()
+    if any(phase.quantized for phase in phases(recipe)):
+        quantization.check_backend()
     claim(recipe, directory, scheduled=True)
     say = printer(verbose)
     rows, _ = checkpoints.read_progress(directory)
