@@ -370,7 +370,7 @@ def test_keep_last(tmp_path, photos, monkeypatch):
         pytest.param(
             {"quantize": {"from_epoch": 1}},
             id="in 8 bits",
-            marks=pytest.mark.thorough,
+            marks=[needs_8_bits, pytest.mark.slow],
         ),
     ],
 )

@@ -67,8 +67,7 @@ def finetune(
         bool,
         Option(
             "--int8",
-            help="Of a classifier: the last quarter of the epochs trains for "
-            "8 bits, and what is kept leaves as LiteRT in int8.",
+            help="The last quarter of the epochs is for 8 bits.",
         ),
     ] = False,
     seed: Seed = 0,

@@ -268,7 +268,7 @@ def test_finetune(run, photos, capsys, tmp_path):
 
 
 @needs_tensorflow
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_finetune_for_8_bits(capsys, tmp_path):
     sample = kanets.data.unpack_sample(tmp_path / "sample")
     tuned, phone = tmp_path / "tuned", tmp_path / "phone"

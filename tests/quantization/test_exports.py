@@ -159,7 +159,7 @@ def test_errors(tmp_path):
     assert not folder.exists()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_mobilenet(tmp_path):
     keras.utils.set_random_seed(0)
     model = keras.applications.MobileNetV2(
@@ -175,7 +175,7 @@ def test_mobilenet(tmp_path):
     check_agreement(answers(folder, x), expected, 0.9)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_kanet(tmp_path):
     sample = kanets.data.unpack_sample(tmp_path / "sample")
     model = kanets.load_model("kanet_qkv_cifar10")

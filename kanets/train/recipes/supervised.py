@@ -293,7 +293,7 @@ def _report(recipe, validation_set, directory, say):
     return {**written, "report": REPORT}
 
 
-def _optimizer(recipe, model, steps, epochs, quantized):
+def _optimizer(recipe, model, steps, epochs, quantized=False):
     settings = recipe.optimize
     peak = settings.learning_rate
     total = max(1, steps * epochs)
