@@ -74,8 +74,8 @@ def finetune(
     precision: Annotated[
         str | None,
         Option(
-            help="float32, mixed_bfloat16 (default on an accelerator) or "
-            "mixed_float16; otherwise the model's."
+            help="float32, mixed_float16 or mixed_bfloat16 (default on an "
+            "accelerator).",
         ),
     ] = None,
     jit_compile: JitCompile = None,
