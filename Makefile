@@ -38,6 +38,7 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/quantization tests/zoo
 
 # Where JAX computes, differentiates or trains by code of its own.
 JAX := tests/optimizers tests/quantization/test_operators.py \
+	tests/quantization/test_preparing.py::test_it_is_trained_saved_and_stripped \
 	tests/test_compat.py tests/ylg/test_backends.py \
 	$(addprefix tests/attention/test_,contract.py core.py \
 	implementations.py operators.py pallas.py scale.py) \

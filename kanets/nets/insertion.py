@@ -233,7 +233,8 @@ def _carry_weights(layer, copy):
             f"{shapes[1]} is made"
         )
     for source, target in zip(old, new, strict=True):
-        target.assign(source)
+        # JAX deletes the array that a step of training began with.
+        target.assign(keras.ops.copy(source))
 
 
 def _carry_flags(layer, copy, may_train):
