@@ -7,6 +7,14 @@ import keras
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
+    """Epochs that train the same weights in the same way.
+
+    Attributes:
+        first_epoch, last_epoch: whole epochs before it and at its end.
+        frozen: whether the body is.
+        quantized: whether it computes as 8-bit integers do.
+    """
+
     first_epoch: int
     last_epoch: int
     frozen: bool = False
@@ -21,6 +29,7 @@ class Phase:
 
 
 def phases(recipe):
+    """The phases of a recipe that have an epoch, in order."""
     frozen, exact = recipe.finetune.frozen_epochs, unquantized(recipe)
     found = [
         Phase(0, frozen, frozen=True),
