@@ -25,6 +25,7 @@ def opened(source):
     return zoo.load_model(source)
 
 
+@lru_cache(maxsize=1)  # each panel asks for the same
 def seen(source, path):
     """The picture as the model sees it, uint8 (H, W, 3)."""
     size = image_size(opened(source))

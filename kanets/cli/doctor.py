@@ -1,6 +1,7 @@
 """`kanets doctor`."""
 
 import importlib.metadata
+import itertools
 import os
 import platform
 
@@ -25,21 +26,20 @@ TOLERANCE = 1e-5
 @command("doctor --json")
 def doctor():
     """What is installed, where it computes, and whether that is right."""
-    for name, value in _versions():
+    for name, value in itertools.chain(_versions(), _state()):
         yield {name: value}, f"{name:18}{value}"
+
+
+def _state():
     import keras
 
     from kanets.attention.implementations import why_no_kernel
 
-    found = [
-        ("backend", keras.backend.backend()),
-        ("devices", ", ".join(keras.distribution.list_devices() or ["cpu:0"])),
-        ("kernels", why_no_kernel() or "can run"),
-        ("zoo", _zoo()),
-        ("self-test", _self_test()),
-    ]
-    for name, value in found:
-        yield {name: value}, f"{name:18}{value}"
+    yield "backend", keras.backend.backend()
+    yield "devices", ", ".join(keras.distribution.list_devices() or ["cpu:0"])
+    yield "kernels", why_no_kernel() or "can run"
+    yield "zoo", _zoo()
+    yield "self-test", _self_test()
 
 
 def _versions():

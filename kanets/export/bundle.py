@@ -65,7 +65,7 @@ def new_version(directory, version):
         ValueError: `version` is no positive integer.
     """
     directory = pathlib.Path(directory)
-    versions = _versions(directory)
+    versions = numbered(directory)
     if version is None:
         return directory / str(max(versions, default=0) + 1)
     version = positive_integer("`version`", version)
@@ -265,7 +265,7 @@ def find_savedmodel(path):
     path = pathlib.Path(path)
     candidates = [path]
     if path.is_dir():
-        versions = _versions(path)
+        versions = numbered(path)
         candidates += [versions[number] for number in sorted(versions)[::-1]]
     for folder in candidates:
         if (folder / "saved_model.pb").is_file():
@@ -334,7 +334,7 @@ def _requests(image_size):
     ]
 
 
-def _versions(directory):
+def numbered(directory):
     """Maps the numbers TensorFlow Serving sees in `directory` to paths."""
     return {
         int(path.name): path

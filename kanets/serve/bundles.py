@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kanets.export.bundle import numbered
+
 SIGNATURE = "serving_default"
 # What of a message of TensorFlow's is for who sent the request.
 _SENTENCE = 300  # characters
@@ -35,12 +37,14 @@ class Bundle:
 
     def versions(self):
         """Numbers of the versions in the folder, the highest first."""
-        found = (
-            int(path.name)
-            for path in self.folder.iterdir()
-            if path.name.isdecimal() and (path / "saved_model.pb").is_file()
-        )
-        return sorted(found, reverse=True)
+        return sorted(self._paths(), reverse=True)
+
+    def _paths(self):
+        return {
+            number: path
+            for number, path in numbered(self.folder).items()
+            if (path / "saved_model.pb").is_file()
+        }
 
     def swap(self):
         """Lets the highest version answer; returns whether it is another.
@@ -87,9 +91,7 @@ class Bundle:
         number = self.current if number is None else number
         with self._lock:
             if number not in self._loaded:
-                if number not in self.versions():
-                    raise KeyError(number)
-                self._loaded[number] = _Version(self.folder / str(number))
+                self._loaded[number] = _Version(self._paths()[number])
         return self._loaded[number]
 
 

@@ -114,8 +114,6 @@ async def _poll(found, pool, seconds, say):
 
 def _model(kserve, name, bundle, pool):
     class Model(kserve.Model):
-        ready = True
-
         async def predict(self, payload, headers=None, response_headers=None):
             return await _answered(kserve, bundle, pool, payload)
 
