@@ -96,8 +96,8 @@ def test_statistics_of_the_real_pictures_are_kept(
     assert cli.main(command) == 0
     assert capsys.readouterr().out == first and kept.read_bytes() == written
     assert "(24 pictures, features of" in first and "kernel" not in first
-    write_photos(photos.parent / "more", 2, 13, (32, 32), "png")
-    command[3] = str(photos.parent / "more")
+    write_photos(tmp_path / "more", 2, 13, (32, 32), "png")
+    command[3] = str(tmp_path / "more")
     assert cli.main(command) == 1
     assert "must be of count 26" in capsys.readouterr().err
 
