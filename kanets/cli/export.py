@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from kanets.cli.options import number_or_any
+from kanets.cli.options import BatchSizes, number_or_any
 from kanets.cli.running import command
 from kanets.files import read_text
 
 # What `export` writes, and the options that fit.
 FORMATS = {
-    "savedmodel": ("precision", "version"),
+    "savedmodel": ("batch_sizes", "precision", "version"),
     "litert": ("batch_size", "precision", "representative"),
     "onnx": (),
     "openvino": ("precision",),
@@ -91,6 +91,7 @@ def export(
     precision: Precision = None,
     representative: Representative = None,
     batch_size: BatchSize = None,
+    batch_sizes: BatchSizes = None,
     max_batch_size: MaxBatchSize = None,
     image_size: Size = None,
     labels: Labels = None,
@@ -108,6 +109,7 @@ def export(
         "precision": precision,
         "representative": representative,
         "batch_size": batch_size,
+        "batch_sizes": batch_sizes,
         "max_batch_size": max_batch_size,
         "image_size": image_size,
         "labels": labels,

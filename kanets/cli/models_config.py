@@ -4,6 +4,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from kanets.cli.options import BatchSizes
 from kanets.cli.running import command
 
 
@@ -16,12 +17,17 @@ def models_config(
     base_path: Annotated[
         str, Option(help="Where the server sees the directory.")
     ] = "/models",
+    batch_sizes: BatchSizes = None,
 ):
     """Write models.config, for a server of several models.
 
-    The server is TensorFlow Serving.
+    The server is TensorFlow Serving. With --batch-sizes, also
+    batching_parameters.txt, by which it merges requests.
     """
-    from kanets.export import write_models_config
+    from kanets.export import write_batching_parameters, write_models_config
 
-    path = write_models_config(directory, base_path)
-    yield {"models_config": path}, path
+    written = {"models_config": write_models_config(directory, base_path)}
+    if batch_sizes is not None:
+        path = write_batching_parameters(directory, batch_sizes)
+        written["batching_parameters"] = path
+    yield written, "\n".join(map(str, written.values()))

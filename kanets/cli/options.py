@@ -73,6 +73,23 @@ Scales = Annotated[
 ]
 
 
+def _sizes(text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadParameter(f"{text!r} is no list as 1,8,32") from error
+
+
+BatchSizes = Annotated[
+    list | None,
+    Option(
+        parser=_sizes,
+        metavar="NUMBERS",
+        help="Of the requests TensorFlow Serving merges, as 1,8,32.",
+    ),
+]
+
+
 def number_or_any(value):
     """Whole numbers, but for "any" where it is written; None stays None.
 

@@ -2,7 +2,10 @@
 
 from kanets.export.bundle import find_savedmodel
 from kanets.export.generator import is_generator
-from kanets.export.models_config import write_models_config
+from kanets.export.models_config import (
+    write_batching_parameters,
+    write_models_config,
+)
 from kanets.export.portable import (
     export_litert,
     export_onnx,
@@ -27,5 +30,6 @@ __all__ = [
     "is_segmenter",
     "load_savedmodel",
     "load_segmenter_savedmodel",
+    "write_batching_parameters",
     "write_models_config",
 ]

@@ -201,21 +201,21 @@ def add_picture_endpoints(archive, answer, image_size):
     return _requests(image_size)
 
 
-def write(archive, version_folder, class_names, requests):
+def write(archive, version_folder, class_names, requests, batch_sizes=(1,)):
     """Writes an export, whole or not at all.
 
     Args:
         archive: `keras.export.ExportArchive` with its endpoints.
         version_folder: from `new_version`.
         class_names: labels for clients, maybe none.
-        requests: for warm-up, as in `write_warmup`.
+        requests, batch_sizes: for warm-up, as in `write_warmup`.
     """
     with whole(version_folder) as partial:
         archive.write_out(str(partial), verbose=False)
         extra = partial / "assets.extra"
         extra.mkdir()
         files.write_labels(extra, class_names)
-        write_warmup(extra, version_folder.parent.name, requests)
+        write_warmup(extra, version_folder.parent.name, requests, batch_sizes)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,12 @@
-"""The list of models for a TensorFlow Serving that serves several."""
+"""Files that a TensorFlow Serving is configured by."""
 
 import pathlib
 
-from kanets import files
+from kanets import checks, files
 from kanets.export.bundle import find_savedmodel
 
-CONFIG_FILE = "models.config"
+CONFIG_FILE, BATCHING_FILE = "models.config", "batching_parameters.txt"
+_DELAY = 2_000  # microseconds that a request waits for others
 _MODEL = """\
   config {{
     name: "{name}"
@@ -64,6 +65,58 @@ def write_models_config(directory, base_path="/models"):
     config = directory / CONFIG_FILE
     files.write_text(config, f"model_config_list {{\n{models}}}\n")
     return config
+
+
+def write_batching_parameters(directory, batch_sizes):
+    """Writes `batching_parameters.txt`, by which a server merges requests.
+
+    For its flags `--enable_batching --batching_parameters_file`: requests that
+    come within two milliseconds are answered together, as many pictures as
+    the greatest size, and filled up to the next size that is allowed. What
+    `export_savedmodel` writes with the same sizes is warm for each of them.
+
+    Args:
+        directory: folder to write into, such as `savedmodels`.
+        batch_sizes: list of positive int, those allowed, increasing.
+
+    Returns:
+        `pathlib.Path` of the file.
+
+    Raises:
+        ValueError: the sizes are none, or do not increase.
+
+    Example:
+
+    >>> write_batching_parameters("savedmodels", [1, 8, 32])
+    PosixPath('savedmodels/batching_parameters.txt')
+    """
+    sizes = increasing_sizes(batch_sizes)
+    lines = [
+        f"max_batch_size {{ value: {sizes[-1]} }}",
+        f"batch_timeout_micros {{ value: {_DELAY} }}",
+        *(f"allowed_batch_sizes: {size}" for size in sizes),
+    ]
+    path = pathlib.Path(directory) / BATCHING_FILE
+    files.write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+def increasing_sizes(batch_sizes):
+    """Returns sizes of batches as a list, each greater than the one before.
+
+    Raises:
+        ValueError: they are none, or do not increase.
+    """
+    sizes = []
+    if isinstance(batch_sizes, (list, tuple)):
+        check = checks.positive_integer
+        sizes = [check("batch_sizes", size) for size in batch_sizes]
+    if not sizes or sizes != sorted(set(sizes)):
+        raise ValueError(
+            "`batch_sizes` must be a list of integers that increase. "
+            f"Received: batch_sizes={batch_sizes!r}"
+        )
+    return sizes
 
 
 def _has_versions(path):

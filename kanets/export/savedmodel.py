@@ -14,6 +14,7 @@ import numpy as np
 from kanets import tasks
 from kanets.attention import trimmed_spans
 from kanets.export import bundle
+from kanets.export.models_config import increasing_sizes
 from kanets.export.precision import in_precision
 
 
@@ -27,6 +28,7 @@ def export_savedmodel(
     top_k=None,
     from_logits=None,
     precision=None,
+    batch_sizes=(1,),
 ):
     """Writes a Keras model as a SavedModel for TensorFlow Serving.
 
@@ -67,6 +69,9 @@ def export_savedmodel(
             Defaults to what the activation of the last layer says.
         precision: "float32", "float16" or "bfloat16", of the weights and the
             computation. Defaults to the model's own.
+        batch_sizes: list of positive int, increasing, of the requests that a
+            server replays before it answers: those its batching allows, see
+            `write_batching_parameters`.
 
     Returns:
         `pathlib.Path` of the version folder. It appears complete or not at
@@ -79,6 +84,7 @@ def export_savedmodel(
     """
     bundle.check_model(model)
     version_folder = bundle.new_version(directory, version)
+    batch_sizes = increasing_sizes(batch_sizes)
     task = tasks.of_model(model)
     options = bundle.check_options(
         task.model,
@@ -95,7 +101,9 @@ def export_savedmodel(
         class_names, requests = task.add_endpoints(
             archive, model, class_names, **options
         )
-        bundle.write(archive, version_folder, class_names, requests)
+        bundle.write(
+            archive, version_folder, class_names, requests, batch_sizes
+        )
     return version_folder
 
 

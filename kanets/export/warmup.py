@@ -17,7 +17,7 @@ _NAME, _SIGNATURE_NAME = 1, 3  # ModelSpec
 _KEY, _VALUE = 1, 2  # an entry of a map
 
 
-def write_warmup(folder, model_name, requests):
+def write_warmup(folder, model_name, requests, batch_sizes=(1,)):
     """Writes requests for a server to replay as it starts.
 
     Args:
@@ -25,13 +25,19 @@ def write_warmup(folder, model_name, requests):
         model_name: str, the name the model is served under. Servers replay
             the requests whatever it is.
         requests: list of `(signature, inputs)`, where `inputs` is a dict from
-            the names of the signature's inputs to TensorProtos.
+            the names of the signature's inputs to TensorProtos of one example
+            (1, ...), whose value is one that repeats.
+        batch_sizes: sequence of positive int; each request is written once
+            with so many examples.
     """
     import tensorflow as tf
 
     with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
-        for signature, inputs in requests:
-            writer.write(_prediction_log(model_name, signature, inputs))
+        for size in batch_sizes:
+            for signature, inputs in requests:
+                for tensor in inputs.values():
+                    tensor.tensor_shape.dim[0].size = size
+                writer.write(_prediction_log(model_name, signature, inputs))
 
 
 def _prediction_log(model_name, signature_name, inputs):

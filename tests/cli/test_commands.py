@@ -229,7 +229,11 @@ def test_options_that_do_not_fit_a_format(run, capsys, tmp_path):
 
 @needs_tensorflow
 def test_models_config_lists_what_was_exported(run, capsys, tmp_path):
-    call(capsys, "export", run, "--to", tmp_path / "b")
+    export = "export", run, "--to", tmp_path / "b", "--batch-sizes"
+    with pytest.raises(SystemExit):
+        call(capsys, *export, "1;3")
+    assert "'1;3' is no list as 1,8,32" in capsys.readouterr().err
+    call(capsys, *export, "1,3")
     shutil.copytree(tmp_path / "b", tmp_path / "a")
     code, out, _ = call(
         capsys, "models-config", tmp_path, "--base-path", "/here"
@@ -237,6 +241,9 @@ def test_models_config_lists_what_was_exported(run, capsys, tmp_path):
     assert code == 0 and out.strip() == str(tmp_path / "models.config")
     _, out, _ = call(capsys, "models-config", tmp_path, "--json")
     assert json.loads(out) == {"models_config": out.split('"')[3]}
+    _, out, _ = call(capsys, "models-config", tmp_path, "--batch-sizes", "1,3")
+    parameters = tmp_path / "batching_parameters.txt"
+    assert out.splitlines()[1] == str(parameters) and parameters.exists()
     call(capsys, "models-config", tmp_path, "--base-path", "/here")
     text = (tmp_path / "models.config").read_text()
     assert text.index('base_path: "/here/a"') < text.index('"/here/b"')

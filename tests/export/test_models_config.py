@@ -1,8 +1,15 @@
 """kanets.export.models_config against the server's own message."""
 
+import pathlib
+
 import pytest
 
-from kanets.export.models_config import write_models_config
+from kanets.export.models_config import (
+    write_batching_parameters,
+    write_models_config,
+)
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def add_version(folder, version="1"):
@@ -96,3 +103,76 @@ def test_nothing_to_serve(tmp_path):
         with pytest.raises(ValueError, match=f"absolute.*path='{base_path}'$"):
             write_models_config(tmp_path, base_path)
     assert [path.name for path in tmp_path.iterdir()] == ["bees"]
+
+
+def batching_parameters():
+    """A message class with the fields of the server's BatchingParameters.
+
+    No package brings it: `servables/tensorflow/session_bundle_config.proto`.
+    """
+    from google.protobuf import (
+        descriptor_pb2,
+        descriptor_pool,
+        message_factory,
+        wrappers_pb2,
+    )
+
+    file = descriptor_pb2.FileDescriptorProto(name="batching.proto")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    message = file.message_type.add(name="BatchingParameters")
+    kind = descriptor_pb2.FieldDescriptorProto
+    for number, name in enumerate(
+        ("max_batch_size", "batch_timeout_micros"), 1
+    ):
+        message.field.add(
+            name=name,
+            number=number,
+            label=kind.LABEL_OPTIONAL,
+            type=kind.TYPE_MESSAGE,
+            type_name=".google.protobuf.Int64Value",
+        )
+    message.field.add(
+        name="allowed_batch_sizes",
+        number=6,
+        label=kind.LABEL_REPEATED,
+        type=kind.TYPE_INT64,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("BatchingParameters")
+    )()
+
+
+def test_batching_parameters(tmp_path):
+    from google.protobuf import text_format
+
+    path = write_batching_parameters(tmp_path, [1, 8, 32])
+    assert path == tmp_path / "batching_parameters.txt"
+    read = text_format.Parse(path.read_text(), batching_parameters())
+    assert list(read.allowed_batch_sizes) == [1, 8, 32]
+    assert read.max_batch_size.value == 32  # the last of them, as it has to be
+    assert read.batch_timeout_micros.value > 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([], r"that increase\. Received: batch_sizes=\[\]"),
+        (8, r"that increase\. Received: batch_sizes=8"),
+        ([8, 1], r"that increase\. Received: batch_sizes=\[8, 1\]"),
+        ([1, 1], r"that increase\. Received: batch_sizes=\[1, 1\]"),
+        ([0, 1], "positive integer. Received: batch_sizes=0"),
+    ],
+)
+def test_sizes_that_are_none(tmp_path, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        write_batching_parameters(tmp_path, sizes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_compose_file_names_what_is_written():
+    text = (ROOT / "savedmodels" / "compose.yaml").read_text()
+    for name in ("models.config", "batching_parameters.txt"):
+        assert f"=/models/{name}\n" in text
