@@ -152,8 +152,8 @@ bench: $(VENV)/bench.stamp
 	set -e; for question in $(QUESTIONS); do \
 		$(BIN)/python benchmarks/$$question.py; done
 
-docs: $(VENV)/docs.stamp
-	NO_MKDOCS_2_WARNING=1 KERAS_BACKEND=tensorflow \
+docs: $(VENV)/docs.stamp $(VENV)/torch.stamp
+	PYTHONPATH=$(abspath $(VENV)/torch) NO_MKDOCS_2_WARNING=1 KERAS_BACKEND=tensorflow \
 		$(BIN)/python -m mkdocs build --quiet
 
 wheel: $(VENV)/wheel.stamp
