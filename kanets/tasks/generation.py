@@ -96,12 +96,16 @@ pictures = ylg.gan.draw(generator, z)  # (10, H, W, 3) in [-1, 1]
         }
 
     def draw(self, folder, model, source, **options):
-        import keras
-
+        from kanets.visualize.sheets import save_pictures
         from ylg import gan
 
-        rows, columns = 6, 10
+        classes = gan.num_classes(model)
+        rows, columns = 6, min(classes or 10, 10)
+        names = getattr(model, "class_names", None) or range(columns)
         z = gan.latents(model.inputs[0].shape[-1], rows * columns)
-        grid = gan.picture_grid(gan.draw(model, z), columns)
-        keras.utils.save_img(folder / "samples.png", grid, scale=False)
+        labels = None if classes is None else [*range(columns)] * rows
+        pictures = gan.draw(model, z, labels)
+        captions = [str(name) for name in names][:columns] if classes else []
+        pixels = 127.5 * (pictures + 1)
+        save_pictures(pixels, columns, folder / "samples.png", captions)
         return ("samples.png",)

@@ -1,5 +1,6 @@
 """Tables of captioned pictures, as small PNG files; Pillow only."""
 
+import functools
 import io
 from pathlib import Path
 
@@ -39,6 +40,29 @@ def save_sheet(rows, path, legend=()):
         data = _encoded(_drawn(rows, width, legend), legend)
     path.write_bytes(data)
     return path
+
+
+def save_pictures(pictures, columns, path, captions=()):
+    """Writes pictures side by side as a PNG; see `save_sheet`.
+
+    Args:
+        pictures: (n, H, W, 3), pixels 0..255.
+        columns: how many a row.
+        path: the PNG to write.
+        captions: of the columns, above the first row.
+
+    Returns:
+        `Path` of the picture.
+    """
+    panels = [
+        (
+            captions[number] if number < len(captions) else "",
+            functools.partial(resized, picture),
+        )
+        for number, picture in enumerate(pictures)
+    ]
+    firsts = range(0, len(panels), columns)
+    return save_sheet([panels[n : n + columns] for n in firsts], path)
 
 
 def resized(pixels, width):

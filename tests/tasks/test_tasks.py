@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
+import ylg
 from kanets import export, layers, nets, recipes, tasks, zoo
 from kanets.tasks.base import lazy
 from tests.photos import write_photos, write_streets
@@ -297,8 +298,14 @@ def test_a_generator_in_an_entry(tmp_path):
     model = of_shapes([(5,)], [(4, 4, 3)])
     task = tasks.of_model(model)
     assert task.draw(tmp_path, model, None) == ("samples.png",)
-    size = keras.utils.load_img(tmp_path / "samples.png").size
-    assert size == (10 * 4 + 9 * 2, 6 * 4 + 5 * 2)  # with lines between them
+    width, height = keras.utils.load_img(tmp_path / "samples.png").size
+    assert width == 10 * 96 + 6 and height == 6 * 96 + 6  # six rows of ten
+    named = ylg.gan.generator(32, 2, 2, latent_size=8, num_heads=2)
+    named.class_names = NAMES
+    task.draw(tmp_path, named, None)
+    width, height = keras.utils.load_img(tmp_path / "samples.png").size
+    panel = 960 // len(NAMES)  # a column a class, below its name
+    assert width == 960 + 6 and height == 6 * panel + 18 + 6
     given = {"width": 2, "conditional": False}
     assert task.entry_fields(given, model) == {
         "net": "SAGAN",
