@@ -330,6 +330,10 @@ def _fused_attention(query, key, value, num_heads, scale, key_mask):
 
 
 def _split_tokens(tokens, sizes):
+    """Parts of tokens (B, T, C) of some sizes, which may be open."""
+    if isinstance(sizes[0], int) and len(set(sizes)) == 1:
+        # TensorFlow's gradient of slices is slow: zeros, and a strided copy.
+        return ops.split(tokens, len(sizes), axis=1)
     parts = []
     for size in sizes:
         parts.append(tokens[:, :size])
