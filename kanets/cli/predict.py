@@ -7,52 +7,68 @@ from typer import Argument, Option
 
 from kanets.cli.messages import one_line
 from kanets.cli.options import Flip, ModelOrExport, OnError, Scales, Window
+from kanets.cli.progress import progress
 from kanets.cli.running import command
 
 
 @command("predict savedmodels/mine bee.jpg")
 def predict(
     model: ModelOrExport,
-    pictures: Annotated[list[str], Argument(help="Files, or folders of them.")],
+    pictures: Annotated[
+        list[str],
+        Argument(help="Files, folders, http(s) addresses, - or videos."),
+    ],
     *,
     top_k: Annotated[int, Option(help="Classes per picture.")] = 3,
     to: Annotated[
         str | None,
-        Option(help="Of a segmenter: folder for label maps and overlays."),
+        Option(
+            help="Table of the answers, .csv, .jsonl or .parquet; of a "
+            "segmenter, folder for label maps and overlays."
+        ),
     ] = None,
+    every: Annotated[
+        float, Option(metavar="SECONDS", help="From a video's frame to a next.")
+    ] = 1.0,
     on_error: OnError = "stop",
     scales: Scales = None,
     flip: Flip = None,
     window: Window = None,
 ):
-    """Classes of picture files; of a segmenter, label maps."""
+    """Classes of pictures; of a segmenter, label maps."""
     from kanets import evaluation
+    from kanets.evaluation import tables
 
-    left_out = []
-
-    def skip(path, reason):
-        left_out.append(path)
-        print(f"kanets: {path}: {one_line(reason)}", file=sys.stderr)
-
+    found = evaluation.find_pictures(pictures, every)
     given = {"scales": scales, "flip": flip, "window": window}
-    results = evaluation.iter_predict(
-        model,
-        pictures,
-        top_k=top_k,
-        to=to,
-        on_bad=skip if on_error == "skip" else None,
-        **{k: value for k, value in given.items() if value is not None},
-    )
-    count = 0
-    for path, ranked in results:
-        names, figures = zip(*ranked, strict=True) if ranked else ((), ())
-        value = {"picture": path, "classes": names, "scores": figures}
-        line = "  ".join(f"{name} {figure:.3f}" for name, figure in ranked)
-        yield value, f"{path}: {line}"
-        count += 1
+    count = left_out = 0
+    with progress(len(found)) as advance:
+
+        def skip(path, reason):
+            nonlocal left_out
+            left_out += 1
+            advance(1)
+            print(f"kanets: {path}: {one_line(reason)}", file=sys.stderr)
+
+        for path, ranked in evaluation.iter_predict(
+            model,
+            found,
+            top_k=top_k,
+            to=to,
+            on_bad=skip if on_error == "skip" else None,
+            **{k: value for k, value in given.items() if value is not None},
+        ):
+            count += 1
+            advance(1)
+            if not tables.is_table(to):
+                parts = [f"{name} {figure:.3f}" for name, figure in ranked]
+                line = f"{path}: {'  '.join(parts)}"
+                yield tables.as_json(path, ranked), line
+    if tables.is_table(to):
+        value = {"to": to, "pictures": count, "left_out": left_out}
+        yield value, f"{to}: {count:,} pictures"
     if left_out:
-        total = count + len(left_out)
         print(
-            f"kanets: {len(left_out)} of {total} pictures left out",
+            f"kanets: {left_out} of {count + left_out} pictures left out",
             file=sys.stderr,
         )

@@ -154,8 +154,10 @@ def _report(reports, as_json):
     other = contextlib.redirect_stdout(sys.stderr)
     with other if as_json else contextlib.nullcontext():
         for value, text in reports:
-            line = to_json(value) if as_json else text
-            print(line, file=out, flush=True)
+            if as_json:
+                print(to_json(value), file=out, flush=True)
+            else:
+                print(text, flush=True)
 
 
 def to_json(value):

@@ -13,8 +13,16 @@ from kanets import tasks, zoo
 from kanets.checks import positive_integer
 from kanets.evaluation.artifacts import Artifact, is_artifact, is_savedmodel
 from kanets.evaluation.files import check_takes_pictures
+from kanets.evaluation.finding import find_pictures
+from kanets.evaluation.tables import check_table, is_table, written
 
-__all__ = ["evaluate", "is_savedmodel", "iter_predict", "predict"]
+__all__ = [
+    "evaluate",
+    "find_pictures",
+    "is_savedmodel",
+    "iter_predict",
+    "predict",
+]
 
 
 def evaluate(source, data, **options):
@@ -71,10 +79,13 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None, **options):
     Args:
         source: a Keras model, what `kanets.load_model` takes, or what
             `kanets.export` wrote, of any format.
-        paths: picture files, or folders of them.
+        paths: picture files, folders of them, addresses, "-" or videos, as
+            `find_pictures` takes them, or what it returned.
         top_k: positive int, classes per picture; at most all.
         to: for a segmenter the folder to write `<stem>_labels.png` (the label
-            map) and `<stem>_overlay.png` to; a classifier writes nothing.
+            map) and `<stem>_overlay.png` to. For a classifier a table that
+            is there, whole, when the last result has come: `.csv`, `.jsonl`
+            or `.parquet` (with pyarrow); None writes none.
         on_bad: function (path, reason), called for each picture that cannot
             be read, which is left out. Defaults to an error at the first,
             after the results of all before it.
@@ -84,15 +95,18 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None, **options):
     Returns:
         An iterator of `(path, [(class name, figure), ...])`, greatest first:
         the figure is the probability of a class, or its share of the pixels.
+        What is no file has a name in place of the path, its `str()`. No more
+        than 32 pictures are in memory.
         Classes of a model without names are called by their numbers.
 
     Raises:
-        ValueError: a generator; a segmenter without `to`, a classifier with
-            it; `top_k` is no positive integer; a folder without pictures; an
-            option the kind of model does not have.
+        ValueError: a generator; a segmenter without `to`, or with a table; a
+            classifier with a `to` that is none; `top_k` is no positive
+            integer; a folder without pictures; an option the kind of model
+            does not have.
         kanets.data.BadPicturesError: a file that cannot be read, named.
         FileNotFoundError: a path that does not exist.
-        ImportError: the runtime of an export is not installed.
+        ImportError: the runtime of an export, or pyarrow, is not installed.
     """
     top_k = positive_integer("`top_k`", top_k)
     model, task = _open(source)
@@ -103,20 +117,17 @@ def iter_predict(source, paths, *, top_k=5, to=None, on_bad=None, **options):
         )
     _check_options(task, task.iter_predict, options, source)
     options |= {"top_k": top_k, "on_bad": on_bad}
-    if task.writes:
+    if not task.writes:
         if to is None:
-            raise ValueError(
-                f"`to` must be given, the folder for the {task.writes} of a "
-                f"{task.model}. Received: to=None for {str(source)!r}"
-            )
-        options["to"] = to
-    elif to is not None:
+            return task.iter_predict(model, paths, **options)
+        check_table(to)
+        return written(task.iter_predict(model, paths, **options), to)
+    if to is None or is_table(to):
         raise ValueError(
-            "`to` is for the label maps of a segmenter, and a "
-            f"{task.model} writes none. "
-            f"Received: to={str(to)!r} for {str(source)!r}"
+            f"`to` must be given, the folder for the {task.writes} of a "
+            f"{task.model}. Received: to={to and str(to)!r} for {str(source)!r}"
         )
-    return task.iter_predict(model, paths, **options)
+    return task.iter_predict(model, paths, to=to, **options)
 
 
 def _check_options(task, function, options, source):

@@ -14,13 +14,13 @@ from kanets.evaluation.files import (
     class_names_of,
     in_parts,
     is_keras,
-    picture_files,
     read,
     read_file,
     servable,
     size_of,
     takes_files,
 )
+from kanets.evaluation.finding import find_pictures
 from kanets.evaluation.report import ClassReport, check_folder
 from kanets.nets.logits import outputs_logits
 
@@ -80,12 +80,12 @@ def write_report(model, pictures, folder):
 
 def iter_predict(model, paths, top_k=5, on_bad=None):
     """The classes of picture files; see `evaluation.iter_predict`."""
-    files = picture_files(paths)
+    pictures = find_pictures(paths)
     names = getattr(model, "class_names", None)
     look = read_file if takes_files(model) else _fitted(size_of(model))
 
     def results():
-        for part in in_parts(files, look, _PART, on_bad):
+        for part in in_parts(pictures, look, _PART, on_bad):
             scores = _probabilities(model, [seen for _, seen in part], names)
             order = np.argsort(-scores, axis=-1, kind="stable")[:, :top_k]
             for (path, _), row, best in zip(part, scores, order, strict=True):

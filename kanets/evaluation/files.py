@@ -1,5 +1,7 @@
 """Picture files and labels, as evaluation and prediction need them."""
 
+import io
+import itertools
 import warnings
 from pathlib import Path
 
@@ -9,8 +11,12 @@ from kanets import data, tasks
 from kanets.data import folders
 from kanets.data.framing import picture_size
 from kanets.data.graph_pictures import JPEG, PNG
-from kanets.data.pictures import SUFFIXES, PictureError, read_picture
+from kanets.data.pictures import PictureError, read_picture
 from kanets.data.threads import map_in_threads
+from kanets.evaluation.finding import picture_files
+from kanets.evaluation.sources import Source
+
+_NOT_SERVED = "a SavedModel reads JPEG and PNG only"
 
 
 def servable(paths, on_error):
@@ -27,8 +33,7 @@ def jpeg_or_png(paths, on_error):
         with path.open("rb") as file:
             fits = file.read(8).startswith((JPEG, PNG))
         (good if fits else others).append(row)
-    reason = "a SavedModel reads JPEG and PNG only"
-    faults = [(str(paths[row]), reason) for row in others]
+    faults = [(str(paths[row]), _NOT_SERVED) for row in others]
     folders.stop_or_warn(faults, len(good), on_error)
     return good
 
@@ -43,26 +48,42 @@ def takes_files(model):
     return not is_keras(model) and model.takes_files
 
 
-def read(path):
-    """One picture as uint8 (H, W, 3); an error names the file."""
+def read(picture):
+    """One picture as uint8 (H, W, 3); an error names it.
+
+    Args:
+        picture: a path, or a `Source`.
+    """
     try:
-        return read_picture(path)
+        if isinstance(picture, Source):
+            return picture.pixels()
+        return read_picture(picture)
     except PictureError as error:
-        raise data.BadPicturesError([(path, str(error))]) from None
+        raise data.BadPicturesError([(picture, str(error))]) from None
 
 
-def read_file(path):
+def read_file(picture):
     """The bytes of a file that a bundle can read; an error names it."""
-    read(path)
-    jpeg_or_png([path], "stop")
-    return path.read_bytes()
+    if not isinstance(picture, Source):
+        read(picture)
+        jpeg_or_png([picture], "stop")
+        return picture.read_bytes()
+    try:
+        content = picture.content()
+        read_picture(io.BytesIO(content))
+        if not content.startswith((JPEG, PNG)):
+            raise PictureError(_NOT_SERVED)
+    except PictureError as error:
+        raise data.BadPicturesError([(picture, str(error))]) from None
+    return content
 
 
 def in_parts(paths, read, size, on_bad=None):
     """Reads picture files, part by part, each as it is asked for.
 
     Args:
-        paths: list of Path.
+        paths: iterable of what `read` takes; no more of it than a part is
+            held.
         read: function from a path to what is wanted of it, which raises
             `BadPicturesError`.
         size: positive int, files that are read at once.
@@ -80,8 +101,8 @@ def in_parts(paths, read, size, on_bad=None):
         except data.BadPicturesError as error:
             return None, error
 
-    for start in range(0, len(paths), size):
-        chunk = paths[start : start + size]
+    paths = iter(paths)
+    while chunk := list(itertools.islice(paths, size)):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             attempts = map_in_threads(attempt, chunk)
@@ -97,36 +118,6 @@ def in_parts(paths, read, size, on_bad=None):
                 raise error
         if part:
             yield part
-
-
-def picture_files(paths):
-    """The files, and those of the folders, among `paths`."""
-    files = []
-    for path in paths:
-        if "://" in str(path):
-            raise ValueError(
-                "A picture must be a file or folder on this machine: download "
-                f"it first. Received: {str(path)!r}"
-            )
-        path = Path(path)
-        if path.is_dir():
-            found = sorted(
-                p
-                for p in path.rglob("*")
-                if p.suffix.lower() in SUFFIXES and p.name[0] != "."
-            )
-            if not found:
-                raise ValueError(
-                    f"The folder holds no pictures. Received: {str(path)!r}"
-                )
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise FileNotFoundError(
-                f"There is no such picture. Received: {str(path)!r}"
-            )
-    return files
 
 
 def sample(model, paths, count):

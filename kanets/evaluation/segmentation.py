@@ -1,5 +1,7 @@
 """Mean intersection over union, and label maps of picture files."""
 
+import io
+
 import numpy as np
 
 from kanets import data, visualize
@@ -12,11 +14,11 @@ from kanets.evaluation.files import (
     in_parts,
     is_keras,
     jpeg_or_png,
-    picture_files,
     read,
     read_file,
     takes_files,
 )
+from kanets.evaluation.finding import find_pictures
 from kanets.evaluation.report import (  # noqa: F401
     SegmentReport,
     check_folder,
@@ -151,26 +153,21 @@ def iter_predict(
         kanets.data.BadPicturesError, FileNotFoundError: a file that cannot be
             read or does not exist, named.
     """
-    files = picture_files(paths)
-    stems = [path.stem for path in files]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise ValueError(
-            "The names of the pictures, without folder and suffix, must "
-            f"differ. Received: {twice} more than once"
-        )
+    pictures = find_pictures(paths)
+    pictures.check_stems()
     names = list(getattr(model, "class_names", None) or ())
     views = _views(model, scales, flip, window)
     size = None if window else _size(model)
 
     def look(path):
         content = read_file(path) if takes_files(model) else None
-        picture = read(path)
+        picture = read(path if content is None else io.BytesIO(content))
         picture = picture if size is None else fit_picture(picture, size)
         return picture, content
 
     def results():
-        for [(path, (picture, content))] in in_parts(files, look, 1, on_bad):
+        parts = in_parts(pictures, look, 1, on_bad)
+        for [(path, (picture, content))] in parts:
             given = picture[None].astype("float32")
             given = given if content is None else [content]
             [found] = label_maps(model, given, views)

@@ -322,18 +322,21 @@ def test_list(capsys):
         (["predict", "{run}", "s/top_k=1"], "Received: 's/top_k=1'"),
         (["evaluate", "{run}", "--data", "none"], "none"),
         (["finetune", "{run}", "--data", "none", "--to", "{tmp}/x"], "none"),
-        (["predict", "{run}", "http://x/a.jpg"], "first. Received: 'http://x"),
-        (["predict", "{runs}", "none.jpg"], "itself: name {run}. Received: '"),
-        (["predict", "{tmp}", "none.jpg"], "A model folder holds config.json"),
-        (["predict", "{run}", "x", "--top-k", "0"], "Received: --top-k 0\n"),
+        (["predict", "{run}", "gs://x/a.jpg"], "first. Received: 'gs://x"),
+        (["predict", "{runs}", "{photos}"], "itself: name {run}. Received: '"),
+        (["predict", "{tmp}", "{photos}"], "A model folder holds config.json"),
+        (
+            ["predict", "{run}", "{photos}", "--top-k", "0"],
+            "Received: --top-k 0\n",
+        ),
         (
             ["predict", "{run}", "{photos}", "--top-k", "-1"],
             "`--top-k` must be a positive integer. Received: --top-k -1\n",
         ),
         (
             ["predict", "{run}", "{photos}", "--to", "{tmp}/x"],
-            "`--to` is for the label maps of a segmenter, and a classifier "
-            "writes none. Received: --to {tmp}/x for '{run}'",
+            "`--to` must be a table for the answers of a classifier, a file "
+            "that ends in .csv, .jsonl, .parquet. Received: --to {tmp}/x",
         ),
         (
             ["evaluate", "{run}", "--data", "{photos}", "--ignore-label", "7"],

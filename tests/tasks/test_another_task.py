@@ -116,7 +116,7 @@ def test_it_is_told_trained_and_asked(task, tmp_path, capsys):
         evaluation.evaluate(folder, [photos], ignore_label=2)
     [(_, said)] = evaluation.predict(folder, [photos], top_k=2)
     assert said == [("a bee", 1.0)]
-    with pytest.raises(ValueError, match="and a captioner writes none"):
+    with pytest.raises(ValueError, match="`to` must be a table"):
         evaluation.predict(folder, [photos], to=tmp_path)
     assert cli.main(["evaluate", str(folder), "--data", str(photos)]) == 0
     assert capsys.readouterr().out == "word accuracy 1.00\n"
