@@ -7,6 +7,7 @@
 # make test-app: the page of `kanets app`, with Gradio; with KANETS_CHROMIUM, the
 #     path of a browser, by clicks.
 # make test-serve: `kanets serve`, with KServe.
+# make test-beam: `kanets predict-many`, with Apache Beam; videos, with OpenCV.
 # make test-bounds: what is nearest to Keras, on the lowest version of it and on
 #     the first and last Python of setup.py, where they are there.
 # make slow: the tests that take minutes, and all of JAX's.
@@ -92,7 +93,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # What `make bench` asks, a script a question; the last one sums up.
 QUESTIONS := kronecker ylg_attention nets training startup report
 
-.PHONY: demo test test-all test-torch test-lowest test-app test-serve test-bounds \
+.PHONY: demo test test-all test-torch test-lowest test-app test-serve \
+	test-beam test-bounds \
 	lint slow bench docs wheel release clean
 
 demo: $(VENV)/demo.stamp
@@ -114,8 +116,8 @@ test-all: lint
 	$(MAKE) --no-print-directory test-torch test-lowest
 	@echo "SKIPPED, left to make slow: the tests that take minutes; each" \
 		"mechanism's own, layers, nets, GANs, zoo, recipes, augmentation" \
-		"and evaluation on JAX; to make test-app, test-serve and docs:" \
-		"what they are called by"
+		"and evaluation on JAX; to make test-app, test-serve, test-beam" \
+		"and docs: what they are called by"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp
@@ -135,6 +137,11 @@ test-app: $(VENV)/app.stamp
 test-serve: $(VENV)/serve.stamp
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
 		$(BIN)/python -m pytest -p no:xdist tests/serve
+
+test-beam: $(VENV)/beam.stamp
+	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
+		$(BIN)/python -m pytest -p no:xdist \
+		-m "not slow" tests/scale tests/evaluation/test_sources.py
 
 # A Python that is not there is named, at the end, and is no success.
 test-bounds: test-lowest
@@ -214,6 +221,11 @@ $(VENV)/app.stamp: $(VENV)/test.stamp
 
 $(VENV)/serve.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet --upgrade --target $(basename $@) kserve
+	touch $@
+
+$(VENV)/beam.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --upgrade --target $(basename $@) \
+		"apache-beam>=2.77" opencv-python-headless
 	touch $@
 
 $(VENV)/docs.stamp: setup.py | $(BIN)/python

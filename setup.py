@@ -60,6 +60,7 @@ setup(
         "app": ["gradio>=5"],
         "heic": ["pillow-heif>=1.0"],
         "serve": ["kserve>=0.16"],
+        "beam": ["apache-beam>=2.77", "pyarrow>=15"],
         "parquet": ["pyarrow>=15"],
         "video": ["opencv-python-headless>=4.10"],
         # The site, and what its examples use.

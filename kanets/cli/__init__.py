@@ -12,8 +12,8 @@ __all__ = ["main"]
 
 # In the order of `kanets --help`.
 for _name in (
-    *("train", "finetune", "evaluate", "predict", "export", "verify"),
-    *("models_config", "push", "generate", "invert", "listing", "app", "serve"),
-    *("doctor", "demo"),
+    *("train", "finetune", "evaluate", "predict", "predict_many", "export"),
+    *("verify", "models_config", "push", "generate", "invert", "listing"),
+    *("app", "serve", "doctor", "demo"),
 ):
     importlib.import_module(f"{__name__}.{_name}")

@@ -60,7 +60,12 @@ def check_table(path):
             f"{str(path)!r}"
         )
     if path.suffix == ".parquet":
-        _pyarrow()
+        check_parquet()
+
+
+def check_parquet():
+    """Raises an ImportError without what writes Parquet."""
+    _pyarrow()
 
 
 @contextlib.contextmanager
