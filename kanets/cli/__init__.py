@@ -13,7 +13,7 @@ __all__ = ["main"]
 # In the order of `kanets --help`.
 for _name in (
     *("train", "finetune", "evaluate", "predict", "predict_many", "export"),
-    *("verify", "models_config", "push", "generate", "invert", "listing"),
-    *("app", "serve", "doctor", "demo"),
+    *("verify", "models_config", "push", "generate", "invert", "pack"),
+    *("listing", "app", "serve", "doctor", "demo"),
 ):
     importlib.import_module(f"{__name__}.{_name}")

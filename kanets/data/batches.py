@@ -6,7 +6,8 @@ import threading
 import keras
 import numpy as np
 
-from kanets.data.pictures import PictureError, fit_picture, read_picture
+from kanets.data.pictures import PictureError, fit_picture
+from kanets.data.records import read
 from kanets.data.streams import each_pass
 from kanets.data.threads import map_in_threads
 from kanets.data.transforms import seeded, transformed
@@ -41,8 +42,8 @@ def read_stack(paths, read):
     """Reads files of one shape in parallel.
 
     Args:
-        paths: list of str.
-        read: function from a path to an array.
+        paths: list of str, or of records of a pack.
+        read: function from one of them to an array.
 
     Returns:
         The arrays, stacked.
@@ -55,7 +56,7 @@ def read_stack(paths, read):
         try:
             return read(path)
         except PictureError as e:  # It was readable when checked.
-            raise BadPicturesError([(path, str(e))]) from e
+            raise BadPicturesError([(str(path), str(e))]) from e
 
     return np.stack(map_in_threads(named, paths))
 
@@ -77,17 +78,24 @@ class ArrayPictures:
 
 
 class FilePictures:
-    """Pictures decoded and resized each time they are asked for."""
+    """Pictures decoded and resized each time they are asked for.
 
-    def __init__(self, paths, image_size):
-        self.paths = paths
+    `files` are paths or records of a pack, `paths` the names of all.
+    """
+
+    def __init__(self, files, image_size):
+        self.files = files
         self.image_size = image_size
 
-    def take(self, rows):
-        return read_stack([self.paths[row] for row in rows], self._read)
+    @property
+    def paths(self):
+        return [str(file) for file in self.files]
 
-    def _read(self, path):
-        picture = fit_picture(read_picture(path), self.image_size)
+    def take(self, rows):
+        return read_stack([self.files[row] for row in rows], self._read)
+
+    def _read(self, file):
+        picture = fit_picture(read(file), self.image_size)
         return picture.astype(np.float32)
 
 

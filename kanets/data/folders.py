@@ -40,8 +40,8 @@ from kanets.data.pictures import (
     SUFFIXES,
     PictureError,
     fit_picture,
-    read_picture,
 )
+from kanets.data.records import Record, read
 from kanets.data.threads import map_in_threads
 from kanets.files import read_text
 
@@ -139,7 +139,7 @@ def read_pictures(paths, image_size, on_error):
     """Decodes every picture once, in parallel, before any training.
 
     Args:
-        paths: list of Path.
+        paths: list of Path, or of `Record`.
         image_size: `(h, w)`, or None: all pictures must then be of one size.
         on_error: `"stop"` or `"skip"`.
 
@@ -183,9 +183,9 @@ def decode_pictures(paths, image_size):
     if size is not None and len(paths) * size[0] * size[1] * 3 <= MEMORY_BUDGET:
         pixels = np.empty((len(paths), *size, 3), np.uint8)
 
-    def read(row):
+    def look(row):
         try:
-            image = read_picture(paths[row])
+            image = read(paths[row])
         except PictureError as e:
             return str(e), None
         if pixels is not None and (
@@ -196,12 +196,12 @@ def decode_pictures(paths, image_size):
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        results = map_in_threads(read, range(len(paths)))
+        results = map_in_threads(look, range(len(paths)))
     reasons, sizes = zip(*results, strict=True)
-    files = [str(path) for path in paths]
+    files = [p if isinstance(p, Record) else str(p) for p in paths]
     if pixels is None:
         return FilePictures(files, size), reasons, sizes
-    return ArrayPictures(pixels, files), reasons, sizes
+    return ArrayPictures(pixels, list(map(str, files))), reasons, sizes
 
 
 def stop_or_warn(bad, num_good, on_error):
@@ -231,7 +231,7 @@ def stop_or_warn(bad, num_good, on_error):
 def _first_size(paths):
     for path in paths:
         try:
-            return read_picture(path).shape[:2]
+            return read(path).shape[:2]
         except PictureError:
             continue
     return None

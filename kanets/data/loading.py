@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kanets.data import arrays, folders, tfds
+from kanets.data import arrays, folders, records, tfds
 from kanets.data.arguments import check_arguments, check_validation
 from kanets.data.batches import Batches
 from kanets.data.sample import SAMPLE, unpack_sample  # noqa: F401
@@ -47,6 +47,7 @@ def load(
               `<folder>` TAB `<label>` for each. Names that differ in case
               alone (`ants/`, `Ants/`) are refused, unless that file or
               `class_names` has both.
+            - a pack of such a folder, as `kanets.data.pack` writes it.
             - arrays `(images, labels)`, or a dict with `"train"` and
               optionally `"validation"`, each such a pair. `images` is
               `(N, H, W)`, `(N, H, W, 1)` or `(N, H, W, 3)`, uint8 or float in
@@ -85,8 +86,9 @@ def load(
         return tfds.load(
             source, image_size, batch_size, validation, seed, class_names
         )
-    if kind == "folder":
-        read = _read_folder(source, image_size, on_error, class_names)
+    if kind in ("folder", "pack"):
+        found = _list_pack if kind == "pack" else _list_folder
+        read = _read(*found(source, class_names), image_size, on_error)
     else:
         read = arrays.read_arrays(source, image_size, class_names)
     pictures, labels, rows, held, class_names, skipped = read
@@ -104,7 +106,7 @@ def load(
     train = Batches(pictures, labels, rows, shuffle=True, seed=seed, **shared)
     if held is None:
         return train, None
-    is_test = kind == "folder" and folders.validates_on_test(source)
+    is_test = _validates_on_test(kind, source)
     return train, Batches(pictures, labels, held, is_test=is_test, **shared)
 
 
@@ -145,9 +147,17 @@ def load_test(
         return tfds.load_test(
             source, image_size, batch_size, split, class_names
         )
-    if kind == "folder":
-        root, class_names = find_test_folder(source, split, class_names)
-        paths, labels = folders.list_pictures(root, class_names, complete=False)
+    if kind in ("folder", "pack"):
+        if kind == "pack":
+            index = records.read_index(source)
+            class_names = class_names or index["classes"]
+            part = records.test_part(index, split, source)
+            paths, labels = _list_part(source, index, part, class_names)
+        else:
+            root, class_names = find_test_folder(source, split, class_names)
+            paths, labels = folders.list_pictures(
+                root, class_names, complete=False
+            )
         pictures, rows, skipped = folders.read_pictures(
             paths, image_size, on_error
         )
@@ -168,7 +178,12 @@ def load_test(
 
 
 def classify(source):
-    """Returns `("folder", Path)`, `("arrays", ...)` or `("tfds", name)`."""
+    """What a source is, and the source.
+
+    Returns:
+        `("folder", Path)`, `("pack", Path)`, `("arrays", ...)` or
+        `("tfds", name)`.
+    """
     if isinstance(source, dict | tuple | list):
         return "arrays", source
     if isinstance(source, str) and source.startswith("tfds:"):
@@ -180,7 +195,7 @@ def classify(source):
         )
     path = Path(source).expanduser()
     if path.is_dir():
-        return "folder", path
+        return "pack" if records.read_index(path) else "folder", path
     if path.exists() or not isinstance(source, str):
         raise ValueError(
             "A `source` that is a path must be a folder that exists. "
@@ -189,16 +204,43 @@ def classify(source):
     return "tfds", source
 
 
-def _read_folder(root, image_size, on_error, class_names):
+def _list_folder(root, class_names):
+    """`(paths, labels)` of the training set, of the other or None; names."""
     train, held = root, None
     if folders.has_splits(root):
         train = root / "train"
         held = folders.find_folder(root, folders.VALIDATION_FOLDERS)
     names = folders.list_classes(train) if class_names is None else class_names
-    paths, labels = folders.list_pictures(train, names, complete=True)
+    listed = folders.list_pictures(train, names, complete=True)
+    more = held and folders.list_pictures(held, names, complete=False)
+    return listed, more, names
+
+
+def _list_pack(root, class_names):
+    """As `_list_folder`, of a pack."""
+    index = records.read_index(root)
+    names = index["classes"] if class_names is None else class_names
+    train, held = records.training_part(index), records.validation_part(index)
+    listed = _list_part(root, index, train, names)
+    more = held and _list_part(root, index, held, names)
+    return listed, more, names
+
+
+def _list_part(root, index, part, class_names):
+    """`records.list_records`, also of ImageNet's names for its ids."""
+    if not set(index["classes"]) <= set(class_names):
+        names = folders.imagenet_names()
+        names = [names.get(name, name) for name in index["classes"]]
+        if set(names) <= set(class_names):
+            index = {**index, "classes": names}
+    return records.list_records(root, index, part, class_names)
+
+
+def _read(listed, more, names, image_size, on_error):
+    """Reads what is listed; returns what `arrays.read_arrays` does."""
+    paths, labels = listed
     num_train = len(paths)
-    if held is not None:
-        more = folders.list_pictures(held, names, complete=False)
+    if more is not None:
         paths, labels = paths + more[0], labels + more[1]
     pictures, good, skipped = folders.read_pictures(paths, image_size, on_error)
     rows, others = good[good < num_train], good[good >= num_train]
@@ -206,10 +248,17 @@ def _read_folder(root, image_size, on_error, class_names):
         pictures,
         np.array(labels, np.int32),
         rows,
-        None if held is None else others,
+        None if more is None else others,
         list(names),
         skipped,
     )
+
+
+def _validates_on_test(kind, source):
+    if kind == "pack":
+        held = records.validation_part(records.read_index(source))
+        return held == folders.TEST
+    return kind == "folder" and folders.validates_on_test(source)
 
 
 def find_test_folder(root, split=None, class_names=None):

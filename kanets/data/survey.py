@@ -4,7 +4,7 @@ import statistics
 
 from PIL import Image
 
-from kanets.data import folders, tfds
+from kanets.data import folders, records, tfds
 from kanets.data.loading import classify
 
 LOOKED_AT = 200  # pictures, evenly from all
@@ -14,7 +14,7 @@ def survey(source):
     """How many pictures a source trains on, and how large they are.
 
     Args:
-        source: a folder or a TFDS name, as for `kanets.data.load`.
+        source: a folder, a pack or a TFDS name, as for `kanets.data.load`.
 
     Returns:
         `(pictures, side)`: their number, where the source has no validation
@@ -31,10 +31,15 @@ def survey(source):
         ].shape[:2]
         side = None if None in (height, width) else min(height, width)
         return builder.info.splits["train"].num_examples, side
-    root = source / "train" if folders.has_splits(source) else source
-    paths, _ = folders.list_pictures(
-        root, folders.list_classes(root), complete=True
-    )
+    if kind == "pack":
+        index = records.read_index(source)
+        part = records.training_part(index)
+        paths, _ = records.list_records(source, index, part, index["classes"])
+    else:
+        root = source / "train" if folders.has_splits(source) else source
+        paths, _ = folders.list_pictures(
+            root, folders.list_classes(root), complete=True
+        )
     sides = [_side(path) for path in paths[:: -(-len(paths) // LOOKED_AT)]]
     sides = [side for side in sides if side is not None]
     return len(paths), round(statistics.median(sides)) if sides else None
@@ -42,7 +47,8 @@ def survey(source):
 
 def _side(path):
     try:
-        with Image.open(path) as picture:
+        file = path.open() if isinstance(path, records.Record) else path
+        with Image.open(file) as picture:
             return min(picture.size)
     except Exception:  # Loading names what cannot be read.
         return None

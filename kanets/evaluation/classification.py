@@ -9,6 +9,7 @@ from kanets import data
 from kanets.data import folders
 from kanets.data.loading import find_test_folder
 from kanets.data.pictures import fit_picture
+from kanets.data.records import read_index
 from kanets.evaluation.files import (
     check_outputs,
     class_names_of,
@@ -159,7 +160,7 @@ def _of_batches(model, pictures):
 
 def _of_files(model, source, batch_size, on_error):
     root = Path(source)
-    if not root.is_dir():
+    if not root.is_dir() or read_index(root):
         raise ValueError(
             "A SavedModel is evaluated on a folder of class folders. "
             f"Received: data={str(source)!r}"

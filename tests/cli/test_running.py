@@ -15,7 +15,7 @@ from kanets.cli.running import to_json
 
 COMMANDS = (
     "train finetune evaluate predict predict-many export verify models-config "
-    "push generate interpolate invert list info app serve doctor demo"
+    "push generate interpolate invert pack list info app serve doctor demo"
 ).split()
 
 
