@@ -136,6 +136,28 @@ def test_save_segmentation(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_legend_tells_the_classes_that_occur(tmp_path):
+    """Below the picture, which is as it was."""
+    for size, names in (((5, 7), 2), ((50, 300), 1)):
+        picture = noise(*size)
+        label_map = np.zeros(size, int)
+        label_map[0] = 2 * (names - 1)
+        _, path = visualize.save_segmentation(
+            picture, label_map, tmp_path, "c", ["street", "sky", "a tree"]
+        )
+        with Image.open(path) as overlay:
+            pixels = np.asarray(overlay)
+        height, width = size
+        np.testing.assert_array_equal(
+            pixels[:height, :width], visualize.overlay(picture, label_map)
+        )
+        below = pixels[height:].reshape(-1, 3).tolist()
+        colours = visualize.palette(3).tolist()
+        shown = [colour in below for colour in colours]
+        assert shown == [True, False, names == 2]
+        assert pixels.shape[1] == width or width < 60
+
+
 def test_overlay_sheet_shows_truth_and_prediction(tmp_path, monkeypatch):
     texts = written(monkeypatch)
     grey = np.full((20, 30, 3), 100, "uint8")

@@ -26,7 +26,10 @@ def demo(
 
     to = Path(to)
     sample = data.unpack_sample(to / "data")
-    print(f"1. Pictures: {sample} (900 to train, 200 to validate)")
+    yield (
+        {"step": "pictures", "folder": sample},
+        f"1. Pictures: {sample} (900 to train, 200 to validate)",
+    )
     recipe = recipes.read(SAMPLE / "demo.toml")
     recipe = dataclasses.replace(
         recipe,
@@ -35,19 +38,25 @@ def demo(
     )
     print("2. Training with fit()")
     result = recipes.train(recipe, to / "run", verbose=2)
-    print(
-        f"   validation accuracy of the best epoch {result['val_accuracy']:.4f}"
+    accuracy = f"{result['val_accuracy']:.4f}"
+    yield (
+        {"step": "training", **result},
+        f"   validation accuracy of the best epoch {accuracy}",
     )
     print("3. Exporting for TensorFlow Serving")
     model = kanets.load_model(to / "run")
     bundle = kanets.export_savedmodel(model, to / "savedmodel")
-    print(f"   {bundle}")
+    yield {"step": "export", "folder": bundle}, f"   {bundle}"
     print("4. Evaluating the model, and the SavedModel from JPEG bytes")
     for what in (to / "run", bundle):
         result = evaluation.evaluate(what, sample)
-        print(f"   {what}: accuracy {result['accuracy']:.4f}")
+        text = f"   {what}: accuracy {result['accuracy']:.4f}"
+        yield {"step": "evaluation", "of": what, **result}, text
     print("5. Asking the SavedModel about one JPEG, as bytes")
     picture = sorted((sample / "val" / "ship").iterdir())[0]
     [(_, ranked)] = evaluation.predict(bundle, [picture], top_k=3)
     answer = ", ".join(f"{name} {score:.3f}" for name, score in ranked)
-    print(f"   {picture}: {answer}")
+    yield (
+        {"step": "prediction", "picture": picture, "classes": ranked},
+        f"   {picture}: {answer}",
+    )

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from typer import Argument, BadParameter, Option
 
 Model = Annotated[
-    str, Argument(help="Zoo name, run, model folder or hf://owner/name.")
+    str,
+    Argument(help="Zoo name, run, folder, hf://owner/name, Keras's ResNet50."),
 ]
 ModelOrExport = Annotated[
     str,

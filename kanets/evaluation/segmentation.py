@@ -138,7 +138,8 @@ def iter_predict(
         model: a Keras model or an `Artifact`.
         paths: picture files, or folders of them.
         to: the folder that gets `<stem>_labels.png`, the label map, and
-            `<stem>_overlay.png`, the picture tinted by class.
+            `<stem>_overlay.png`, the picture tinted by class, with a legend
+            below it where the model has class names.
         top_k: classes per picture.
         on_bad: as in `evaluation.iter_predict`.
         scales, flip, window: as in `evaluate`.
@@ -171,7 +172,9 @@ def iter_predict(
             given = picture[None].astype("float32")
             given = given if content is None else [content]
             [found] = label_maps(model, given, views)
-            visualize.save_segmentation(picture, found, to, path.stem)
+            visualize.save_segmentation(
+                picture, found, to, path.stem, names or None
+            )
             counts = np.bincount(found.ravel(), minlength=len(names))
             order = np.argsort(-counts, kind="stable")[:top_k]
             yield (

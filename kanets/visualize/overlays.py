@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kanets.visualize.sheets import LUMA, resized, save_sheet
+from kanets.visualize.sheets import LUMA, resized, save_sheet, with_legend
 
 MAX_COLOURS = 256
 _LEVELS = np.linspace(0, 255, 9).round()
@@ -96,7 +96,7 @@ def overlay(picture, label_map, colours=None, opacity=0.55, ignore_label=None):
     return result
 
 
-def save_segmentation(picture, label_map, folder, stem):
+def save_segmentation(picture, label_map, folder, stem, class_names=None):
     """Writes a label map, and the picture tinted by it.
 
     Args:
@@ -104,6 +104,9 @@ def save_segmentation(picture, label_map, folder, stem):
         label_map: integer array (H, W), labels 0..255.
         folder: made if missing.
         stem: what the names of the files begin with.
+        class_names: sequence of str; label i is the i-th. Those that occur
+            are told with their colours below the tinted picture; None tells
+            none.
 
     Returns:
         Two `Path`s: `<stem>_labels.png`, 8-bit values that are the labels,
@@ -114,6 +117,11 @@ def save_segmentation(picture, label_map, folder, stem):
     """
     folder = Path(folder)
     tinted = overlay(picture, label_map)
+    if class_names is not None:
+        colours = palette(MAX_COLOURS)
+        found = np.unique(label_map)
+        legend = [(class_names[i], colours[i].tolist()) for i in found]
+        tinted = with_legend(tinted, legend)
     folder.mkdir(parents=True, exist_ok=True)
     labels_path = folder / f"{stem}_labels.png"
     overlay_path = folder / f"{stem}_overlay.png"

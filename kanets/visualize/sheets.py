@@ -93,18 +93,50 @@ def _drawn(rows, width, legend):
             draw.text((left, top), text, "black", _caption_font(text, width))
             sheet.paste(image, (left, top + row_height - image.height - _GAP))
         top += row_height
+    _draw_legend(draw, legend, swatches, top, font)
+    return sheet
+
+
+def with_legend(pixels, legend):
+    """A picture with names and their colours on white below it.
+
+    Args:
+        pixels: uint8 array (H, W, 3).
+        legend: pairs `(name, (red, green, blue))`.
+
+    Returns:
+        uint8 array: the picture at the top left, and as much below it, and
+        beside it where a name is longer, as the legend takes.
+    """
+    font = ImageFont.load_default(_FONT_SIZE)
+    height, width = pixels.shape[:2]
+    longest = max((_length(name, font) for name, _ in legend), default=0)
+    sheet_width = max(width, _GAP + longest)
+    swatches, below = _legend(legend, sheet_width, font)
+    sheet = Image.new("RGB", (sheet_width, height + below), "white")
+    sheet.paste(Image.fromarray(pixels), (0, 0))
+    top = height + _GAP
+    _draw_legend(ImageDraw.Draw(sheet), legend, swatches, top, font)
+    return np.asarray(sheet)
+
+
+def _draw_legend(draw, legend, swatches, top, font):
     for (name, colour), (left, line) in zip(legend, swatches, strict=True):
         y = top + line * _LINE
         draw.rectangle((left, y + 2, left + 12, y + 14), tuple(colour))
         draw.text((left + 18, y), name, "black", font)
-    return sheet
+
+
+def _length(name, font):
+    """Pixels that a name takes in a legend, with its colour."""
+    return 18 + int(font.getlength(name)) + 14
 
 
 def _legend(legend, sheet_width, font):
     """Where each name goes, (left, line), and the height of all."""
     places, left, line = [], _GAP, 0
     for name, _ in legend:
-        length = 18 + int(font.getlength(name)) + 14
+        length = _length(name, font)
         if left > _GAP and left + length > sheet_width:
             left, line = _GAP, line + 1
         places.append((left, line))

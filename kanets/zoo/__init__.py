@@ -8,6 +8,7 @@ GAN's is that of the generator, with the discriminator's in `discriminator/`.
 """
 
 from kanets.files import sha256
+from kanets.zoo.applications import application_name
 from kanets.zoo.creating import create_model, feature_model
 from kanets.zoo.entries import (
     ARCHITECTURES,
@@ -28,6 +29,7 @@ __all__ = [
     "Architecture",
     "Entry",
     "TASKS",
+    "application_name",
     "create_model",
     "feature_model",
     "is_entry",

@@ -10,6 +10,7 @@ from kanets import compat, nets, tasks
 from kanets.checks import is_positive, positive_integer
 from kanets.data.framing import fit_whole_pictures
 from kanets.nets.registry import NETS
+from kanets.zoo.applications import application, application_name
 from kanets.zoo.entries import ARCHITECTURES
 from kanets.zoo.loading import (
     HEADS,
@@ -50,7 +51,8 @@ def create_model(
 
     Args:
         name: the name of an entry or an architecture, or what `load_model`
-            reads, as "hf://timm/<name>".
+            reads, as "hf://timm/<name>" or "keras.applications.<Net>", whose
+            new head is on the mean of its last map.
         pretrained: False gives the same architecture with fresh weights.
         num_classes: a new head of so many classes, with fresh weights, and
             momentum 0.9 in batch norm: a few dozen steps are enough for its
@@ -110,6 +112,10 @@ def create_model(
     if num_classes is not None:
         num_classes = positive_integer("num_classes", num_classes)
     policy = None if dtype is None else _policy(dtype)
+    if application_name(name) is not None:
+        _refuse_more(name, weights, overrides)
+        model = application(name, num_classes, input_shape, pretrained)
+        return _finished(model, num_classes, policy)
     architectures = {a.name: a for a in ARCHITECTURES}
     architecture = architectures.get(name)
     located = locate(name, foreign=True) if architecture is None else None
@@ -159,6 +165,28 @@ def create_model(
     has_head = num_classes is None and overrides.get("include_top", True)
     if class_names is not None and has_head:
         new.class_names = class_names
+    return new
+
+
+def _refuse_more(name, weights, overrides):
+    given = {**overrides, **({} if weights is None else {"weights": weights})}
+    if given:
+        raise ValueError(
+            "A net of keras.applications takes num_classes, input_shape and "
+            f"dtype. Received: {str(name)!r} with {given}"
+        )
+
+
+def _finished(model, num_classes, policy):
+    """A new model in another precision, and ready for a new head."""
+    new = _rebuilt(model, None, None, policy)
+    if new is not model:
+        carry(model, new)
+        names = getattr(model, "class_names", None)
+        if names is not None:
+            new.class_names = names
+    if num_classes is not None:
+        set_norm_momentum(new, FINETUNING_MOMENTUM)
     return new
 
 

@@ -1,6 +1,8 @@
 """Models as they were saved or published, by name, place or address."""
 
+from kanets.data.folders import imagenet_names
 from kanets.files import read_labels
+from kanets.zoo.applications import application_name
 from kanets.zoo.creating import create_model
 from kanets.zoo.loading import read
 from kanets.zoo.sources import locate
@@ -22,6 +24,8 @@ def load_model(source):
               of timm's whose net is an architecture of ours;
             - a `.safetensors` file of timm's with its `config.json`, or a
               folder of both;
+            - "keras.applications.<Net>", or "<Net>" alone: a net with
+              ImageNet's weights, which Keras fetches;
             - "https://host/name.keras#sha256=<64 hex digits>", or a `.zip` of
               a model folder. Without the hash it is refused.
 
@@ -40,6 +44,8 @@ def load_model(source):
     of URLs, the weights of the zoo's entries are read from
     `<mirror>/<name>/model.weights.h5`, and checked as those installed are.
     """
+    if application_name(source) is not None:
+        return create_model(source)
     located = locate(source, foreign=True)
     return create_model(source) if located.is_timm else read(located)
 
@@ -53,6 +59,8 @@ def saved_class_names(source):
     Raises:
         ValueError: as in `load_model`, where there is nothing to load.
     """
+    if application_name(source) is not None:
+        return tuple(imagenet_names().values())
     located = locate(source, foreign=True)
     if not located.is_timm:
         return read_labels(located.path)

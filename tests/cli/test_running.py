@@ -59,7 +59,7 @@ def test_help_shows_an_example(name, capsys):
     assert f"example: kanets {name} " in lines[-1]
     assert len(lines) <= 40
     reports = any(line.startswith("  --json ") for line in lines)
-    assert reports == (name not in ("app", "serve", "demo"))
+    assert reports == (name not in ("app", "serve"))
 
 
 def test_the_page_of_all_commands_fits(capsys):

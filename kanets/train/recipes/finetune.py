@@ -49,7 +49,8 @@ def finetune_recipe(
 
     Args:
         model: zoo name, run or model folder of a classifier or segmenter, or
-            what else `kanets.load_model` reads, as "hf://timm/<name>".
+            what else `kanets.load_model` reads, as "hf://timm/<name>" or
+            "keras.applications.<Net>".
         data: the pictures, `Data.source` of the recipe.
         attention: of a classifier whose net is known: what it is to have, one
             of `kanets.attention.names()`, closed at the start; default what
@@ -87,7 +88,11 @@ def finetune_recipe(
             `attention` or `int8` for a segmenter; what no recipe may hold; a
             source that holds no pictures.
     """
-    net = zoo.load_model(model)
+    model = zoo.application_name(model) or model
+    if zoo.application_name(model):  # to be looked at; no weights are fetched
+        net = zoo.create_model(model, pretrained=False)
+    else:
+        net = zoo.load_model(model)
     check_takes_pictures(net, model)
     if precision is None and _accelerators():
         precision = "mixed_bfloat16"
