@@ -6,7 +6,7 @@ from typer import Argument, BadParameter, Option
 
 Model = Annotated[
     str,
-    Argument(help="Zoo name, run, folder, hf://owner/name, Keras's ResNet50."),
+    Argument(help="Zoo name, run, folder, hf://owner/name or ResNet50."),
 ]
 ModelOrExport = Annotated[
     str,
