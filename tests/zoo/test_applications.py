@@ -40,10 +40,12 @@ def offline(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        "ResNet50",
         "MobileNetV2",
+        # The others' kinds: Caffe's, with channels in another order;
+        # PyTorch's, with a scale for each; and pixels as they are.
+        pytest.param("ResNet50", marks=pytest.mark.thorough),
         pytest.param("DenseNet121", marks=pytest.mark.thorough),
-        "MobileNetV3Small",
+        pytest.param("MobileNetV3Small", marks=pytest.mark.thorough),
     ],
 )
 def test_preprocessing_is_in_the_model(offline, name):
@@ -122,24 +124,18 @@ def test_without_a_network_it_is_one_sentence(monkeypatch, tmp_path, capsys):
 @pytest.mark.thorough
 @needs_tensorflow
 def test_it_is_fine_tuned_saved_and_exported(offline, tmp_path, capsys):
-    offline("MobileNetV3Small")
-    offline("ResNet50")
+    offline("MobileNetV2")
     photos = write_photos(tmp_path / "photos", 4, 2, (40, 40), "png")
-    for name in ("MobileNetV3Small", "ResNet50"):
-        run = tmp_path / name
-        command = ["finetune", name, "--data", str(photos), "--to", str(run)]
-        command += ["--epochs", "1", "--image-size", "64", "64"]
-        assert cli.main([*command, "--batch-size", "4"]) == 0
-        recipe = recipes.read(run / "recipe.toml")
-        assert recipe.model["name"] == PREFIX + name
-        model = kanets.load_model(run)
-        assert model.class_names == ("blue", "red")
-        assert cli.main(["export", str(run), "--to", str(tmp_path / "s")]) == 0
-        pictures = [photos / "val"]
-        for (_, ours), (_, served) in zip(
-            evaluation.predict(run, pictures),
-            evaluation.predict(tmp_path / "s", pictures),
-            strict=True,
-        ):
-            assert dict(served) == pytest.approx(dict(ours), abs=1e-4)
+    run, bundle = tmp_path / "run", tmp_path / "served"
+    command = ["finetune", "MobileNetV2", "--data", str(photos)]
+    command += ["--to", str(run), "--epochs", "1", "--batch-size", "4"]
+    assert cli.main([*command, "--image-size", "64", "64"]) == 0
+    recipe = recipes.read(run / "recipe.toml")
+    assert recipe.model["name"] == PREFIX + "MobileNetV2"
+    assert kanets.load_model(run).class_names == ("blue", "red")
+    assert cli.main(["export", str(run), "--to", str(bundle)]) == 0
     capsys.readouterr()
+    ours = evaluation.predict(run, [photos / "val"])
+    served = evaluation.predict(bundle, [photos / "val"])
+    for (_, ranked), (_, other) in zip(ours, served, strict=True):
+        assert dict(other) == pytest.approx(dict(ranked), abs=1e-4)
