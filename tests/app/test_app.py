@@ -1,5 +1,6 @@
 """What the page shows, the page, and the page in a browser."""
 
+import asyncio
 import os
 import shutil
 
@@ -120,7 +121,10 @@ def test_the_page_offers_the_zoo_and_runs(classifier):
     pytest.importorskip("gradio", reason="make test-app has Gradio")
     from kanets.app import build
 
-    page = build([classifier])
+    async def built():  # Gradio leaves a loop open where none is running
+        return build([classifier])
+
+    page = asyncio.run(built())
     choices = [
         [value for _, value in block.choices]
         for block in page.blocks.values()
