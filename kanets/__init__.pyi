@@ -3,6 +3,7 @@
 from . import (
     attention,
     data,
+    distribute,
     evaluation,
     export,
     files,
@@ -60,6 +61,7 @@ __all__ = [
     "checkpoints",
     "create_model",
     "data",
+    "distribute",
     "evaluation",
     "export",
     "export_litert",

@@ -28,8 +28,19 @@ def train(
     batch_size: Annotated[int, Option(help="Instead of the recipe's.")] = None,
     seed: Annotated[int, Option(help="Instead of the recipe's.")] = None,
     jit_compile: JitCompile = None,
+    distributed: Annotated[
+        bool,
+        Option(
+            "--distributed",
+            help="On JAX: as one of several processes, or on all devices.",
+        ),
+    ] = False,
+    devices: Annotated[
+        int, Option(help="On TensorFlow: how many devices of this machine.")
+    ] = 1,
 ):
     """Train by a recipe; again on the same folder, resume."""
+    from kanets import distribute
     from kanets.train import recipes
 
     changes = {
@@ -44,15 +55,17 @@ def train(
     recipe = dataclasses.replace(
         recipe, **{k: v for k, v in changes.items() if v is not None}
     )
-    yield trained(recipe, to)
+    report = trained(recipe, to, distributed=distributed, devices=devices)
+    if not distributed or distribute.is_first():
+        yield report
 
 
-def trained(recipe, folder):
+def trained(recipe, folder, **options):
     """Runs a recipe in a folder; what it gave, as a report."""
     from kanets import tasks
     from kanets.train import recipes
 
-    result = recipes.train(recipe, folder, report=True)
+    result = recipes.train(recipe, folder, report=True, **options)
     task = tasks.of_recipe(recipe)
     lines = [f"{folder}: {task.run_summary(result)}"]
     if "report" in result:

@@ -257,7 +257,12 @@ class Batches(keras.utils.PyDataset):
         epoch, place = divmod(step, self._in_pass)
         start = place * self.batch_size
         rows = self.order(epoch)[start : start + self.batch_size]
-        batch = self.pictures.take(rows), self.labels[rows].astype(np.int32)
+        return self._augmented(self._read(rows), epoch, place)
+
+    def _read(self, rows):
+        return self.pictures.take(rows), self.labels[rows].astype(np.int32)
+
+    def _augmented(self, batch, epoch, place):
         if self._transforms:
             with self._lock:
                 for number, transform in enumerate(self._transforms):

@@ -82,6 +82,8 @@ class Augmentation:
             self.mixing_layers.append(keras.layers.MixUp(mixup, **of_all))
         if cutmix:
             self.mixing_layers.append(keras.layers.CutMix(cutmix, **of_all))
+        # Whether no picture's result depends on the pixels of others.
+        self.each_alone = not self.mixing_layers
         self._which = keras.random.SeedGenerator(0)
         self._random_states = [
             variable
@@ -212,6 +214,8 @@ class SegmentationAugmentation:
         ValueError: an argument, named; when called, a crop that needs padding
             without `ignore_label`.
     """
+
+    each_alone = True
 
     def __init__(self, crop_size=None, flip=True, scale=1.0, ignore_label=None):
         if not 1 <= scale < math.inf:

@@ -9,8 +9,8 @@ where it was stopped.
 from pathlib import Path
 
 from kanets import tasks
-from kanets.files import locked
 from kanets.train.recipes import classifier, gan, segmenter, supervised  # noqa: F401
+from kanets.train.recipes.distributed import distributed_run
 from kanets.train.recipes.fields import (
     Augment,
     Data,
@@ -53,7 +53,9 @@ __all__ = [
 ]
 
 
-def train(recipe, directory, verbose=1, report=False):
+def train(
+    recipe, directory, verbose=1, report=False, *, distributed=False, devices=1
+):
     """Runs a recipe in a folder, as its task does.
 
     Args:
@@ -64,16 +66,22 @@ def train(recipe, directory, verbose=1, report=False):
         report: bool, whether `report/` gets where the best model errs on the
             validation set, if there is one, and the task has reports; see
             `kanets.evaluation.report`.
+        distributed: bool, on JAX: whether it is trained on all devices of all
+            processes that `kanets.distribute.initialize` finds, with the
+            batches of the recipe, as by one. Each process calls this with the
+            same recipe and pictures; the folder is that of the first.
+        devices: int, on TensorFlow: on how many devices of this machine.
 
     Returns:
         A dict, also in the folder's `result.json`.
 
     Raises:
-        as `kanets.recipes.supervised.train`.
+        as `kanets.recipes.supervised.train` and `kanets.distribute`, and a
+        ValueError: what is distributed cannot be.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     task = tasks.of_recipe(recipe)
-    options = {"report": True} if report and task.write_report else {}
-    with locked(directory):
-        return task.train(recipe, directory, verbose, **options)
+    with distributed_run(recipe, directory, distributed, devices) as run:
+        if not run.is_first:
+            verbose, report = 0, False
+        options = {"report": True} if report and task.write_report else {}
+        return task.train(recipe, run.directory, verbose, **options)

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kanets import compat, quantization, tasks, zoo
+from kanets import compat, distribute, quantization, tasks, zoo
 from kanets.evaluation.report import check_folder
 from kanets.nets import logits_model
 from kanets.nets.backbones import body_layers
@@ -110,7 +110,8 @@ def train(parts, recipe, directory, verbose=1, report=False):
         )
     with precision(recipe.precision):
         keras.utils.set_random_seed(recipe.seed)
-        train_set, validation_set = parts.load(recipe)
+        with distribute.local():
+            train_set, validation_set = parts.load(recipe)
         model = parts.build(recipe, train_set, say)
         say(
             f"{model.name}: {model.count_params():,} parameters; "
@@ -127,7 +128,8 @@ def train(parts, recipe, directory, verbose=1, report=False):
         _fit_all(parts, model, recipe, done, of_use, sets, directory, verbose)
         written = {}
         if report and validation_set is not None:
-            written = _report(recipe, validation_set, directory, say)
+            with distribute.local():
+                written = _report(recipe, validation_set, directory, say)
     rows, _ = checkpoints.read_progress(directory)
     monitor = _monitor(recipe, validation_set)
     best = max(comparable(recipe, rows), key=lambda row: row[monitor])
@@ -214,6 +216,8 @@ def _fit(
     model.optimizer.build(model.trainable_variables)
     if initial_epoch > phase.first_epoch:
         checkpoints.restore(directory, model)
+    train_set = distribute.shard(train_set, model)
+    validation_set = distribute.shard(validation_set, model)
     average = None
     if recipe.optimize.average:
         average = keras.callbacks.SwapEMAWeights()
