@@ -7,6 +7,7 @@ import os
 import keras
 import numpy as np
 
+from kanets.checks import one_line
 from kanets.distribute import environment
 
 # A process that is silent for so long is lost, and the others end.
@@ -137,7 +138,7 @@ def same_everywhere(what, value):
 
     Args:
         what: str, what must be the same, to begin a sentence with.
-        value: str, what this process was given; short enough to be shown.
+        value: str, what this process was given.
 
     Raises:
         ValueError: in every process that differs from the first, and in the
@@ -154,7 +155,8 @@ def same_everywhere(what, value):
     others = [i for i, row in enumerate(found) if (row != found[0]).any()]
     raise ValueError(
         f"{what} must be the same in all processes of a training. Received: "
-        f"{value} in process {_index()}; process 0 differs from {others}"
+        f"{one_line(value)} in process {_index()}, and another in {others} than "
+        "in 0"
     )
 
 

@@ -6,8 +6,6 @@ everything in a run's folder; started again on the same folder, it continues
 where it was stopped.
 """
 
-from pathlib import Path
-
 from kanets import tasks
 from kanets.train.recipes import classifier, gan, segmenter, supervised  # noqa: F401
 from kanets.train.recipes.distributed import distributed_run

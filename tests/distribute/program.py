@@ -1,0 +1,103 @@
+"""What each process of a test runs: `python program.py MODE ARGUMENTS`."""
+
+import json
+import os
+import signal
+import sys
+
+import keras
+import numpy as np
+
+from kanets import checkpoints, data, distribute, recipes
+
+
+def tiny(input_shape, classes):
+    """A net with batch norm and a dropout, as both are of a whole batch."""
+    x = inputs = keras.Input(input_shape)
+    x = keras.layers.Rescaling(1 / 255, name="scale")(x)
+    x = keras.layers.Conv2D(8, 3, strides=2, name="conv")(x)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.Dropout(0.1, name="dropout")(x)
+    x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
+    return keras.Model(inputs, x, name="tiny")
+
+
+def train(folder, fields, **options):
+    """A recipe; `fields` are JSON."""
+    recipes.NETS["tiny"] = tiny
+    recipe = recipes.from_dict(json.loads(fields))
+    result = recipes.train(recipe, folder, verbose=0, **options)
+    print(json.dumps({"first": distribute.is_first(), **result}))
+
+
+def train_distributed(folder, fields):
+    train(folder, fields, distributed=True)
+
+
+def train_at(place, folder, fields):
+    os.chdir(place)
+    train(folder, fields, distributed=True)
+
+
+def train_and_die(folder, fields):
+    """The process of rank 1 is killed as the third epoch begins."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        begin(self, epoch, logs)
+
+    begin = checkpoints.Progress.on_epoch_begin
+    checkpoints.Progress.on_epoch_begin = on_epoch_begin
+    train(folder, fields, distributed="WORLD_SIZE" in os.environ)
+
+
+def step():
+    """Weights and figures after one step of 7 pictures, in float64."""
+    several = "WORLD_SIZE" in os.environ
+    scope = distribute.initialize().scope() if several else distribute.local()
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(256, size=(7, 12, 10, 3)).astype("uint8")
+    labels = np.arange(7, dtype="int32") % 3
+    train, _ = data.load((pictures, labels), batch_size=8, validation=0)
+    with scope:
+        keras.utils.set_random_seed(0)
+        model = tiny((12, 10, 3), 3)
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9),
+            "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        shares = distribute.shard(train, model)
+        history = model.fit(shares, shuffle=False, verbose=0).history
+        figures = model.evaluate(shares, verbose=0)
+    weights = [weight.ravel() for weight in model.get_weights()]
+    assert {weight.dtype for weight in weights} >= {np.dtype("float64")}
+    values = np.concatenate([*weights, history["loss"], figures])
+    print(json.dumps([values.tolist(), history["accuracy"]]))
+
+
+def join():
+    distribute.initialize()
+
+
+def join_alone():
+    """JAX was set up before, for a training of this process alone."""
+    import jax
+
+    jax.distributed.initialize(
+        "127.0.0.1:" + os.environ["ALONE"],
+        1,
+        0,
+        coordinator_bind_address="127.0.0.1:" + os.environ["ALONE"],
+    )
+    distribute.initialize()
+
+
+if __name__ == "__main__":
+    try:
+        globals()[sys.argv[1]](*sys.argv[2:])
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {error}")
