@@ -55,6 +55,17 @@ def producer(tensor):
     return tensor._keras_history.operation
 
 
+def leave_out_first_look(model):
+    """Keeps a model under TensorFlow's strategies from adding up a batch.
+
+    Before `fit()` and `evaluate()`, Keras looks at a batch to build metrics
+    from its shape, and for that takes the mean of what the devices have of
+    it, which fails where these are not alike. The model must have built them
+    already.
+    """
+    model._maybe_symbolic_build = lambda iterator=None, data_batch=None: None
+
+
 def function_graph(graph, name):
     """The `tf.Graph` of a function that an operation of a graph calls.
 

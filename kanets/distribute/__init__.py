@@ -21,6 +21,7 @@ TensorFlow, `kanets train RECIPE --devices N` uses `tf.distribute`'s
 """
 
 from kanets.distribute.environment import Place
+from kanets.distribute.mirrored import as_saved, is_mirrored, mirrored, prepare
 from kanets.distribute.processes import (
     initialize,
     is_first,
@@ -32,9 +33,13 @@ from kanets.distribute.shares import shard
 
 __all__ = [
     "Place",
+    "as_saved",
     "initialize",
     "is_first",
+    "is_mirrored",
     "local",
+    "mirrored",
+    "prepare",
     "run_folder",
     "same_everywhere",
     "shard",

@@ -9,6 +9,7 @@ import numpy as np
 
 from kanets.checks import one_line
 from kanets.distribute import environment
+from kanets.distribute.mirrored import unmirrored
 
 # A process that is silent for so long is lost, and the others end.
 HEARTBEAT_SECONDS = 30
@@ -112,7 +113,8 @@ def local():
     earlier = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
-        yield
+        with unmirrored():
+            yield
     finally:
         keras.distribution.set_distribution(earlier)
 
@@ -155,8 +157,8 @@ def same_everywhere(what, value):
     others = [i for i, row in enumerate(found) if (row != found[0]).any()]
     raise ValueError(
         f"{what} must be the same in all processes of a training. Received: "
-        f"{one_line(value)} in process {_index()}, and another in {others} than "
-        "in 0"
+        f"{one_line(value)} in process {_index()}; what process 0 has is not "
+        f"that of {others}"
     )
 
 

@@ -9,7 +9,7 @@ import h5py
 import keras
 import numpy as np
 
-from kanets import files, zoo
+from kanets import distribute, files, zoo
 from kanets.zoo.saving import nbytes, not_finite
 
 STATE = "last.weights.h5"
@@ -165,7 +165,8 @@ class Checkpoints(Progress):
 
     def _save(self):
         self.served.set_weights(self.model.get_weights())
-        zoo.save_model(self.served, self.directory / BEST, self.class_names)
+        with distribute.as_saved(self.served):
+            zoo.save_model(self.served, self.directory / BEST, self.class_names)
 
 
 def restore(directory, model):

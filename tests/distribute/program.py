@@ -56,27 +56,52 @@ def train_and_die(folder, fields):
 
 def step():
     """Weights and figures after one step of 7 pictures, in float64."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     several = "WORLD_SIZE" in os.environ
     scope = distribute.initialize().scope() if several else distribute.local()
+    print(json.dumps(stepped(7, scope)))
+
+
+def stepped(count, scope):
     rng = np.random.default_rng(0)
-    pictures = rng.integers(256, size=(7, 12, 10, 3)).astype("uint8")
-    labels = np.arange(7, dtype="int32") % 3
+    pictures = rng.integers(256, size=(count, 12, 10, 3)).astype("uint8")
+    labels = np.arange(count, dtype="int32") % 3
     train, _ = data.load((pictures, labels), batch_size=8, validation=0)
     with scope:
         keras.utils.set_random_seed(0)
         model = tiny((12, 10, 3), 3)
+        model.get_layer("dropout").rate = 0.0
         model.compile(
             keras.optimizers.SGD(0.1, momentum=0.9),
             "sparse_categorical_crossentropy",
             metrics=["accuracy"],
         )
-        shares = distribute.shard(train, model)
-        history = model.fit(shares, shuffle=False, verbose=0).history
-        figures = model.evaluate(shares, verbose=0)
-    weights = [weight.ravel() for weight in model.get_weights()]
-    assert {weight.dtype for weight in weights} >= {np.dtype("float64")}
+        if distribute.is_mirrored():
+            distribute.prepare(model, train)
+        train = distribute.shard(train, model)
+        history = model.fit(train, shuffle=False, verbose=0).history
+        figures = model.evaluate(train, verbose=0)
+        trained = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    assert any(w.dtype == keras.config.floatx() for w in trained)
+    weights = [w.ravel() for w in trained if "float" in str(w.dtype)]
     values = np.concatenate([*weights, history["loss"], figures])
-    print(json.dumps([values.tolist(), history["accuracy"]]))
+    return values.tolist(), history["accuracy"]
+
+
+def mirror(folder, fields):
+    """Two virtual devices of TensorFlow: steps, and a recipe."""
+    import tensorflow as tf
+
+    [cpu] = tf.config.list_physical_devices("CPU")
+    one = tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(cpu, [one] * 2)
+    found = [stepped(8, distribute.mirrored(devices)) for devices in (1, 2)]
+    train(folder, fields, devices=2)
+    try:
+        train(folder, fields, devices=3)
+    except ValueError as error:
+        print(json.dumps([*found, str(error)]))
 
 
 def join():

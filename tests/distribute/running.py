@@ -31,9 +31,8 @@ def start(*arguments, **variables):
         cwd=ROOT,
         env={
             **environment,
-            "KERAS_BACKEND": "jax",
             "PYTHONPATH": str(ROOT),
-            **variables,
+            **{"KERAS_BACKEND": "jax", **variables},
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -97,7 +97,7 @@ def test_a_run_of_one_process_is_resumed_by_two(sample, reference, tmp_path):
 
 
 def test_a_step_of_two_is_that_of_one_in_float64():
-    exact = {"KERAS_FLOATX": "float64", "JAX_ENABLE_X64": "1"}
+    exact = {"JAX_ENABLE_X64": "1"}
     [(alone, accuracy)] = printed([start("step", **exact)])
     both = printed(start_several([("step",)] * 2, **exact))
     for values, accuracies in both:

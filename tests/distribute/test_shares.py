@@ -112,20 +112,20 @@ def test_what_cannot_be_divided(scope):
         distribute.shard(np.zeros(3))
 
 
-def test_a_recipe_that_trains_in_one_process(tmp_path):
+def test_a_recipe_that_trains_on_one_device(tmp_path):
     model = {"name": "KANet"}
     for fields, error in (
         (
             {"gan": {}},
-            "A GAN trains in one process, .* Received: distributed=True",
+            "A GAN trains on one device, .* Received: a section gan$",
         ),
         (
             {"model": model, "finetune": {"fit_head": True}},
-            "in one process where finetune.fit_head looks .* Received: ",
+            "on one device where finetune.fit_head looks .* Received: ",
         ),
         (
             {"model": model, "quantize": {"from_epoch": 2}},
-            "in one process where quantize.from_epoch .*from_epoch=2, dist",
+            "on one device where quantize.from_epoch .*from_epoch=2$",
         ),
     ):
         recipe = recipes.from_dict(fields)

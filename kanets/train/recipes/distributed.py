@@ -33,9 +33,10 @@ def distributed_run(recipe, directory, distributed, devices):
     Returns:
         A context manager that gives a `Run`.
     """
-    scope = contextlib.nullcontext()
-    if distributed:
+    if distributed or devices != 1:
         check(recipe)
+    scope = distribute.mirrored(devices)
+    if distributed:
         scope = distribute.initialize().scope()
     names = [RECIPE, checkpoints.STATE, RESULT]
     with scope, distribute.run_folder(directory, names) as folder:
@@ -45,13 +46,13 @@ def distributed_run(recipe, directory, distributed, devices):
 
 
 def check(recipe):
-    """Raises a ValueError where a recipe trains in one process alone."""
+    """Raises a ValueError where a recipe trains on one device alone."""
     task = tasks.of_recipe(recipe)
     if task.name == "generation":
         raise ValueError(
-            "A GAN trains in one process, as its steps draw their noise where "
+            "A GAN trains on one device, as its steps draw their noise where "
             "they run, and shares of a batch would draw other noise. "
-            "Received: distributed=True"
+            "Received: a section gan"
         )
     for name, field, why in (
         ("finetune", "fit_head", "looks at what the body says of pictures"),
@@ -60,6 +61,6 @@ def check(recipe):
         value = getattr(getattr(recipe, name, None), field, False)
         if value:
             raise ValueError(
-                f"A recipe trains in one process where {name}.{field} {why}. "
-                f"Received: {name}.{field}={value}, distributed=True"
+                f"A recipe trains on one device where {name}.{field} {why}. "
+                f"Received: {name}.{field}={value}"
             )

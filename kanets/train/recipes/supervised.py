@@ -216,6 +216,8 @@ def _fit(
     model.optimizer.build(model.trainable_variables)
     if initial_epoch > phase.first_epoch:
         checkpoints.restore(directory, model)
+    if distribute.is_mirrored():
+        distribute.prepare(model, train_set)
     train_set = distribute.shard(train_set, model)
     validation_set = distribute.shard(validation_set, model)
     average = None
