@@ -21,6 +21,7 @@ TensorFlow, `kanets train RECIPE --devices N` uses `tf.distribute`'s
 """
 
 from kanets.distribute.environment import Place
+from kanets.distribute.layouts import layout
 from kanets.distribute.mirrored import as_saved, is_mirrored, mirrored, prepare
 from kanets.distribute.processes import (
     initialize,
@@ -37,6 +38,7 @@ __all__ = [
     "initialize",
     "is_first",
     "is_mirrored",
+    "layout",
     "local",
     "mirrored",
     "prepare",

@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 
+import kanets
 from kanets import checkpoints, data, distribute, recipes
 
 
@@ -102,6 +103,30 @@ def mirror(folder, fields):
         train(folder, fields, devices=3)
     except ValueError as error:
         print(json.dumps([*found, str(error)]))
+
+
+def divide():
+    """A ViT on 2 x 2 devices and on one: answers, and after a step."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(256, size=(7, 16, 16, 3)).astype("uint8")
+    labels = np.arange(7, dtype="int32") % 3
+    train, _ = data.load((pictures, labels), batch_size=4, validation=0)
+    found, parts = [], {}
+    for scope in (distribute.local(), distribute.layout(2).scope()):
+        with scope:
+            keras.utils.set_random_seed(0)
+            model = kanets.ViT((16, 16, 3), classes=3, patch_size=4, depth=1)
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            shares = distribute.shard(train, model)
+            before = model.evaluate(shares, verbose=0)
+            history = model.fit(shares, shuffle=False, verbose=0).history
+            after = model.evaluate(shares, verbose=0)
+            found.append([before, *history["loss"], after])
+            for weight in model.weights:
+                [part, *_] = weight.value.addressable_shards
+                if part.data.shape != weight.shape:
+                    parts[weight.path] = [weight.shape, part.data.shape]
+    print(json.dumps([found, parts]))
 
 
 def join():

@@ -105,6 +105,15 @@ def test_a_step_of_two_is_that_of_one_in_float64():
         assert accuracies == accuracy
 
 
+def test_a_vit_of_divided_weights_answers_as_a_whole_one():
+    flags = "--xla_force_host_platform_device_count=4"
+    [[(whole, divided), parts]] = printed([start("divide", XLA_FLAGS=flags)])
+    np.testing.assert_allclose(divided, whole, rtol=1e-4)
+    assert parts["block_0_mlp_expand/kernel"] == [[192, 768], [192, 384]]
+    assert parts["block_0_attention/output/kernel"] == [[192, 192], [96, 192]]
+    assert len(parts) == 10
+
+
 def errors_of(arguments, **variables):
     found = ended(start_several(arguments, **variables))
     assert all(code == 1 for code, _, _ in found)

@@ -112,6 +112,16 @@ def test_what_cannot_be_divided(scope):
         distribute.shard(np.zeros(3))
 
 
+def test_weights_that_cannot_be_divided():
+    if BACKEND == "jax":
+        count = len(keras.distribution.list_devices())
+        error = f"a multiple of shards. Received: shards={count + 1}, {count}"
+    else:
+        count, error = 1, f"on JAX. Received: backend={BACKEND!r}"
+    with pytest.raises(ValueError, match=error):
+        distribute.layout(count + 1)
+
+
 def test_a_recipe_that_trains_on_one_device(tmp_path):
     model = {"name": "KANet"}
     for fields, error in (
