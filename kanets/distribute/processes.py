@@ -25,7 +25,7 @@ _NEEDS_JAX = (
 def initialize(address=None, processes=None, index=None):
     """Joins this process to the others of a training, on JAX.
 
-    To be called once in each, before anything is computed. Without arguments
+    To be called in each, before anything is computed. Without arguments
     the environment tells who they are: that of torchrun (MASTER_ADDR,
     MASTER_PORT, WORLD_SIZE, RANK), of Kubernetes and JobSet (the same, with
     JOB_COMPLETION_INDEX for RANK), of Slurm's `srun`, or of a pod of TPUs. If
@@ -63,6 +63,8 @@ def initialize(address=None, processes=None, index=None):
 def _join(place):
     import jax
 
+    if place is None and jax.distributed.is_initialized():
+        return  # by an earlier call, or by who started this process
     if place is None:
         count, index = 1, 0
     else:

@@ -133,6 +133,15 @@ def join():
     distribute.initialize()
 
 
+def join_again():
+    """As in a script that calls it, and `recipes.train` again."""
+    place = os.environ.pop("MASTER_ADDR") + ":" + os.environ.pop("MASTER_PORT")
+    count, index = (int(os.environ.pop(x)) for x in ("WORLD_SIZE", "RANK"))
+    distribute.initialize(place, count, index)
+    found = distribute.initialize()
+    print(json.dumps([found.num_processes, distribute.is_first()]))
+
+
 def join_alone():
     """JAX was set up before, for a training of this process alone."""
     import jax

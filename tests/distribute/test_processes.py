@@ -165,6 +165,11 @@ def test_a_training_that_jax_was_not_told_of_is_refused():
     assert "Received: process 1 of 2, and for JAX process 0 of 1" in error
 
 
+def test_processes_that_arguments_tell_of_are_joined_once():
+    both = printed(start_several([("join_again",)] * 2))
+    assert both == [[2, True], [2, False]]
+
+
 def test_one_process_with_one_device_is_refused():
     [(code, _, error)] = ended([start("join")])
     assert code == 1
