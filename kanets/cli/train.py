@@ -40,7 +40,7 @@ def train(
     ] = 1,
 ):
     """Train by a recipe; again on the same folder, resume."""
-    from kanets import distribute
+    from kanets.distribute.processes import is_first
     from kanets.train import recipes
 
     changes = {
@@ -56,7 +56,7 @@ def train(
         recipe, **{k: v for k, v in changes.items() if v is not None}
     )
     report = trained(recipe, to, distributed=distributed, devices=devices)
-    if not distributed or distribute.is_first():
+    if is_first():
         yield report
 
 

@@ -1,6 +1,7 @@
 """Several devices of one machine on TensorFlow, by `MirroredStrategy`."""
 
 import contextlib
+import os
 
 import keras
 
@@ -17,7 +18,8 @@ def mirrored(devices):
             has no GPU; 1 sets nothing.
 
     Raises:
-        ValueError: another backend; the machine has fewer.
+        ValueError: another backend; the machine has fewer, or fewer threads
+            than CPU devices.
     """
     devices = positive_integer("devices", devices)
     if devices == 1:
@@ -40,6 +42,7 @@ def mirrored(devices):
             f"{[device.name for device in found]}"
         )
     names = [device.name for device in found[:devices]]
+    _check_threads(names)
     tf.distribute.experimental_set_strategy(
         tf.distribute.MirroredStrategy(names)
     )
@@ -47,6 +50,17 @@ def mirrored(devices):
         yield
     finally:
         tf.distribute.experimental_set_strategy(None)
+
+
+def _check_threads(names):
+    """Raises where CPUs would wait for each other for ever."""
+    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    if "CPU" in names[0] and threads < len(names):
+        raise ValueError(
+            "TensorFlow must have a thread for each CPU device, or they wait "
+            f"for each other for ever. Received: devices={len(names)}, "
+            f"{threads} threads (OMP_NUM_THREADS, or the number of cores)"
+        )
 
 
 @contextlib.contextmanager

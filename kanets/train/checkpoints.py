@@ -9,7 +9,8 @@ import h5py
 import keras
 import numpy as np
 
-from kanets import distribute, files, zoo
+from kanets import files, zoo
+from kanets.distribute.mirrored import as_saved
 from kanets.zoo.saving import nbytes, not_finite
 
 STATE = "last.weights.h5"
@@ -165,7 +166,7 @@ class Checkpoints(Progress):
 
     def _save(self):
         self.served.set_weights(self.model.get_weights())
-        with distribute.as_saved(self.served):
+        with as_saved(self.served):
             zoo.save_model(self.served, self.directory / BEST, self.class_names)
 
 

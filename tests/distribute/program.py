@@ -10,6 +10,8 @@ import numpy as np
 
 import kanets
 from kanets import checkpoints, data, distribute, recipes
+from kanets.distribute.mirrored import is_mirrored, mirrored, prepare
+from kanets.distribute.processes import is_first, local
 
 
 def tiny(input_shape, classes):
@@ -30,7 +32,7 @@ def train(folder, fields, **options):
     recipes.NETS["tiny"] = tiny
     recipe = recipes.from_dict(json.loads(fields))
     result = recipes.train(recipe, folder, verbose=0, **options)
-    print(json.dumps({"first": distribute.is_first(), **result}))
+    print(json.dumps({"first": is_first(), **result}))
 
 
 def train_distributed(folder, fields):
@@ -60,7 +62,7 @@ def step():
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     several = "WORLD_SIZE" in os.environ
-    scope = distribute.initialize().scope() if several else distribute.local()
+    scope = distribute.initialize().scope() if several else local()
     print(json.dumps(stepped(7, scope)))
 
 
@@ -78,8 +80,8 @@ def stepped(count, scope):
             "sparse_categorical_crossentropy",
             metrics=["accuracy"],
         )
-        if distribute.is_mirrored():
-            distribute.prepare(model, train)
+        if is_mirrored():
+            prepare(model, train)
         train = distribute.shard(train, model)
         history = model.fit(train, shuffle=False, verbose=0).history
         figures = model.evaluate(train, verbose=0)
@@ -97,7 +99,7 @@ def mirror(folder, fields):
     [cpu] = tf.config.list_physical_devices("CPU")
     one = tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(cpu, [one] * 2)
-    found = [stepped(8, distribute.mirrored(devices)) for devices in (1, 2)]
+    found = [stepped(8, mirrored(devices)) for devices in (1, 2)]
     train(folder, fields, devices=2)
     try:
         train(folder, fields, devices=3)
@@ -110,9 +112,10 @@ def divide():
     rng = np.random.default_rng(0)
     pictures = rng.integers(256, size=(7, 16, 16, 3)).astype("uint8")
     labels = np.arange(7, dtype="int32") % 3
-    train, _ = data.load((pictures, labels), batch_size=4, validation=0)
     found, parts = [], {}
-    for scope in (distribute.local(), distribute.layout(2).scope()):
+    for scope in (local(), distribute.layout(2).scope()):
+        # Anew, as its epochs are counted.
+        train, _ = data.load((pictures, labels), batch_size=4, validation=0)
         with scope:
             keras.utils.set_random_seed(0)
             model = kanets.ViT((16, 16, 3), classes=3, patch_size=4, depth=1)
@@ -139,7 +142,7 @@ def join_again():
     count, index = (int(os.environ.pop(x)) for x in ("WORLD_SIZE", "RANK"))
     distribute.initialize(place, count, index)
     found = distribute.initialize()
-    print(json.dumps([found.num_processes, distribute.is_first()]))
+    print(json.dumps([found.num_processes, is_first()]))
 
 
 def join_alone():

@@ -60,9 +60,12 @@ def ended(processes):
     """(exit code, standard output, standard error) of each, in order."""
     try:
         outputs = [p.communicate(timeout=PATIENCE) for p in processes]
-    finally:
+    except BaseException:
         for process in processes:
             process.kill()
+        for process in processes:
+            process.communicate()
+        raise
     return [
         (process.returncode, *output)
         for process, output in zip(processes, outputs, strict=True)

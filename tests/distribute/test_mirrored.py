@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kanets import data, recipes, zoo
+from kanets.distribute.mirrored import _check_threads
 from tests.backends import BACKEND
 from tests.distribute.running import printed, start
 
@@ -22,7 +23,9 @@ def test_two_devices_train_as_one_does(tmp_path):
     }
     folder = tmp_path / "run"
     program = start(
-        *("mirror", folder, json.dumps(fields)), KERAS_BACKEND="tensorflow"
+        *("mirror", folder, json.dumps(fields)),
+        KERAS_BACKEND="tensorflow",
+        OMP_NUM_THREADS="2",
     )
     [[(one, accuracy), (two, accuracies), error]] = printed([program])
     # Batch norm takes the moments of the batch, as the same weights say.
@@ -48,6 +51,8 @@ def test_a_number_of_devices_that_cannot_be(tmp_path):
         match="devices must be a positive integer. Received: devices=0$",
     ):
         recipes.train(recipe, tmp_path / "run", 0, devices=0)
+    with pytest.raises(ValueError, match="distributed=True, devices=2$"):
+        recipes.train(recipe, tmp_path / "run", 0, distributed=True, devices=2)
     if BACKEND != "tensorflow":
         error = f"is for TensorFlow; .*Received: devices=2, backend={BACKEND!r}"
     else:
@@ -56,3 +61,11 @@ def test_a_number_of_devices_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match=error):
         recipes.train(recipe, tmp_path / "run", 0, devices=count)
     assert not (tmp_path / "run").exists()
+
+
+def test_cpus_that_would_wait_for_each_other(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    _check_threads(["/device:CPU:0"])
+    _check_threads(["/device:GPU:0", "/device:GPU:1"])
+    with pytest.raises(ValueError, match="Received: devices=2, 1 threads"):
+        _check_threads(["/device:CPU:0", "/device:CPU:1"])

@@ -4,7 +4,14 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-from kanets import distribute, tasks
+from kanets import tasks
+from kanets.distribute.mirrored import mirrored
+from kanets.distribute.processes import (
+    initialize,
+    is_first,
+    same_everywhere,
+)
+from kanets.distribute.run_folder import run_folder
 from kanets.train import checkpoints
 from kanets.train.recipes.files import to_toml
 from kanets.train.recipes.folder import RECIPE, RESULT
@@ -33,16 +40,22 @@ def distributed_run(recipe, directory, distributed, devices):
     Returns:
         A context manager that gives a `Run`.
     """
+    if distributed and devices != 1:
+        raise ValueError(
+            "A run is distributed on JAX, or on a number of devices of "
+            "TensorFlow. "
+            f"Received: distributed={distributed}, devices={devices!r}"
+        )
     if distributed or devices != 1:
         check(recipe)
-    scope = distribute.mirrored(devices)
+    scope = mirrored(devices)
     if distributed:
-        scope = distribute.initialize().scope()
+        scope = initialize().scope()
     names = [RECIPE, checkpoints.STATE, RESULT]
-    with scope, distribute.run_folder(directory, names) as folder:
+    with scope, run_folder(directory, names) as folder:
         if distributed:
-            distribute.same_everywhere("The recipe", to_toml(recipe))
-        yield Run(folder, distribute.is_first())
+            same_everywhere("The recipe", to_toml(recipe))
+        yield Run(folder, is_first())
 
 
 def check(recipe):

@@ -9,7 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kanets import compat, distribute, quantization, tasks, zoo
+from kanets import compat, quantization, tasks, zoo
+from kanets.distribute.mirrored import is_mirrored, prepare
+from kanets.distribute.processes import local
+from kanets.distribute.shares import shard
 from kanets.evaluation.report import check_folder
 from kanets.nets import logits_model
 from kanets.nets.backbones import body_layers
@@ -110,7 +113,7 @@ def train(parts, recipe, directory, verbose=1, report=False):
         )
     with precision(recipe.precision):
         keras.utils.set_random_seed(recipe.seed)
-        with distribute.local():
+        with local():
             train_set, validation_set = parts.load(recipe)
         model = parts.build(recipe, train_set, say)
         say(
@@ -128,7 +131,7 @@ def train(parts, recipe, directory, verbose=1, report=False):
         _fit_all(parts, model, recipe, done, of_use, sets, directory, verbose)
         written = {}
         if report and validation_set is not None:
-            with distribute.local():
+            with local():
                 written = _report(recipe, validation_set, directory, say)
     rows, _ = checkpoints.read_progress(directory)
     monitor = _monitor(recipe, validation_set)
@@ -216,10 +219,10 @@ def _fit(
     model.optimizer.build(model.trainable_variables)
     if initial_epoch > phase.first_epoch:
         checkpoints.restore(directory, model)
-    if distribute.is_mirrored():
-        distribute.prepare(model, train_set)
-    train_set = distribute.shard(train_set, model)
-    validation_set = distribute.shard(validation_set, model)
+    if is_mirrored():
+        prepare(model, train_set)
+    train_set = shard(train_set, model)
+    validation_set = shard(validation_set, model)
     average = None
     if recipe.optimize.average:
         average = keras.callbacks.SwapEMAWeights()
