@@ -1,7 +1,6 @@
 """Several devices of one machine on TensorFlow, by `MirroredStrategy`."""
 
 import contextlib
-import os
 
 import keras
 
@@ -18,8 +17,7 @@ def mirrored(devices):
             has no GPU; 1 sets nothing.
 
     Raises:
-        ValueError: another backend; the machine has fewer, or fewer threads
-            than CPU devices.
+        ValueError: another backend; the machine has fewer.
     """
     devices = positive_integer("devices", devices)
     if devices == 1:
@@ -42,25 +40,16 @@ def mirrored(devices):
             f"{[device.name for device in found]}"
         )
     names = [device.name for device in found[:devices]]
-    _check_threads(names)
-    tf.distribute.experimental_set_strategy(
-        tf.distribute.MirroredStrategy(names)
-    )
+    # Its collectives let CPUs wait for each other for ever, where these have
+    # few threads.
+    is_cpu = found[0].device_type == "CPU"
+    reduction = tf.distribute.ReductionToOneDevice() if is_cpu else None
+    strategy = tf.distribute.MirroredStrategy(names, reduction)
+    tf.distribute.experimental_set_strategy(strategy)
     try:
         yield
     finally:
         tf.distribute.experimental_set_strategy(None)
-
-
-def _check_threads(names):
-    """Raises where CPUs would wait for each other for ever."""
-    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-    if "CPU" in names[0] and threads < len(names):
-        raise ValueError(
-            "TensorFlow must have a thread for each CPU device, or they wait "
-            f"for each other for ever. Received: devices={len(names)}, "
-            f"{threads} threads (OMP_NUM_THREADS, or the number of cores)"
-        )
 
 
 @contextlib.contextmanager
