@@ -13,6 +13,7 @@ PRIVATE = {
     "_flatten_layers",
     "_get_function",
     "_keras_history",
+    "_maybe_symbolic_build",
     "_nodes_by_depth",
     "_variant_tensor",
 }
