@@ -47,7 +47,9 @@ def test_recipe_and_log_are_there(entry):
     if column:  # a generator's figure is against other pictures
         with recipe.with_suffix(".csv").open(newline="") as file:
             [*_, last] = csv.DictReader(file)
-        assert entry.value == pytest.approx(float(last[column]), abs=5e-4)
+        # Kernels kept in float16 change a few answers more.
+        slack = 1e-3 if "float16" in entry.notes else 5e-4
+        assert entry.value == pytest.approx(float(last[column]), abs=slack)
 
 
 def test_the_page_lists_every_entry():
