@@ -38,8 +38,9 @@ def test_only_noise_is_left_out():
 
 @pytest.mark.thorough
 def test_a_command_says_nothing_that_is_not_its_own(tmp_path):
+    (tmp_path / "bee.jpg").touch()
     ran = subprocess.run(
-        [sys.executable, "-m", "kanets", "predict", "nothing", "none.jpg"],
+        [sys.executable, "-m", "kanets", "predict", "nothing", "bee.jpg"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
