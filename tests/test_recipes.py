@@ -26,21 +26,9 @@ from kanets import (
 )
 from tests.backends import BACKEND, needs_8_bits, needs_tensorflow, to_numpy
 from tests.photos import write_photos
+from tests.tiny_net import tiny
 
 ROOT = Path(__file__).parents[1]
-
-
-def tiny(input_shape, classes, width=4, extra=None):
-    """A net with batch norm and a dropout, so that state matters."""
-    x = inputs = keras.Input(input_shape)
-    x = keras.layers.Rescaling(1 / 255, name="scale")(x)
-    x = keras.layers.Conv2D(width, 3, strides=2, name="conv")(x)
-    x = keras.layers.BatchNormalization(name="bn")(x)
-    x = keras.layers.ReLU(name="relu")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    x = keras.layers.Dropout(0.1, name="dropout")(x)
-    x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
-    return keras.Model(inputs, x, name="tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -438,7 +426,7 @@ def test_sigkill_in_the_middle_of_an_epoch(tmp_path, photos):
     path.write_text(recipes.to_toml(plan), encoding="utf-8")
     code = f"""
 from kanets import recipes
-from tests.test_recipes import tiny
+from tests.tiny_net import tiny
 recipes.NETS["tiny"] = tiny
 recipes.train(recipes.read({str(path)!r}), {str(tmp_path / "run")!r}, 2)
 """

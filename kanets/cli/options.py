@@ -57,34 +57,32 @@ Window = Annotated[
 ]
 
 
-def _numbers(text):
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise BadParameter(f"{text!r} is no list as 0.75,1,1.25") from error
+def _list_of(kind, example):
+    """A parser of numbers with commas between, as in the example."""
+
+    def parse(text):
+        try:
+            return [kind(part) for part in text.split(",")]
+        except ValueError as error:
+            raise BadParameter(f"{text!r} is no list as {example}") from error
+
+    return parse
 
 
 Scales = Annotated[
     list | None,
     Option(
-        parser=_numbers,
+        parser=_list_of(float, "0.75,1,1.25"),
         metavar="NUMBERS",
         help="Of a segmenter: sizes to see pictures at, as 0.75,1,1.25.",
     ),
 ]
 
 
-def _sizes(text):
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise BadParameter(f"{text!r} is no list as 1,8,32") from error
-
-
 BatchSizes = Annotated[
     list | None,
     Option(
-        parser=_sizes,
+        parser=_list_of(int, "1,8,32"),
         metavar="NUMBERS",
         help="Of the requests TensorFlow Serving merges, as 1,8,32.",
     ),

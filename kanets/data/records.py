@@ -55,7 +55,12 @@ class Record(NamedTuple):
 
 def read(path):
     """`read_picture` of a file or of a `Record`."""
-    return read_picture(path.open() if isinstance(path, Record) else path)
+    return read_picture(opened(path))
+
+
+def opened(path):
+    """What a picture is read of: a path, or the bytes of a `Record`."""
+    return path.open() if isinstance(path, Record) else path
 
 
 def read_index(root):

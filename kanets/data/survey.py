@@ -47,8 +47,7 @@ def survey(source):
 
 def _side(path):
     try:
-        file = path.open() if isinstance(path, records.Record) else path
-        with Image.open(file) as picture:
+        with Image.open(records.opened(path)) as picture:
             return min(picture.size)
     except Exception:  # Loading names what cannot be read.
         return None

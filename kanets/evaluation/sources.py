@@ -74,7 +74,7 @@ class StandardInput(Source):
 
     def content(self):
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
-        _check_size(len(data))
+        check_size(len(data))
         if not data:
             raise PictureError("empty (0 bytes)")
         return data
@@ -117,10 +117,10 @@ class Address(Source):
         )
         data = bytearray()
         with _opener().open(request, timeout=TIMEOUT) as answer:
-            _check_size(int(answer.headers.get("Content-Length") or 0))
+            check_size(int(answer.headers.get("Content-Length") or 0))
             while chunk := answer.read1(_CHUNK):
                 data += chunk
-                _check_size(len(data))
+                check_size(len(data))
                 if time.monotonic() > deadline:
                     raise TimeoutError
             if answer.length:  # `read1` does not tell of an early end
@@ -144,6 +144,7 @@ def _opener():
     return opener
 
 
-def _check_size(size):
+def check_size(size):
+    """Raises a PictureError for a file of too many bytes."""
     if size > MAX_BYTES:
         raise PictureError(f"too large: the limit is {MAX_BYTES:,} bytes")

@@ -201,7 +201,7 @@ def add_picture_endpoints(archive, answer, image_size):
     return _requests(image_size)
 
 
-def write(archive, version_folder, class_names, requests, batch_sizes=(1,)):
+def write(archive, version_folder, class_names, requests, batch_sizes):
     """Writes an export, whole or not at all.
 
     Args:

@@ -17,7 +17,7 @@ _NAME, _SIGNATURE_NAME = 1, 3  # ModelSpec
 _KEY, _VALUE = 1, 2  # an entry of a map
 
 
-def write_warmup(folder, model_name, requests, batch_sizes=(1,)):
+def write_warmup(folder, model_name, requests, batch_sizes):
     """Writes requests for a server to replay as it starts.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kanets import files
 from kanets.data.pictures import PictureError, failure
-from kanets.evaluation.sources import MAX_BYTES, Source
+from kanets.evaluation.sources import MAX_BYTES, Source, check_size
 
 
 def beam():
@@ -106,8 +106,7 @@ class Opened(Source):
             raise PictureError(failure(error)) from error
         if not data:
             raise PictureError("empty file (0 bytes)")
-        if len(data) > MAX_BYTES:
-            raise PictureError(f"too large: the limit is {MAX_BYTES:,} bytes")
+        check_size(len(data))
         return data
 
 

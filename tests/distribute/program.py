@@ -1,5 +1,6 @@
 """What each process of a test runs: `python program.py MODE ARGUMENTS`."""
 
+import functools
 import json
 import os
 import signal
@@ -12,24 +13,12 @@ import kanets
 from kanets import checkpoints, data, distribute, recipes
 from kanets.distribute.mirrored import is_mirrored, mirrored, prepare
 from kanets.distribute.processes import is_first, local
-
-
-def tiny(input_shape, classes):
-    """A net with batch norm and a dropout, as both are of a whole batch."""
-    x = inputs = keras.Input(input_shape)
-    x = keras.layers.Rescaling(1 / 255, name="scale")(x)
-    x = keras.layers.Conv2D(8, 3, strides=2, name="conv")(x)
-    x = keras.layers.BatchNormalization(name="bn")(x)
-    x = keras.layers.ReLU(name="relu")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    x = keras.layers.Dropout(0.1, name="dropout")(x)
-    x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
-    return keras.Model(inputs, x, name="tiny")
+from tests.tiny_net import tiny
 
 
 def train(folder, fields, **options):
     """A recipe; `fields` are JSON."""
-    recipes.NETS["tiny"] = tiny
+    recipes.NETS["tiny"] = functools.partial(tiny, width=8)
     recipe = recipes.from_dict(json.loads(fields))
     result = recipes.train(recipe, folder, verbose=0, **options)
     print(json.dumps({"first": is_first(), **result}))
@@ -73,7 +62,7 @@ def stepped(count, scope):
     train, _ = data.load((pictures, labels), batch_size=8, validation=0)
     with scope:
         keras.utils.set_random_seed(0)
-        model = tiny((12, 10, 3), 3)
+        model = tiny((12, 10, 3), 3, width=8)
         model.get_layer("dropout").rate = 0.0
         model.compile(
             keras.optimizers.SGD(0.1, momentum=0.9),

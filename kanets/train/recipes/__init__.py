@@ -7,6 +7,7 @@ where it was stopped.
 """
 
 from kanets import tasks
+from kanets.distribute.processes import is_first
 from kanets.train.recipes import classifier, gan, segmenter, supervised  # noqa: F401
 from kanets.train.recipes.distributed import distributed_run
 from kanets.train.recipes.fields import (
@@ -78,8 +79,8 @@ def train(
         ValueError: what is distributed cannot be.
     """
     task = tasks.of_recipe(recipe)
-    with distributed_run(recipe, directory, distributed, devices) as run:
-        if not run.is_first:
+    with distributed_run(recipe, directory, distributed, devices) as folder:
+        if not is_first():
             verbose, report = 0, False
         options = {"report": True} if report and task.write_report else {}
-        return task.train(recipe, run.directory, verbose, **options)
+        return task.train(recipe, folder, verbose, **options)

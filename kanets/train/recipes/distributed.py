@@ -1,33 +1,14 @@
 """A recipe on several devices and processes: what can be, and its folder."""
 
 import contextlib
-import dataclasses
-from pathlib import Path
 
 from kanets import tasks
 from kanets.distribute.mirrored import mirrored
-from kanets.distribute.processes import (
-    initialize,
-    is_first,
-    same_everywhere,
-)
+from kanets.distribute.processes import initialize, same_everywhere
 from kanets.distribute.run_folder import run_folder
 from kanets.train import checkpoints
 from kanets.train.recipes.files import to_toml
 from kanets.train.recipes.folder import RECIPE, RESULT
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Where a process trains.
-
-    Attributes:
-        directory: `pathlib.Path`, of the run, or a temporary one like it.
-        is_first: bool, whether it is that of the run.
-    """
-
-    directory: Path
-    is_first: bool = True
 
 
 @contextlib.contextmanager
@@ -38,7 +19,8 @@ def distributed_run(recipe, directory, distributed, devices):
         recipe, directory, distributed, devices: as of `kanets.recipes.train`.
 
     Returns:
-        A context manager that gives a `Run`.
+        A context manager that gives a `pathlib.Path`: the run's folder, or in
+        a process that is not the first a temporary one like it.
     """
     if distributed and devices != 1:
         raise ValueError(
@@ -55,7 +37,7 @@ def distributed_run(recipe, directory, distributed, devices):
     with scope, run_folder(directory, names) as folder:
         if distributed:
             same_everywhere("The recipe", to_toml(recipe))
-        yield Run(folder, is_first())
+        yield folder
 
 
 def check(recipe):

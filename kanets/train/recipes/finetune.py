@@ -88,9 +88,9 @@ def finetune_recipe(
             `attention` or `int8` for a segmenter; what no recipe may hold; a
             source that holds no pictures.
     """
-    model = zoo.application_name(model) or model
-    if zoo.application_name(model):  # to be looked at; no weights are fetched
-        net = zoo.create_model(model, pretrained=False)
+    if application := zoo.application_name(model):
+        model = application
+        net = zoo.create_model(model, pretrained=False)  # to be looked at
     else:
         net = zoo.load_model(model)
     check_takes_pictures(net, model)
