@@ -62,6 +62,7 @@ setup(
         "serve": ["kserve>=0.16"],
         "beam": ["apache-beam>=2.77", "pyarrow>=15"],
         "parquet": ["pyarrow>=15"],
+        "wandb": ["wandb>=0.19"],
         "video": ["opencv-python-headless>=4.10"],
         # The site, and what its examples use.
         "docs": [
@@ -73,8 +74,10 @@ setup(
             "matplotlib>=3.9",
             "ai-edge-litert>=2.0",
         ],
-        # The peers of `make bench`, PyTorch in the version of the tables.
+        # The peers of `make bench`, PyTorch in the version of the tables, and
+        # the clients of benchmarks/serving.py.
         "bench": [
+            "locust>=2.40",
             "jax>=0.10",
             "torch==2.13.0",
             "matplotlib>=3.9",

@@ -5,12 +5,15 @@
     python benchmarks/serving.py kill
 
 A zoo entry is exported into a temporary folder and run by TensorFlow's C
-library, which TensorFlow Serving is built on.
+library, which TensorFlow Serving is built on, or by `kanets serve`.
 
-`load`: threads that ask at once, with batches of 1 to 8 JPEG files. Failures,
-latency, and the resident memory after a warm-up of as many threads and at the
-end. The classes are compared with those of one picture and one thread at a
-time. Writes `benchmarks/serving_load.csv`.
+`load` (`pip install "kanets[bench,serve]"`): clients that ask at once, again
+as soon as they have their answer, with batches of 1 to 8 JPEG files: threads
+that call the bundle in this process, then clients of `kanets serve`, of
+locust, in a process of their own. Failures, latency, seconds of processor, and
+the resident memory of this process or the server's, after a warm-up and at the
+end. The classes are compared with those of one picture at a time. Clients and
+server share the machine. Three minutes; writes `benchmarks/serving_load.csv`.
 
 `abuse`: what comes back for each kind of malformed request, and whether the
 same good request is answered as before, after it. Shapes and dtypes reach the
@@ -25,22 +28,25 @@ answers otherwise than one whose export was left alone. Writes
 """
 
 import argparse
+import base64
 import contextlib
 import csv
 import gc
 import io
+import json
 import os
 import platform
 import random
 import re
 import signal
+import socket
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -97,11 +103,93 @@ def write(path, rows):
     print(path.read_text())
 
 
-def resident():
-    """MiB of resident memory, on Linux."""
+def memory_and_processor(process):
+    """MiB of resident memory and seconds of processor, on Linux."""
     gc.collect()
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+    place = Path("/proc", str(process))
+    memory = re.search(r"VmRSS:\s+(\d+)", (place / "status").read_text())[1]
+    ticks = (place / "stat").read_text().rsplit(") ", 1)[1].split()[11:13]
+    seconds = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return int(memory) / 1024, seconds
+
+
+def ask_bundle(bundle, files, alone, clients, seconds):
+    """What `serving_clients.py` writes, of threads that call a bundle."""
+    until = time.time() + seconds
+    answers = []
+
+    def ask(seed):
+        chosen = random.Random(seed)
+        while time.time() < until:
+            size = chosen.randint(1, MAX_BATCH)
+            rows = [chosen.randrange(len(files)) for _ in range(size)]
+            error, others = None, 0
+            start = time.time()
+            try:
+                outputs = bundle(image_bytes=[files[row] for row in rows])
+            except Exception as raised:
+                error = str(raised)
+            end = time.time()
+            if error is None:
+                pairs = zip(rows, answer(outputs), strict=True)
+                others = sum(alone[row] != found for row, found in pairs)
+            answers.append((end - start, end, size, int(others), error))
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(ask, range(clients)))
+    return answers
+
+
+def ask_server(port, name, requests, clients, seconds):
+    """What `serving_clients.py` writes, of locust's clients of a server."""
+    answers = requests.with_name("answers.json")
+    command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
+    command += ["--locustfile", HERE / "serving_clients.py"]
+    command += ["--host", f"http://127.0.0.1:{port}/v1/models/{name}"]
+    command += ["--users", str(clients), "--spawn-rate", str(clients)]
+    command += ["--run-time", f"{seconds}s", "--stop-timeout", "60"]
+    environment = os.environ | {
+        "SERVING_REQUESTS": str(requests),
+        "SERVING_ANSWERS": str(answers),
+    }
+    ran = subprocess.run(
+        [*command, "--exit-code-on-error", "0"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if ran.returncode:
+        raise SystemExit(f"locust failed:\n{ran.stdout}{ran.stderr}")
+    return json.loads(answers.read_text())
+
+
+@contextlib.contextmanager
+def serving(folder, threads):
+    """A process of `kanets serve` and its port, until the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "kanets", "serve", str(folder)]
+    command += ["--port", str(port), "--threads", str(threads)]
+    # Its log of requests is of no use, and a pipe that nobody reads fills.
+    with (folder / ".log").open("w+") as log:
+        with subprocess.Popen(command, stdout=log, stderr=log) as process:
+            try:
+                while not is_ready(port):
+                    if process.poll() is not None:
+                        log.seek(0)
+                        raise SystemExit(f"It does not serve:\n{log.read()}")
+                    time.sleep(0.2)
+                yield process.pid, port
+            finally:
+                process.terminate()
+
+
+def is_ready(port):
+    address = f"http://127.0.0.1:{port}/v2/health/ready"
+    with contextlib.suppress(OSError), urllib.request.urlopen(address):
+        return True
+    return False
 
 
 def load(options):
@@ -110,68 +198,68 @@ def load(options):
         raise SystemExit(f"There are no JPEG files in {options.data}")
     paths = paths[:: max(1, len(paths) // options.pictures)]
     files = [path.read_bytes() for path in paths[: options.pictures]]
-    with tempfile.TemporaryDirectory() as folder:
-        export(options.entry, folder)
-        bundle = runtimes.load(folder, options.session_threads)
-    alone = [answer(bundle(image_bytes=[file]))[0] for file in files]
-    lock, results = threading.Lock(), []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "served")
+        export(options.entry, folder / options.entry)
+        bundle = runtimes.load(folder / options.entry, options.threads)
+        alone = [answer(bundle(image_bytes=[file]))[0] for file in files]
+        if not isinstance(alone[0], bytes):
+            raise SystemExit(f"Not a classifier: {options.entry}")
+        requests = Path(temporary, "requests.json")
+        texts = [base64.b64encode(file).decode() for file in files]
+        classes = [name.decode() for name in alone]
+        content = list(zip(texts, classes, strict=True))
+        requests.write_text(json.dumps([MAX_BATCH, content]))
 
-    def ask(seed, count):
-        """Of each request: seconds, pictures, those of another class."""
-        chosen = random.Random(seed)
-        for _ in range(count):
-            size = chosen.randint(1, MAX_BATCH)
-            rows = [chosen.randrange(len(files)) for _ in range(size)]
-            error, others = None, 0
-            start = time.perf_counter()
-            try:
-                outputs = bundle(image_bytes=[files[row] for row in rows])
-            except Exception as raised:
-                error = raised
-            seconds = time.perf_counter() - start
-            if error is None:
-                pairs = zip(rows, answer(outputs), strict=True)
-                others = sum(np.any(alone[r] != found) for r, found in pairs)
-            with lock:
-                results.append((seconds, size, others, error))
+        def in_process(clients, seconds):
+            return ask_bundle(bundle, files, alone, clients, seconds)
 
-    def ask_from_all(pool, count, seed):
-        """Returns the seconds until all threads have their answers."""
-        results.clear()
-        start = time.perf_counter()
-        seeds = range(seed, seed + options.threads)
-        list(pool.map(lambda seed: ask(seed, count), seeds))
-        return time.perf_counter() - start
+        def over_http(clients, seconds):
+            return ask_server(port, options.entry, requests, clients, seconds)
 
-    with ThreadPoolExecutor(options.threads) as pool:
-        ask_from_all(pool, -(-options.warm_up // options.threads), 10_000)
-        before = resident()
-        wall = ask_from_all(pool, options.requests, 0)
-        after = resident()
-    seconds, sizes, others, errors = zip(*results, strict=True)
-    errors = [error for error in errors if error is not None]
-    for text in sorted({str(error) for error in errors}):
-        print(f"failed: {text}", file=sys.stderr)
-    milliseconds = [1e3 * s for s in seconds]
-    row = {
-        "entry": options.entry,
-        "threads": options.threads,
-        "session_threads": options.session_threads,
-        "requests": len(results),
-        "pictures": sum(sizes),
-        "failures": len(errors),
-        "other_classes": sum(others),
-        "requests_per_s": f"{len(results) / wall:.1f}",
-        "pictures_per_s": f"{sum(sizes) / wall:.1f}",
-        "median_ms": f"{statistics.median(milliseconds):.1f}",
-        "p99_ms": f"{np.percentile(milliseconds, 99):.1f}",
-        "warm_up_requests": options.warm_up,
-        "resident_before_mib": f"{before:.1f}",
-        "resident_after_mib": f"{after:.1f}",
-        "growth_mib": f"{after - before:.1f}",
-        "machine": machine(bundle),
-    }
-    write(options.to, [row])
+        rows = measured("the bundle", in_process, os.getpid(), options)
+        with serving(folder, options.threads) as (process, port):
+            rows += measured("kanets serve", over_http, process, options)
+    for row in rows:
+        row |= {"entry": options.entry, "machine": machine(bundle)}
+    write(options.to, rows)
+
+
+def measured(name, ask, process, options):
+    """A row for each number of clients, after a warm-up with the most."""
+    ask(max(options.clients), options.warm_up)
+    rows = []
+    for clients in options.clients:
+        before = memory_and_processor(process)
+        answers = ask(clients, options.seconds)
+        after = memory_and_processor(process)
+        seconds, ends, sizes, others, errors = zip(*answers, strict=True)
+        for text in sorted({error for error in errors if error}):
+            print(f"failed: {text}", file=sys.stderr)
+        begins = [end - took for end, took in zip(ends, seconds, strict=True)]
+        wall = max(ends) - min(begins)
+        milliseconds = [1e3 * took for took in seconds]
+        processor = 1e3 * (after[1] - before[1]) / sum(sizes)
+        rows.append(
+            {
+                "asked": name,
+                "clients": clients,
+                "threads": options.threads,
+                "requests": len(answers),
+                "pictures": sum(sizes),
+                "failures": sum(error is not None for error in errors),
+                "other_classes": sum(others),
+                "requests_per_s": f"{len(answers) / wall:.1f}",
+                "pictures_per_s": f"{sum(sizes) / wall:.1f}",
+                "processor_ms_per_picture": f"{processor:.2f}",
+                "median_ms": f"{statistics.median(milliseconds):.1f}",
+                "p99_ms": f"{np.percentile(milliseconds, 99):.1f}",
+                "resident_before_mib": f"{before[0]:.1f}",
+                "resident_after_mib": f"{after[0]:.1f}",
+                "growth_mib": f"{after[0] - before[0]:.1f}",
+            }
+        )
+    return rows
 
 
 def encode(image, format, **options):
@@ -412,10 +500,10 @@ def main():
     add = parsers["load"].add_argument
     add("--data", type=Path, required=True, help="a folder of JPEG files")
     add("--pictures", type=int, default=1000, help="of the folder")
-    add("--threads", type=int, default=32)
-    add("--requests", type=int, default=300, help="of each thread")
-    add("--warm-up", type=int, default=500, help="requests, of all threads")
-    add("--session-threads", type=int, default=os.cpu_count())
+    add("--clients", type=int, nargs="+", default=[1, 32], help="at once")
+    add("--seconds", type=int, default=30, help="for each number of clients")
+    add("--warm-up", type=int, default=10, help="seconds")
+    add("--threads", type=int, default=os.cpu_count(), help="that answer")
     add = parsers["kill"].add_argument
     add("--kills", type=int, default=50)
     add("--seed", type=int, default=0)
