@@ -13,6 +13,9 @@
 # make slow: the tests that take minutes, and all of JAX's.
 # make bench: the tables of benchmarks/, half an hour on two quiet cores.
 # make docs: the site, in build/site; it runs the examples.
+# make links: whether the outside links of all pages lead somewhere; it needs a
+#     network, and fails without.
+# make test-wandb: a run's log for Weights & Biases, with its package, offline.
 # make wheel: what is published, in dist/, tried in an environment of its own.
 # make release: a wheel, and the tag of its version, to push.
 
@@ -94,8 +97,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 QUESTIONS := kronecker ylg_attention nets training startup report
 
 .PHONY: demo test test-all test-torch test-lowest test-app test-serve \
-	test-beam test-bounds \
-	lint slow bench docs wheel release clean
+	test-beam test-bounds test-wandb \
+	lint slow bench docs links wheel release clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
@@ -143,6 +146,10 @@ test-beam: $(VENV)/beam.stamp
 		$(BIN)/python -m pytest -p no:xdist \
 		-m "not slow" tests/scale tests/evaluation/test_sources.py
 
+test-wandb: $(VENV)/wandb.stamp
+	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
+		$(BIN)/python -m pytest -p no:xdist tests/test_dashboards.py
+
 # A Python that is not there is named, at the end, and is no success.
 test-bounds: test-lowest
 	@skipped=; for python in $(PYTHONS); do \
@@ -162,6 +169,9 @@ bench: $(VENV)/bench.stamp
 docs: $(VENV)/docs.stamp $(VENV)/torch.stamp
 	PYTHONPATH=$(abspath $(VENV)/torch) NO_MKDOCS_2_WARNING=1 KERAS_BACKEND=tensorflow \
 		$(BIN)/python -m mkdocs build --quiet
+
+links:
+	$(PYTHON) docs/check_links.py
 
 wheel: $(VENV)/wheel.stamp
 	rm -rf build dist
@@ -221,6 +231,10 @@ $(VENV)/app.stamp: $(VENV)/test.stamp
 
 $(VENV)/serve.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet --upgrade --target $(basename $@) kserve
+	touch $@
+
+$(VENV)/wandb.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --upgrade --target $(basename $@) wandb
 	touch $@
 
 $(VENV)/beam.stamp: $(VENV)/test.stamp

@@ -13,6 +13,7 @@ from kanets.cli.options import (
     OnError,
     RunFolder,
     Seed,
+    Wandb,
 )
 from kanets.cli.running import command
 from kanets.cli.train import GOES_ON, trained
@@ -82,6 +83,7 @@ def finetune(
     image_size: ImageSize = None,
     ignore_label: IgnoreLabel = None,
     on_error: OnError = "stop",
+    wandb: Wandb = None,
 ):
     """Train a pretrained model further, on pictures of your own.
 
@@ -108,4 +110,4 @@ def finetune(
         on_error=on_error,
         say=print,
     )
-    yield trained(recipe, to)
+    yield trained(recipe, to, wandb=wandb)

@@ -42,6 +42,10 @@ Gan = Annotated[
     ),
 ]
 PictureFile = Annotated[str, Option(help="The picture file to write.")]
+Wandb = Annotated[
+    str | None,
+    Option(metavar="PROJECT", help="Of Weights & Biases, to log to."),
+]
 RunFolder = Annotated[str, Option(help="The run's folder.")]
 Seed = Annotated[int, Option(help="Of all that is random.")]
 Flip = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kanets.cli.messages import about_report
-from kanets.cli.options import Data, JitCompile, RunFolder
+from kanets.cli.options import Data, JitCompile, RunFolder, Wandb
 from kanets.cli.running import command
 
 GOES_ON = " Training continues with the same command."
@@ -38,6 +38,7 @@ def train(
     devices: Annotated[
         int, Option(help="On TensorFlow: how many devices of this machine.")
     ] = 1,
+    wandb: Wandb = None,
 ):
     """Train by a recipe; again on the same folder, resume."""
     from kanets.distribute.processes import is_first
@@ -55,7 +56,9 @@ def train(
     recipe = dataclasses.replace(
         recipe, **{k: v for k, v in changes.items() if v is not None}
     )
-    report = trained(recipe, to, distributed=distributed, devices=devices)
+    report = trained(
+        recipe, to, distributed=distributed, devices=devices, wandb=wandb
+    )
     if is_first():
         yield report
 

@@ -37,9 +37,13 @@ class SampleGrid(keras.callbacks.Callback):
         )
         self.directory.mkdir(parents=True, exist_ok=True)
         grid = picture_grid(pictures, self.columns)
-        keras.utils.save_img(
-            self.directory / f"epoch_{epoch + 1:04d}.png", grid, scale=False
-        )
+        path = self.directory / self.name_of(epoch + 1)
+        keras.utils.save_img(path, grid, scale=False)
+
+    @staticmethod
+    def name_of(epochs):
+        """The name of the file after so many epochs."""
+        return f"epoch_{epochs:04d}.png"
 
 
 class Evaluation(keras.callbacks.Callback):

@@ -9,6 +9,7 @@ where it was stopped.
 from kanets import tasks
 from kanets.distribute.processes import is_first
 from kanets.train.recipes import classifier, gan, segmenter, supervised  # noqa: F401
+from kanets.train.recipes.dashboards import logged_to
 from kanets.train.recipes.distributed import distributed_run
 from kanets.train.recipes.fields import (
     Augment,
@@ -53,7 +54,14 @@ __all__ = [
 
 
 def train(
-    recipe, directory, verbose=1, report=False, *, distributed=False, devices=1
+    recipe,
+    directory,
+    verbose=1,
+    report=False,
+    *,
+    distributed=False,
+    devices=1,
+    wandb=None,
 ):
     """Runs a recipe in a folder, as its task does.
 
@@ -70,16 +78,23 @@ def train(
             batches of the recipe, as by one. Each process calls this with the
             same recipe and pictures; the folder is that of the first.
         devices: int, on TensorFlow: on how many devices of this machine.
+        wandb: str, on TensorFlow: the project of Weights & Biases that each
+            epoch's figures are logged to, by its own Keras callback, under
+            the folder's name; by default none.
 
     Returns:
         A dict, also in the folder's `result.json`.
 
     Raises:
         as `kanets.recipes.supervised.train` and `kanets.distribute`, and a
-        ValueError: what is distributed cannot be.
+        ValueError: what is distributed cannot be, or what is logged.
+        ImportError: wandb is not installed.
     """
     task = tasks.of_recipe(recipe)
-    with distributed_run(recipe, directory, distributed, devices) as folder:
+    with (
+        logged_to(wandb),
+        distributed_run(recipe, directory, distributed, devices) as folder,
+    ):
         if not is_first():
             verbose, report = 0, False
         options = {"report": True} if report and task.write_report else {}

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import json
 import shlex
 import tomllib
@@ -136,14 +135,3 @@ def precision(policy):
         yield
     finally:
         keras.config.set_dtype_policy(earlier)
-
-
-def tensorboard(directory):
-    """Keras's TensorBoard callback, which needs TensorFlow to write."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    if importlib.util.find_spec("tensorflow") is None:
-        return None
-    return keras.callbacks.TensorBoard(
-        directory / "tensorboard", write_graph=False
-    )

@@ -12,6 +12,11 @@ from kanets import data, zoo
 from kanets.evaluation.generation import load_extractor
 from kanets.train import checkpoints, display
 from kanets.train.augment import Mirror
+from kanets.train.recipes.dashboards import (
+    Pictures,
+    tensorboard,
+    wandb_logger,
+)
 from kanets.train.recipes.files import arguments
 from kanets.train.recipes.folder import (
     claim,
@@ -19,7 +24,6 @@ from kanets.train.recipes.folder import (
     precision,
     printer,
     read_result,
-    tensorboard,
     write_result,
 )
 from ylg.gan.gradients import step_of_backend
@@ -33,10 +37,10 @@ def train_gan(recipe, directory, verbose=1):
     The folder holds `recipe.toml`, `log.csv` (a row an epoch), `samples/`
     (a PNG an epoch), `generator/` and `discriminator/` (model folders of the
     last epoch; the generator is the averaged one), `last.weights.h5` (to
-    resume from), `tensorboard/` where TensorBoard's writer is installed, and
-    at the end `result.json`. A run that was stopped continues from its last
-    whole epoch, and ends as if it had not been stopped; with more epochs it
-    goes on, as its learning rates are constant.
+    resume from), `tensorboard/` where TensorBoard's writer is installed (the
+    samples, too), and at the end `result.json`. A run that was stopped
+    continues from its last whole epoch, and ends as if it had not been
+    stopped; with more epochs it goes on, as its learning rates are constant.
 
     Args, Returns, Raises: as `supervised.train`, and a ValueError on a backend
     that trains no GAN; the result is the last row of the log.
@@ -161,13 +165,20 @@ def _batches(recipe, pictures):
 
 def _callbacks(recipe, directory, pictures, batches):
     columns = len(pictures.class_names)
+    folder = directory / "samples"
+
+    def samples(epochs):
+        return {"samples": folder / ylg.gan.SampleGrid.name_of(epochs)}
+
     found = [
         ylg.gan.SampleGrid(
-            directory / "samples",
+            folder,
             columns=columns if 4 <= columns <= 16 else 8,
             seed=recipe.seed,
         ),
         tensorboard(directory),
+        Pictures(directory, samples),
+        wandb_logger(recipe, directory),
         _Networks(directory, batches, pictures.class_names),
     ]
     if recipe.measure.extractor:

@@ -18,13 +18,17 @@ from kanets.nets import logits_model
 from kanets.nets.backbones import body_layers
 from kanets.train import checkpoints, display
 from kanets.train.optimizers import layer_decay_factors
+from kanets.train.recipes.dashboards import (
+    Pictures,
+    tensorboard,
+    wandb_logger,
+)
 from kanets.train.recipes.folder import (
     REPORT,
     claim,
     precision,
     printer,
     read_result,
-    tensorboard,
     write_result,
 )
 from kanets.train.recipes.phases import Patience, comparable, phases
@@ -63,8 +67,9 @@ def train(parts, recipe, directory, verbose=1, report=False):
 
     The folder holds `recipe.toml`, `log.csv` (a row an epoch), `best/` (the
     model folder of the best validation figure), `last.weights.h5` (to
-    resume from), `tensorboard/` where TensorBoard's writer is installed, and
-    at the end `result.json`. A run that was stopped, by whatever, continues
+    resume from), `tensorboard/` where TensorBoard's writer is installed (the
+    report's pictures, too), and at the end `result.json`. A run that was
+    stopped, by whatever, continues
     from its last whole epoch when `train` is called again.
 
     Args:
@@ -247,7 +252,8 @@ def _fit(
         if shown is not None:
             shown.show_start(figures)
     waits = None if phase.frozen else Patience(recipe, phase, kept, monitor)
-    callbacks = [average, kept, waits, tensorboard(directory), shown]
+    elsewhere = tensorboard(directory), wandb_logger(recipe, directory)
+    callbacks = [average, kept, waits, *elsewhere, shown]
     over = waits is not None and waits.is_over()
     model.fit(
         train_set,
@@ -299,6 +305,10 @@ def _report(recipe, validation_set, directory, say):
         validation_set,
         directory / REPORT,
     )
+    drawn = sorted((directory / REPORT).glob("*.png"))
+    rows, _ = checkpoints.read_progress(directory)
+    pictures = Pictures(directory)
+    pictures.show({p.stem: p for p in drawn}, checkpoints.epochs_done(rows) - 1)
     return {**written, "report": REPORT}
 
 
