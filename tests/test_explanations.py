@@ -246,6 +246,9 @@ def test_sheets(monkeypatch, tmp_path):
     for path in paths:
         with Image.open(path) as image:
             assert image.format == "PNG"
+    scores = to_numpy(model(np.stack(pictures).astype("float32")))
+    said = [f"{'abcde'[row.argmax()]} {row.max():.2f}" for row in scores]
+    assert [[row[0][0] for row in rows] for rows in drawn] == [said, said]
     captions = [[row[1][0] for row in rows] for rows in drawn]
     assert captions == [["rollout 4x6"] * 2, ["d, 4x6", "a, 4x6"]]
     # Bright where the map is largest, grey where it is zero.

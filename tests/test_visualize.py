@@ -368,6 +368,26 @@ def test_attention_sheet(model, tmp_path, monkeypatch):
         np.testing.assert_array_equal(frame.max(0), 20 * cell + 19)
 
 
+def test_a_classifier_s_answer_is_above_the_photo(model, tmp_path, monkeypatch):
+    texts = written(monkeypatch)
+    pooled = keras.layers.GlobalAveragePooling2D()(model.output)
+    scores = keras.layers.Softmax()(pooled)
+    classifier = keras.Model(model.input, scores)
+    picture, path = noise(12, 20), tmp_path / "sheet.png"
+    [found] = to_numpy(classifier(picture[None].astype("float32")))
+    visualize.attention_sheet(classifier, [picture], path)
+    classifier.class_names = ("ant", "bee")
+    visualize.attention_sheet(classifier, [picture], path)
+    best = ("ant", "bee")[found.argmax()]
+    photo, *_, said, _, _ = texts
+    assert (photo, said) == ("photo", f"{best} {found.max():.2f}")
+    # What gives other things than a score a class says none.
+    features = keras.Model(model.input, keras.layers.Dense(3)(pooled))
+    features.class_names = ("ant", "bee")
+    visualize.attention_sheet(features, [picture], path)
+    assert texts[-3] == "photo"
+
+
 def test_pixels_may_be_floats(model, tmp_path):
     picture = noise(12, 20)
     paths = [tmp_path / "integers.png", tmp_path / "floats.png"]

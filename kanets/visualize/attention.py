@@ -13,7 +13,12 @@ from PIL import ImageDraw
 from kanets.attention.checks import check_position
 from kanets.visualize.heat import heated
 from kanets.visualize.sheets import resized, save_sheet
-from kanets.visualize.tokens import cell_of, check_picture, inputs_of
+from kanets.visualize.tokens import (
+    cell_of,
+    check_picture,
+    inputs_of,
+    said_of,
+)
 
 _MARK = (0, 255, 255)
 
@@ -93,7 +98,8 @@ def attention_map(model, picture, layer=None, position=None):
 def attention_sheet(model, pictures, path, positions=None, layers=None):
     """Draws where a position of each photo looks, as a PNG.
 
-    A row for each photo: the photo with a ring around the position, and for
+    A row for each photo: the photo, below the class that a classifier with
+    `class_names` says and its score, with a ring around the position, and for
     each layer its map as heat, with a frame around the cell of the position.
     Each map has its own scale, from its lowest to its largest weight, unless
     they differ by less than 1 %; both are written above it, as multiples of
@@ -123,7 +129,10 @@ def attention_sheet(model, pictures, path, positions=None, layers=None):
         )
     rows = [
         [
-            ("photo", partial(_photo_panel, picture, position)),
+            (
+                said_of(model, picture),
+                partial(_photo_panel, picture, position),
+            ),
             *attention_panels(model, picture, position, layers),
         ]
         for picture, position in zip(pictures, positions, strict=True)

@@ -14,7 +14,12 @@ from kanets.attention.checks import check_choice, check_position
 from kanets.visualize.attention import attention_layers, attention_weights
 from kanets.visualize.heat import smooth_panel
 from kanets.visualize.sheets import resized, save_sheet
-from kanets.visualize.tokens import cell_of, check_picture, inputs_of
+from kanets.visualize.tokens import (
+    cell_of,
+    check_picture,
+    inputs_of,
+    said_of,
+)
 
 FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
 
@@ -120,7 +125,8 @@ def rollout_map(model, picture, position=None, fuse="mean"):
 def rollout_sheet(model, pictures, path, fuse="mean"):
     """Draws what of each photo reaches the head of a model, as a PNG.
 
-    A row for each photo: the photo, and its `rollout_map` as heat, from zero
+    A row for each photo: the photo, below the class that a classifier with
+    `class_names` says and its score, and its `rollout_map` as heat, from zero
     to its largest.
 
     Args:
@@ -142,7 +148,8 @@ def rollout_sheet(model, pictures, path, fuse="mean"):
         size = "x".join(map(str, found.shape))
         panel = partial(smooth_panel, picture, found)
         photo = partial(resized, picture)
-        rows.append([("photo", photo), (f"rollout {size}", panel)])
+        said = said_of(model, picture)
+        rows.append([(said, photo), (f"rollout {size}", panel)])
     return save_sheet(rows, path)
 
 

@@ -17,7 +17,7 @@ from kanets.visualize.attention import attention_layers
 from kanets.visualize.gradients import gradient
 from kanets.visualize.heat import smooth_panel
 from kanets.visualize.sheets import resized, save_sheet
-from kanets.visualize.tokens import check_picture, class_token_layer
+from kanets.visualize.tokens import check_picture, class_token_layer, said_of
 
 
 def grad_cam(model, picture, class_index=None, layer=None):
@@ -82,7 +82,8 @@ def grad_cam(model, picture, class_index=None, layer=None):
 def grad_cam_sheet(model, pictures, path, classes=None, layer=None):
     """Draws what speaks for a class in each photo, as a PNG.
 
-    A row for each photo: the photo, and its `grad_cam` as heat.
+    A row for each photo: the photo, below the class that a classifier with
+    `class_names` says and its score, and its `grad_cam` as heat.
 
     Args:
         model: as in `grad_cam`.
@@ -115,7 +116,7 @@ def grad_cam_sheet(model, pictures, path, classes=None, layer=None):
         size = "x".join(map(str, cam.shape))
         rows.append(
             [
-                ("photo", partial(resized, picture)),
+                (said_of(model, picture), partial(resized, picture)),
                 (f"{name}, {size}", partial(smooth_panel, picture, cam)),
             ]
         )

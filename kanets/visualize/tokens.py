@@ -37,6 +37,26 @@ def inputs_of(model, picture, names):
     return dict(zip(names, found, strict=True)), grid
 
 
+def said_of(model, picture):
+    """What a model says of a picture, to be written above it.
+
+    Args:
+        model: Keras model.
+        picture: array (H, W, 3), of a size the model takes: pixels 0..255.
+
+    Returns:
+        The class of the highest score and the score, as "tulip 0.97", of a
+        classifier that has `class_names`; of another model "photo".
+    """
+    names = getattr(model, "class_names", None)
+    if not names or model.output_shape != (None, len(names)):
+        return "photo"
+    scores = model(np.asarray(picture, "float32")[None], training=False)
+    scores = keras.ops.convert_to_numpy(keras.ops.cast(scores, "float32"))[0]
+    best = int(scores.argmax())
+    return f"{names[best]} {scores[best]:.2f}"
+
+
 def check_picture(picture, input_shape):
     """(H, W) of a picture; raises unless it is of a size the model takes."""
     shape = np.shape(picture)
