@@ -68,7 +68,7 @@ def finetune(
         bool,
         Option(
             "--int8",
-            help="The last quarter of the epochs is for 8 bits.",
+            help="The last quarter of epochs is for 8 bits.",
         ),
     ] = False,
     seed: Seed = 0,
