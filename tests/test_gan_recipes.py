@@ -13,6 +13,7 @@ from kanets.data import Batches, Steps
 from kanets.data.batches import ArrayPictures
 from kanets.train.augment import Mirror
 from tests.photos import write_photos
+from tests.test_dashboards import images
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,7 @@ def test_a_run_that_is_stopped_goes_on(photos, judge, tmp_path, capsys):
     assert recipes.read(folder / "recipe.toml") == plan
     samples = sorted(path.name for path in (folder / "samples").iterdir())
     assert samples == ["epoch_0001.png", "epoch_0002.png"]
+    assert images(folder) == {"samples": [0, 1]}
     # Started a third time it is complete, and says so.
     assert recipes.train(plan, folder) == result
     assert "is complete: 2 epochs" in capsys.readouterr().out

@@ -19,6 +19,7 @@ EXTRAS = {
     "matplotlib": "viz",
     "gradio": "app",
     "kserve": "serve",
+    "wandb": "wandb",
 }
 TOLERANCE = 1e-5
 
