@@ -253,6 +253,11 @@ class GridAttention(AttentionLayer):
             )
         self.built = True
 
+    @property
+    def learned_maps(self):
+        """A dictionary of q, k, v and o, `Dense` layers, by their names."""
+        return dict(self._maps)
+
     def _new_maps(self, letter, input_shape):
         """The learned maps of a letter, built, by their names."""
         name, is_last = self.map_names[letter], letter == self._last_map()

@@ -76,7 +76,8 @@ def kao_kv(
         return_attention_scores: also return the weights.
         implementation: "xla"; "pallas", kernels that read X once for its
             means and keep the scores on the chip, if they are not asked for
-            (JAX alone, (B, H, W, C) without a mask); or "auto", what
+            (JAX alone, (B, H, W, C) without a mask); "pool", means as
+            `axis_means` makes them for inference elsewhere; or "auto", what
             `kanets.attention.implementation` has set.
 
     Returns:

@@ -8,7 +8,7 @@ from keras import ops
 from kanets.attention.grid import check_mask, grid_axes
 from kanets.attention.implementations import chosen, why_no_kernel
 
-IMPLEMENTATIONS = ("auto", "xla", "pallas")
+IMPLEMENTATIONS = ("auto", "xla", "pallas", "pool")
 
 
 def axis_means(x, mask=None, implementation="auto"):
@@ -20,8 +20,11 @@ def axis_means(x, mask=None, implementation="auto"):
         mask: optional bool tensor (B, *grid), True where x is valid. Only
             valid positions are averaged; a slice with none gives zero.
         implementation: "xla"; "pallas", a kernel that reads a picture once
-            for both of its axes (JAX alone, (B, H, W, C) without a mask); or
-            "auto", what `kanets.attention.implementation` has set.
+            for both of its axes (JAX alone, (B, H, W, C) without a mask);
+            "pool", average pooling over whole rows and columns, which
+            runtimes for inference keep in the layout of their convolutions
+            ((B, H, W, C) of known H and W without a mask); or "auto", what
+            `kanets.attention.implementation` has set.
 
     Returns:
         A list with one tensor (B, size of the axis, C) per grid axis, in the
@@ -34,10 +37,13 @@ def axis_means(x, mask=None, implementation="auto"):
     Cost: one read of x per axis, O(H·W·C).
     """
     axes = grid_axes(x)
-    if chosen_for(implementation, x, mask) == "pallas":
+    how = chosen_for(implementation, x, mask)
+    if how == "pallas":
         from kanets.attention.kernels import pallas  # which imports JAX
 
         return pallas.axis_means(ops.convert_to_tensor(x))
+    if how == "pool":
+        return _pooled_means(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     # Half precision overflows or stalls in long sums.
     wide = dtype if dtype == "float64" else "float32"
@@ -87,6 +93,26 @@ def outer_sum(parts):
 
 
 def chosen_for(implementation, x, mask):
-    """What computes it, "xla" or "pallas", or an error that says why not."""
+    """What computes it, not "auto", or an error that says why not."""
     reason = why_no_kernel(x, mask, rank=4)
-    return chosen(implementation, IMPLEMENTATIONS, reason)
+    how = chosen(implementation, IMPLEMENTATIONS, reason)
+    if how == "pool" and (
+        mask is not None or len(x.shape) != 4 or None in tuple(x.shape[1:3])
+    ):
+        raise ValueError(
+            'implementation="pool" needs pictures (B, H, W, C) of known H and '
+            f"W and no mask. Received: x.shape={tuple(x.shape)}, "
+            f"mask={None if mask is None else 'given'}"
+        )
+    return how
+
+
+def _pooled_means(x):
+    _, height, width, channels = x.shape
+    means = []
+    for window, size in (((1, width), height), ((height, 1), width)):
+        pooled = ops.average_pool(
+            x, window, strides=window, data_format="channels_last"
+        )
+        means.append(ops.reshape(pooled, (-1, size, channels)))
+    return means

@@ -177,7 +177,21 @@ def _png_size(encoded, position):
 
 
 def _exif_orientation(encoded):
-    """Returns the EXIF orientation of a JPEG file, 1 where it has none.
+    """Returns the EXIF orientation of a JPEG file, 1 where it has none."""
+    import tensorflow as tf
+
+    head = tf.strings.substr(encoded, 0, _EXIF_WITHIN)
+    return tf.cond(
+        # \C is any byte. A search of many small operations costs more than
+        # a small picture's decoding.
+        tf.strings.regex_full_match(head, r"\C*Exif\C*"),
+        lambda: _orientation_in(head),
+        lambda: 1,
+    )
+
+
+def _orientation_in(head):
+    """The same of a file's first bytes.
 
     A JPEG file is a chain of segments (0xFF, marker, length, data). The one
     that starts with "Exif" holds a TIFF header, of either byte order, and a
@@ -186,9 +200,7 @@ def _exif_orientation(encoded):
     """
     import tensorflow as tf
 
-    data = tf.io.decode_raw(
-        tf.strings.substr(encoded, 0, _EXIF_WITHIN), tf.uint8
-    )
+    data = tf.io.decode_raw(head, tf.uint8)
     data = tf.pad(tf.cast(data, tf.int32), [[0, 1]])
     end = tf.size(data) - 1
 

@@ -1,6 +1,7 @@
 """Models in the form their consumer wants."""
 
 from kanets.export.bundle import find_savedmodel
+from kanets.export.folding import fold
 from kanets.export.generator import is_generator
 from kanets.export.models_config import (
     write_batching_parameters,
@@ -26,6 +27,7 @@ __all__ = [
     "export_savedmodel",
     "export_triton",
     "find_savedmodel",
+    "fold",
     "is_generator",
     "is_segmenter",
     "load_savedmodel",

@@ -2,6 +2,7 @@
 
 from kanets.checks import positive_integer
 from kanets.export import bundle
+from kanets.export.folding import fold
 from kanets.export.graph import Graph, open_or_resolved
 from kanets.nets.logits import outputs_logits
 
@@ -58,8 +59,10 @@ def make_body(model, image_size, from_logits=None, jit_compile=None):
     if from_logits is None:
         from_logits = outputs_logits(model)
 
+    answer = fold(model)
+
     def body(images):
-        outputs = model(images, training=False)
+        outputs = answer(images)
         if not isinstance(outputs, tf.Tensor) or outputs.shape.rank != 2:
             raise ValueError(
                 "`model` must return one tensor (batch, classes). Received: "

@@ -2,6 +2,7 @@
 
 from kanets import tasks
 from kanets.export import bundle
+from kanets.export.folding import fold
 from kanets.export.graph import Graph, open_or_resolved
 from kanets.nets.logits import outputs_logits
 
@@ -50,8 +51,10 @@ def make_body(model, image_size):
     """
     import tensorflow as tf
 
+    answer = fold(model)
+
     def body(images):
-        outputs = model(images, training=False)
+        outputs = answer(images)
         shape = getattr(outputs, "shape", None)
         if not isinstance(outputs, tf.Tensor) or not shape.is_compatible_with(
             (None, *image_size, None)

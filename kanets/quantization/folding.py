@@ -43,32 +43,16 @@ class Folded:
         scale, offset = scale_and_offset(norm)
         if bias is not None:
             offset = offset + bias * scale
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
+        if is_depthwise(layer):
             scale = ops.reshape(scale, kernel.shape[2:])
         return self._linear(x, kernel * scale, offset)
 
     def _linear(self, x, kernel, bias):
-        layer = self.layer
-        is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         if self.quantize:
-            outputs = 2 if is_depthwise else 1  # the axes of channels
+            outputs = 2 if is_depthwise(self.layer) else 1  # axes of channels
             axes = range(len(kernel.shape) - outputs)
             kernel = fake_quantize_kernel(kernel, tuple(axes))
-        x, kernel = (ops.cast(t, layer.compute_dtype) for t in (x, kernel))
-        if isinstance(layer, keras.layers.Dense):
-            y = ops.matmul(x, kernel)
-        elif is_depthwise:
-            y = ops.depthwise_conv(
-                x,
-                kernel,
-                strides=layer.strides,
-                padding=layer.padding,
-                data_format=layer.data_format,
-                dilation_rate=layer.dilation_rate,
-            )
-        else:
-            y = layer.convolution_op(x, kernel)
-        return y if bias is None else y + ops.cast(bias, y.dtype)
+        return linear(self.layer, x, kernel, bias)
 
 
 class Normalized:
@@ -95,6 +79,30 @@ class Normalized:
         return ops.depthwise_conv(x, kernel, data_format="channels_last") + (
             offset
         )
+
+
+def linear(layer, x, kernel, bias=None):
+    """What a layer of `KINDS` computes, with another kernel and bias."""
+    x, kernel = (ops.cast(t, layer.compute_dtype) for t in (x, kernel))
+    if isinstance(layer, keras.layers.Dense):
+        y = ops.matmul(x, kernel)
+    elif is_depthwise(layer):
+        y = ops.depthwise_conv(
+            x,
+            kernel,
+            strides=layer.strides,
+            padding=layer.padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate,
+        )
+    else:
+        y = layer.convolution_op(x, kernel)
+    return y if bias is None else y + ops.cast(bias, y.dtype)
+
+
+def is_depthwise(layer):
+    """Whether a layer of `KINDS` is a depthwise convolution."""
+    return isinstance(layer, keras.layers.DepthwiseConv2D)
 
 
 def scale_and_offset(norm):

@@ -8,9 +8,11 @@ before it, where nothing else sees that convolution's maps.
 import keras
 from keras import ops
 
+from kanets import compat
+from kanets.nets import tracing
+from kanets.nets.tracing import Step
 from kanets.quantization import kinds
 from kanets.quantization.folding import Folded, Normalized
-from kanets.quantization.tracing import Step, trace
 
 
 class Program:
@@ -25,7 +27,9 @@ class Program:
 
     def __init__(self, model):
         self._model = model
-        steps, self._outputs = trace(model)
+        steps, self._outputs = tracing.trace(model, _open_attention)
+        for step in steps:
+            step.kind = kinds.of_operation(step.run, step.name)
         self._inputs = [
             Step(tensor.name, _as_it_is, (tensor,), {}, [tensor])
             for tensor in model.inputs
@@ -46,37 +50,32 @@ class Program:
         Returns:
             The outputs, in the structure of the model's.
         """
-        given = keras.tree.flatten(inputs)
-        values = {
-            id(tensor): x
-            for tensor, x in zip(self._model.inputs, given, strict=True)
-        }
 
-        def value(leaf):
-            return values.get(id(leaf), leaf)
-
-        for step in [*self._inputs, *self._steps]:
-            args, kwargs = keras.tree.map_structure(
-                value, (step.args, step.kwargs)
-            )
+        def call(step, args, kwargs):
             if isinstance(step.run, Folded | Normalized):
                 kwargs = {"training": training}
             results = keras.tree.flatten(step.run(*args, **kwargs))
-            for tensor, result in zip(step.outputs, results, strict=True):
-                if step.quantizer is not None:
-                    result = quantize(result, step.quantizer)
-                values[id(tensor)] = result
-        return keras.tree.map_structure(value, self._outputs)
+            if step.quantizer is None:
+                return results
+            return [quantize(x, step.quantizer) for x in results]
+
+        return tracing.run(
+            [*self._inputs, *self._steps],
+            self._model.inputs,
+            keras.tree.flatten(inputs),
+            self._outputs,
+            call,
+        )
 
     def _folded(self, steps):
         """The steps, with normalisations in what they are folded into."""
-        readers = self._readers(steps)
+        readers = tracing.readers(steps, self._outputs)
         kept, taken = [], set()
         for step in steps:
             if id(step) in taken:
                 continue
             if step.kind == kinds.LINEAR:
-                after = _only(readers, step)
+                after = tracing.only_reader(readers, step)
                 norm = None
                 if after is not None and after.kind == kinds.NORM:
                     norm = after.run
@@ -90,7 +89,7 @@ class Program:
 
     def _place(self):
         """Gives the steps their quantizers; the names of the ranges."""
-        readers = self._readers(self._steps)
+        readers = tracing.readers(self._steps, self._outputs)
         names, of_tensor = [], {}
         for step in [*self._inputs, *self._steps]:
             step.quantizer = self._quantizer(step, readers, of_tensor, names)
@@ -112,7 +111,7 @@ class Program:
         if step in self._inputs or step.kind == kinds.PIXELS:
             if after and all(s and s.kind == kinds.PIXELS for s in after):
                 return None
-        only = _only(readers, step)
+        only = tracing.only_reader(readers, step)
         if only is not None and only.kind == kinds.RELU:
             return None
         if step.kind == kinds.SAME:
@@ -122,15 +121,28 @@ class Program:
         names.append(step.name)
         return len(names) - 1
 
-    def _readers(self, steps):
-        """The steps that take each tensor; None where it is an output."""
-        readers = {}
-        for step in steps:
-            for tensor in step.inputs:
-                readers.setdefault(id(tensor), []).append(step)
-        for tensor in keras.tree.flatten(self._outputs):
-            readers.setdefault(id(tensor), []).append(None)
-        return readers
+
+def _open_attention(step):
+    """The graph of attention, if integers can do all of it."""
+    layer = step.run
+    if any(None in tensor.shape[1:] for tensor in step.inputs):
+        return None  # sizes would be constants in the graph
+
+    def attend(query):
+        return layer.attend(query, None, None, False)
+
+    try:
+        graph = tracing.graph_of(attend, step)
+    except Exception:  # an operator may want numbers, not symbols
+        return None
+    if graph is None:
+        return None
+    operations = [operation for operation, *_ in compat.calls(graph)]
+    found = {id(v) for o in operations for v in getattr(o, "variables", ())}
+    # A weight that it reads by itself would be a constant in the graph.
+    if not found.issuperset(id(v) for v in layer.variables):
+        return None
+    return graph if all(map(kinds.is_of_integers, operations)) else None
 
 
 def _parts(step):
@@ -179,12 +191,6 @@ def _as_it_is(x):
 
 def _like(tensor):
     return keras.KerasTensor(tensor.shape, tensor.dtype)
-
-
-def _only(readers, step):
-    """The one step that takes what another gives, or None."""
-    found = readers.get(id(step.outputs[0]), [])
-    return found[0] if len(found) == len(step.outputs) == 1 else None
 
 
 def _is_float(tensor):

@@ -8,7 +8,6 @@ from kanets import compat
 from kanets.attention.base import AttentionLayer
 from kanets.layers import AttnModule, BaseModule, BaseSkipModule
 from kanets.nets import places
-from kanets.quantization import kinds
 
 _MODULES = (BaseModule, BaseSkipModule, AttnModule)
 
@@ -22,8 +21,7 @@ class Step:
         run: what is called, a layer, an operation or a function.
         args, kwargs: of the call, symbolic tensors and others.
         outputs: list of symbolic tensors.
-        kind: one of `kanets.quantization.kinds`.
-        quantizer: None, the number of a range, or a pair of floats.
+        kind, quantizer: of `kanets.quantization`, which says what they are.
     """
 
     name: str
@@ -31,7 +29,7 @@ class Step:
     args: tuple
     kwargs: dict
     outputs: list
-    kind: str = kinds.OTHER
+    kind: str = ""
     quantizer: object = None
 
     @property
@@ -40,31 +38,88 @@ class Step:
         return [x for x in leaves if isinstance(x, keras.KerasTensor)]
 
 
-def trace(model):
+def trace(model, open_attention=None):
     """The calls of a functional model, in order.
 
-    Nested models, the modules of a KANet and attention that consists of what
-    8-bit integers can do are opened: what is inside stands in their place.
+    Nested models and the modules of a KANet are opened: what is inside stands
+    in their place.
 
     Args:
         model: as `kanets.nets.places.is_graph` tells; its layers are what the
             steps run.
+        open_attention: function from a step that runs a layer of attention to
+            the functional model that it consists of, or to None where it is
+            to be one step; by default all are.
 
     Returns:
         A list of `Step`, and the outputs of the model, symbolic.
 
     Raises:
-        ValueError: a layer that is refused, see `kanets.quantization.kinds`; a
-            nested model that is called more than once.
+        ValueError: a nested model that is called more than once.
     """
-    tracer = _Tracer()
+    tracer = _Tracer(open_attention or (lambda step: None))
     tracer.follow(model)
     return tracer.steps, keras.tree.map_structure(tracer.find, model.output)
 
 
+def run(steps, tensors, given, outputs, call):
+    """Computes what steps give for some numbers.
+
+    Args:
+        steps: list of `Step`, none before those it takes something from.
+        tensors: list of symbolic tensors that are given.
+        given: list of their values.
+        outputs: structure of symbolic tensors.
+        call: function from a step, its arguments and its keywords, with
+            values in the places of tensors, to what it gives.
+
+    Returns:
+        The values of `outputs`, in their structure.
+    """
+    values = {id(t): x for t, x in zip(tensors, given, strict=True)}
+
+    def value(leaf):
+        return values.get(id(leaf), leaf)
+
+    for step in steps:
+        args, kwargs = keras.tree.map_structure(value, (step.args, step.kwargs))
+        results = keras.tree.flatten(call(step, args, kwargs))
+        values.update(
+            (id(t), x) for t, x in zip(step.outputs, results, strict=True)
+        )
+    return keras.tree.map_structure(value, outputs)
+
+
+def readers(steps, outputs):
+    """The steps that take each tensor, by its id; None where it leaves."""
+    found = {}
+    for step in steps:
+        for tensor in step.inputs:
+            found.setdefault(id(tensor), []).append(step)
+    for tensor in keras.tree.flatten(outputs):
+        found.setdefault(id(tensor), []).append(None)
+    return found
+
+
+def only_reader(readers, step):
+    """The one step that takes what another gives, or None."""
+    found = readers.get(id(step.outputs[0]), [])
+    return found[0] if len(found) == len(step.outputs) == 1 else None
+
+
+def graph_of(call, step):
+    """What a step computes as a functional model of its one input, or None."""
+    if len(step.inputs) != 1:
+        return None
+    (x,) = step.inputs
+    x = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+    return keras.Model(x, call(x))
+
+
 class _Tracer:
-    def __init__(self):
+    def __init__(self, open_attention):
         self.steps = []
+        self._open_attention = open_attention
         self._same = {}  # id of a tensor: it, and the one that it is
         self._nested = set()
 
@@ -87,7 +142,6 @@ class _Tracer:
             )
             inside = self._inside(step)
             if inside is None:
-                step.kind = kinds.of_operation(operation, step.name)
                 self.steps.append(step)
                 continue
             self._alias(inside.inputs, step.inputs)
@@ -105,41 +159,13 @@ class _Tracer:
             if id(operation) in self._nested:
                 raise ValueError(
                     "A nested model must be called once, as each call has "
-                    f"ranges of its own. Received: {step.name!r}, called "
+                    f"tensors of its own. Received: {step.name!r}, called "
                     "several times"
                 )
             self._nested.add(id(operation))
             return operation
         if isinstance(operation, _MODULES):
-            return _graph(operation.call, step)
+            return graph_of(operation.call, step)
         if isinstance(operation, AttentionLayer):
-            return _attention(operation, step)
+            return self._open_attention(step)
         return None
-
-
-def _attention(layer, step):
-    """The graph of attention, if integers can do all of it."""
-
-    def attend(query):
-        return layer.attend(query, None, None, False)
-
-    try:
-        graph = _graph(attend, step)
-    except Exception:  # an operator may want numbers, not symbols
-        return None
-    if graph is None:
-        return None
-    operations = [operation for operation, *_ in compat.calls(graph)]
-    found = {id(v) for o in operations for v in getattr(o, "variables", ())}
-    # A weight that it reads by itself would be a constant in the graph.
-    if not found.issuperset(id(v) for v in layer.variables):
-        return None
-    return graph if all(map(kinds.is_of_integers, operations)) else None
-
-
-def _graph(call, step):
-    if len(step.inputs) != 1:
-        return None
-    (x,) = step.inputs
-    x = keras.Input(batch_shape=x.shape, dtype=x.dtype)
-    return keras.Model(x, call(x))

@@ -1,0 +1,370 @@
+"""A net as it is deployed: the same answers by fewer and cheaper operations.
+
+| in the net | deployed |
+|---|---|
+| a convolution or dense map, then batch normalisation | one with a bias |
+| Kronecker attention, then batch normalisation | within its last map |
+| batch normalisation, then Kronecker attention | on its H + W means |
+| maps side by side, then a 1x1 convolution | a sum of convolutions |
+| means of rows and columns | average pooling |
+
+Weights become constants. Runtimes join a convolution and its normalisation by
+themselves, as far as they see them; they keep none of the others, each of which
+is a pass over maps, some in another layout. Placing maps side by side also
+forces one scale of 8-bit integers on all of them.
+"""  # noqa: E501
+
+import keras
+import numpy as np
+from keras import ops
+
+from kanets import compat
+from kanets.attention import KroneckerAttention
+from kanets.attention.kronecker import kao_kv, kao_qkv
+from kanets.nets import places, tracing
+from kanets.quantization import folding, is_prepared, kinds
+
+_MOST_BYTES = 2**30
+_RECTIFIED = ("relu", "relu6", "sigmoid", "silu", "tanh")
+
+
+def fold(model):
+    """What a net computes at inference, as it is deployed.
+
+    Every export of a classifier or a segmenter is of this.
+
+    Args:
+        model: built Keras model.
+
+    Returns:
+        A function of the model's inputs to its outputs, equal but for
+        rounding, with the weights of now as constants. It is the model's own
+        call in inference mode where that cannot be taken apart: a model that
+        is not functional, calls a nested model several times, computes in
+        half precision, was prepared for 8 bits, has the channels first, or
+        has more than 1 GiB of weights, as a graph holds at most 2.
+
+    Cost: a copy of the weights.
+
+    Example:
+
+    >>> model = kanets.KANet((32, 32, 3), 0.25, classes=10)
+    >>> answer = kanets.export.fold(model)
+    >>> answer(keras.ops.ones((1, 32, 32, 3))).shape
+    TensorShape([1, 10])
+    """
+    if not _is_open(model):
+        return lambda inputs: model(inputs, training=False)
+    net = places.graph(model)
+    try:
+        steps, outputs = tracing.trace(net)
+    except ValueError:  # a nested model that is called several times
+        return lambda inputs: model(inputs, training=False)
+    for change in (_constants, _norms, _sums):
+        steps = change(steps, outputs)
+
+    def answer(inputs):
+        return tracing.run(
+            steps,
+            net.inputs,
+            keras.tree.flatten(inputs),
+            outputs,
+            lambda step, args, kwargs: step.run(*args, **kwargs),
+        )
+
+    return answer
+
+
+def _is_open(model):
+    """Whether all that a model consists of is known, in float32."""
+    if is_prepared(model) or not places.is_graph(model):
+        return False
+    if 4 * model.count_params() > _MOST_BYTES:
+        return False
+    return all(
+        layer.compute_dtype == layer.variable_dtype == "float32"
+        and not getattr(layer, "quantization_mode", None)
+        and getattr(layer, "data_format", None) != "channels_first"
+        for layer in compat.all_layers(model)
+        if layer.weights
+    )
+
+
+class _Linear:
+    """A layer of `folding.KINDS`, without its activation, of constants."""
+
+    def __init__(self, layer, kernel=None, bias=None):
+        self.layer, self.kernel, self.bias = layer, kernel, bias
+        if kernel is None:
+            self.kernel = _array(layer.kernel)
+            self.bias = _array(layer.bias) if layer.use_bias else None
+
+    def __call__(self, x):
+        y = folding.linear(self.layer, x, _narrow(self.kernel))
+        return y if self.bias is None else _add_bias(y, _narrow(self.bias))
+
+    @property
+    def is_pointwise(self):
+        """Whether each output is of one position's channels, all of them."""
+        layer = self.layer
+        return type(layer) is keras.layers.Conv2D and (
+            layer.kernel_size == (1, 1) and layer.groups == 1
+        )
+
+    def normalize(self, scale, offset):
+        """Takes in what follows, y scale + offset."""
+        is_depthwise = folding.is_depthwise(self.layer)
+        outputs = self.kernel.shape[2:] if is_depthwise else scale.shape
+        self.kernel = self.kernel * scale.reshape(outputs)
+        self.bias = offset if self.bias is None else self.bias * scale + offset
+
+    def take_normalized(self, scale, offset):
+        """Takes in what came before, of a map of (in, out)."""
+        first = offset @ self.kernel
+        self.kernel = scale[:, None] * self.kernel
+        self.bias = first if self.bias is None else self.bias + first
+
+    def part(self, start, stop, with_bias):
+        """Of the inputs start to stop: all it makes of them, or, depthwise,
+        what becomes of each."""
+        kernel, bias = self.kernel[:, :, start:stop], self.bias
+        if folding.is_depthwise(self.layer):
+            bias = None if bias is None else bias[start:stop]
+        elif not with_bias:
+            bias = None
+        return _Linear(self.layer, kernel, bias)
+
+
+class _Affine:
+    """x scale + offset along the last axis."""
+
+    def __init__(self, scale, offset):
+        self.scale, self.offset = scale, offset
+
+    def __call__(self, x):
+        return x * _narrow(self.scale) + _narrow(self.offset)
+
+    def normalize(self, scale, offset):
+        self.scale = self.scale * scale
+        self.offset = self.offset * scale + offset
+
+
+class _Kronecker:
+    """`KroneckerAttention` of constants; see there for q, k, v and o."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.maps = {
+            n: _Linear(linear) for n, linear in layer.learned_maps.items()
+        }
+        self.ends = 2 if layer.mode == "qkv" else 1
+
+    def __call__(self, x):
+        layer = self.layer
+        arguments = {"num_heads": layer.num_heads, "scale": layer.scale}
+        if layer.mode == "qkv":
+            operator, arguments["rectify"] = kao_qkv, layer.rectify
+        else:
+            operator = kao_kv
+        is_known = None not in tuple(x.shape[1:])
+        how = "pool" if len(x.shape) == 4 and is_known else "xla"
+        return operator(x, implementation=how, **self.maps, **arguments)
+
+    def normalize(self, scale, offset):
+        """Takes in y scale + offset: in the last map, as weights sum to 1.
+
+        In "qkv" mode a position is a sum of two tokens, which get half of the
+        offset each.
+        """
+        last = "output"
+        if last not in self.maps and not self.layer.rectify:
+            last = "value"
+        ones, zeros = np.ones_like(scale), np.zeros_like(scale)
+        end = self.maps.setdefault(last, _Affine(ones, zeros))
+        end.normalize(scale, offset / self.ends)
+
+    @property
+    def takes_normalized(self):
+        """Whether nothing but H + W means and learned maps see the input."""
+        return self.layer.mode == "qkv" or "query" in self.maps
+
+    def take_normalized(self, scale, offset):
+        """Takes in what came before: of means as well as of positions."""
+        for name in ("query", "key", "value"):
+            if name in self.maps:
+                self.maps[name].take_normalized(scale, offset)
+            else:
+                self.maps[name] = _Affine(scale, offset)
+
+
+def _constants(steps, outputs):
+    """Layers with weights as what holds their weights now."""
+    found = []
+    for step in steps:
+        layer = step.run
+        is_plain = len(step.inputs) == len(step.outputs) == 1
+        if not is_plain:  # as of masks
+            found.append(step)
+            continue
+        if type(layer) in folding.KINDS:
+            step.run = _Linear(layer)
+            found.append(step)
+            if layer.activation is not keras.activations.linear:
+                (result,) = step.outputs
+                step.outputs = [keras.KerasTensor(result.shape, result.dtype)]
+                name = f"{step.name}_activation"
+                found.append(
+                    tracing.Step(
+                        name, layer.activation, (*step.outputs,), {}, [result]
+                    )
+                )
+            continue
+        if type(layer) is KroneckerAttention:
+            step.run, step.kwargs = _Kronecker(layer), {}
+        elif type(layer) in folding.NORMS and folding.is_of_last_axis(layer):
+            scale, offset = map(_array, folding.scale_and_offset(layer))
+            step.run, step.kwargs = _Affine(scale, offset), {}
+        found.append(step)
+    return found
+
+
+def _norms(steps, outputs):
+    """Normalisations inside of what comes before them, or after."""
+    readers = tracing.readers(steps, outputs)
+    makers = {id(t): step for step in steps for t in step.outputs}
+    kept = []
+    for step in steps:
+        if not isinstance(step.run, _Affine):
+            kept.append(step)
+            continue
+        (x,) = step.inputs
+        before, after = makers.get(id(x)), tracing.only_reader(readers, step)
+        if (
+            before is not None
+            and isinstance(before.run, _Linear | _Kronecker)
+            and tracing.only_reader(readers, before) is step
+        ):
+            before.run.normalize(step.run.scale, step.run.offset)
+            before.outputs = step.outputs
+            makers[id(step.outputs[0])] = before
+        elif (
+            after is not None
+            and isinstance(after.run, _Kronecker)
+            and after.run.takes_normalized
+        ):
+            after.run.take_normalized(step.run.scale, step.run.offset)
+            after.args = (x,)
+        else:
+            kept.append(step)
+    return kept
+
+
+def _sums(steps, outputs):
+    """Maps side by side that become one by 1x1 convolutions, as a sum."""
+    readers = tracing.readers(steps, outputs)
+    replaced, gone = {}, set()
+    for step in steps:
+        parts = _side_by_side(step)
+        chain = parts and _to_pointwise(step, readers)
+        if chain:
+            residual = _added(chain[-1], readers)
+            after = [residual] if residual else []
+            gone.update(map(id, (step, *chain, *after)))
+            last = (*chain, *after)[-1]
+            replaced[id(last)] = _sum(parts, chain, residual)
+    kept = []
+    for step in steps:
+        kept += replaced.get(id(step), [] if id(step) in gone else [step])
+    return kept
+
+
+def _side_by_side(step):
+    """The maps whose channels a step puts one behind the other, or None."""
+    if type(step.run).__name__ != "Concatenate":  # an operation or a layer
+        return None
+    parts = step.inputs
+    ranks = {len(tensor.shape) for tensor in parts}
+    channels = [tensor.shape[-1] for tensor in parts]
+    if ranks != {4} or step.run.axis not in (-1, 3) or None in channels:
+        return None
+    return parts
+
+
+def _to_pointwise(step, readers):
+    """The steps to a 1x1 convolution that only moves channels; or None."""
+    chain = []
+    while (step := tracing.only_reader(readers, step)) is not None:
+        chain.append(step)
+        run = step.run
+        if isinstance(run, _Linear):
+            if run.is_pointwise:
+                return chain
+            if not folding.is_depthwise(run.layer):
+                return None
+            if run.layer.depth_multiplier != 1:
+                return None
+        elif kinds.activation(run) not in _RECTIFIED:
+            return None
+    return None
+
+
+def _added(step, readers):
+    """The step that adds maps of one shape to what a step gives, or None."""
+    after = tracing.only_reader(readers, step)
+    if after is None or type(after.run).__name__ != "Add":
+        return None
+    shapes = {tuple(tensor.shape) for tensor in after.inputs}
+    return after if len(after.inputs) == 2 and len(shapes) == 1 else None
+
+
+def _sum(parts, chain, residual):
+    """Steps that take each of the maps through a chain, and add them up.
+
+    What is added to the chain's end is added to its first part: runtimes do
+    that within a convolution, if they see that the shapes agree.
+    """
+    steps, start = [], 0
+    last = chain[-1].outputs[0]
+    ends = (
+        []
+        if residual is None
+        else [t for t in residual.inputs if t is not last]
+    )
+    for part in parts:
+        stop = start + part.shape[-1]
+        for link in chain:
+            run, result = link.run, link.outputs[0]
+            channels = stop - start
+            if link is chain[-1]:
+                channels = result.shape[-1]
+            if isinstance(run, _Linear):
+                run = run.part(start, stop, with_bias=start == 0)
+            result = keras.KerasTensor((*result.shape[:-1], channels))
+            steps.append(tracing.Step(link.name, run, (part,), {}, [result]))
+            part = result
+        ends.append(part)
+        if len(ends) == 2:
+            both = keras.KerasTensor(last.shape)
+            name = f"{chain[-1].name}_sum"
+            steps.append(tracing.Step(name, ops.add, tuple(ends), {}, [both]))
+            ends = [both]
+        start = stop
+    steps[-1].outputs = (residual or chain[-1]).outputs
+    return steps
+
+
+def _add_bias(y, bias):
+    if keras.backend.backend() != "tensorflow":
+        return y + bias
+    import tensorflow as tf
+
+    # What its graph optimizer joins with a convolution; it does not with "+".
+    return tf.nn.bias_add(y, bias)
+
+
+def _narrow(array):
+    return array.astype("float32")
+
+
+def _array(tensor):
+    return ops.convert_to_numpy(tensor).astype("float64")

@@ -1,0 +1,206 @@
+"""Nets as they are deployed: the same answers by fewer operations."""
+
+import collections
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kanets
+from kanets.export import fold
+from kanets.export.precision import in_precision
+from tests.backends import BACKEND
+from tests.quantization import nets
+
+KANET = {"alpha": 0.25, "classes": 6, "strides": (1, 2, 1, 2, 2)}
+
+
+def trained(model, seed=0):
+    """The model with weights as training leaves them: none at its start."""
+    random = np.random.default_rng(seed)
+    for w in model.weights:
+        if "variance" in w.path:
+            w.assign(random.uniform(0.5, 1.5, w.shape))
+        elif "gamma" in w.path:
+            w.assign(random.uniform(0.8, 1.2, w.shape))
+        elif len(w.shape) == 1:
+            w.assign(random.normal(0, 0.1, w.shape))
+        elif not np.any(keras.ops.convert_to_numpy(w)):  # a closed start
+            w.assign(random.normal(0, 0.1, w.shape))
+    return model
+
+
+def pictures(model, size=None):
+    size = size or model.input_shape[1:3]
+    random = np.random.default_rng(1)
+    return random.uniform(0, 255, (3, *size, 3)).astype("float32")
+
+
+def assert_equal(model, size=None):
+    x = pictures(model, size)
+    expected = keras.tree.flatten(model(x, training=False))
+    found = keras.tree.flatten(fold(model)(x))
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        one, other = (keras.ops.convert_to_numpy(t) for t in (one, other))
+        np.testing.assert_allclose(one, other, 0, 1e-5 * np.abs(other).max())
+
+
+def kanet(attention, size=(24, 20), **arguments):
+    net = kanets.KANet(
+        (*size, 3), attention=attention, classifier_activation=None, **KANET
+    )
+    return trained(net)
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        "kao_qkv",
+        "kao_kv",
+        "kao_rectified",
+        {"name": "kao_qkv", "projections": ""},
+        {"name": "kao_kv", "projections": "", "num_heads": 2},
+        {"name": "kao_qkv", "projections": "qkvo", "use_bias": True},
+        {"name": "kao_kv", "projections": "qkvo", "num_heads": 2},
+        {"name": "kao_rectified", "projections": "qkv"},
+        "dense_pool",
+        None,
+    ],
+    ids=repr,
+)
+def test_kanets_answer_the_same(attention):
+    assert_equal(kanet(attention))
+
+
+@pytest.mark.parametrize("literal", [True, False])
+def test_a_kanet_of_open_size_answers_the_same(literal):
+    net = kanets.KANet((None, None, 3), attention_norm=not literal, **KANET)
+    assert_equal(trained(net), (40, 28))
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        "kao_qkv",
+        {"name": "kao_qkv", "projections": "vo"},
+        {"name": "kao_kv", "projections": "qv"},
+        {"name": "kao_kv", "projections": "v"},  # queries need the norm
+        "squeeze_excitation",
+    ],
+    ids=repr,
+)
+def test_inserted_attention_answers_the_same(attention):
+    body = keras.applications.MobileNetV2((32, 40, 3), 0.35, weights=None)
+    net = kanets.insert_attention(body, "block_1[0-3]_add", attention)
+    assert_equal(trained(net))
+
+
+def test_other_nets_answer_the_same():
+    assert_equal(trained(nets.blocks()))
+    parts = [keras.Input((9, 7, 3)), layers.Conv2D(4, 3), layers.Flatten()]
+    assert_equal(keras.Sequential(parts))
+    lite = kanets.EfficientNetLite((40, 32, 3), "lite0", classes=5)
+    assert_equal(trained(lite))
+    body = kanets.EfficientNetLite((40, 32, 3), "lite0", include_top=False)
+    assert_equal(
+        trained(kanets.KANetSegmenter((40, 32, 3), classes=3, backbone=body))
+    )
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["ResNet50", "DenseNet121", "NASNetMobile"])
+def test_nets_of_keras_answer_the_same(name):
+    make = getattr(keras.applications, name)
+    net = make(
+        weights=None,
+        input_shape=(64, 48, 3),
+        classes=7,
+        classifier_activation=None,
+    )
+    assert_equal(trained(net))
+
+
+def _subclass():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = layers.Dense(3)
+
+        def call(self, x):
+            return self.head(keras.ops.mean(x, axis=(1, 2)))
+
+    model = Own()
+    model(np.zeros((1, 12, 10, 3)))
+    return model
+
+
+def _called_twice():
+    inputs = keras.Input((12, 10, 3))
+    inner = keras.Sequential([keras.Input((12, 10, 3)), layers.Conv2D(3, 1)])
+    return keras.Model(inputs, inner(inner(inputs)))
+
+
+def _quantized():
+    net = keras.Sequential([keras.Input((12, 10, 3)), layers.Dense(4)])
+    net.layers[-1].quantize("int8")
+    return net
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _subclass,
+        _called_twice,
+        _quantized,
+        lambda: in_precision(nets.blocks(), "float16"),
+    ],
+    ids=["subclass", "called twice", "8 bits of Keras", "half precision"],
+)
+def test_what_cannot_be_taken_apart_is_called(make):
+    model = make()
+    x = pictures(model, (12, 10))
+    expected = keras.ops.convert_to_numpy(model(x, training=False))
+    found = keras.ops.convert_to_numpy(fold(model)(x))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_weights_are_those_of_then():
+    net = kanet("kao_qkv")
+    x, answer = pictures(net), fold(net)
+    before = keras.ops.convert_to_numpy(answer(x))
+    for w in net.weights:
+        w.assign(w + 0.1)
+    after = keras.ops.convert_to_numpy(answer(x))
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's graphs")
+def test_operations_that_are_gone():
+    import tensorflow as tf
+
+    def operations(answer, net):
+        signature = [tf.TensorSpec((1, *net.input_shape[1:]))]
+        function = tf.function(answer, signature, autograph=False)
+        graph = function.get_concrete_function().graph
+        return collections.Counter(op.type for op in graph.get_operations())
+
+    net = kanet("kao_qkv")
+    before = operations(lambda x: net(x, training=False), net)
+    after = operations(fold(net), net)
+    assert before["FusedBatchNormV3"] > 50
+    assert before["Mean"] == 21 and before["ConcatV2"] == 26
+    left = {"FusedBatchNormV3": 0, "Mean": 1, "ConcatV2": 10, "Cast": 0}
+    assert {kind: after[kind] for kind in left} == left
+    assert after["AvgPool"] == 20
+    computed = [
+        sum(n for kind, n in found.items() if kind != "Const")
+        for found in (before, after)
+    ]
+    assert computed[1] < 0.6 * computed[0]
+    for attention in ("kao_qkv", {"name": "kao_kv", "projections": "qkvo"}):
+        body = keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None)
+        net = kanets.insert_attention(body, "block_1[0-3]_add", attention)
+        found = operations(fold(trained(net)), net)
+        assert found["FusedBatchNormV3"] == 0
