@@ -4,11 +4,15 @@
 
 Reads the tables of the other scripts of `make bench` and writes the one in
 `benchmarks/README.md`, between its two marks: our time over that of the
-fastest peer in the same runtime. Below 1 we are faster.
+fastest peer in the same runtime. Below 1 we are faster. A row is a question,
+with the least, the middle and the greatest of its cases.
 """
 
 import csv
+import statistics
 from pathlib import Path
+
+from nets import YARDSTICKS
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -19,8 +23,8 @@ DENSE = ("dense", "torch dense")
 
 
 def main():
-    lines = ["| case | ours | best peer | ours / peer |", "|---|---|---|---|"]
-    for case, ours, peers in (
+    found = {}
+    for question, case, ours, peers in (
         *kronecker(),
         *ylg_attention(),
         *nets(),
@@ -28,15 +32,23 @@ def main():
         *startup(),
     ):
         peers = {name: time for name, time in peers.items() if time}
-        if not ours or not peers:
-            continue
-        best = min(peers, key=peers.get)
-        cells = (
-            case,
-            milliseconds(ours),
-            f"{best}, {milliseconds(peers[best])}",
-            factor(ours / peers[best]),
-        )
+        if ours and peers:
+            best = min(peers, key=peers.get)
+            cell = f"{case}: {milliseconds(ours)}, {best} "
+            cell += milliseconds(peers[best])
+            found.setdefault(question, []).append((ours / peers[best], cell))
+    lines = [
+        "| question | cases | least | middle | greatest |",
+        "|---|---|---|---|---|",
+    ]
+    for question, cases in found.items():
+        cases.sort()
+        middle = statistics.median(ratio for ratio, _ in cases)
+        ends = [
+            f"**{factor(ratio)}** ({cell})"
+            for ratio, cell in (cases[0], cases[-1])
+        ]
+        cells = question, str(len(cases)), ends[0], factor(middle), ends[1]
         lines.append(f"| {' | '.join(cells)} |")
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
@@ -54,7 +66,8 @@ def kronecker():
         for ours in ("kao_qkv", "kao_kv"):
             for where in keys(times, 2):
                 yield (
-                    f"{ours}, {side}², {', '.join(where)}",
+                    f"1. {ours}, {where[1]}",
+                    f"{side}², {where[0]}",
                     times.get((ours, side, *where)),
                     {p: times.get((p, side, *where)) for p in BARE},
                 )
@@ -77,8 +90,8 @@ def ylg_attention():
                     if name == "sparse" and (s, d) == (side, direction)
                 ]
                 yield (
-                    f"YLG, {side}², {direction}, against {kind}, each in its "
-                    "fastest runtime",
+                    f"2. YLG against {kind}, each in its fastest runtime",
+                    f"{side}², {direction}",
                     min(filter(None, ours), default=None),
                     found,
                 )
@@ -86,13 +99,14 @@ def ylg_attention():
 
 def nets():
     times = table("nets", "net", "side", "runtime", "batch")
-    for ours in ("kanet_qkv", "kanet_kv"):
+    for ours, peer in YARDSTICKS.items():
         for side, runtime, batch in keys(times, 1):
             where = side, runtime, batch
             yield (
-                f"{ours}, {side} px, {runtime}, batch {batch}",
+                f"3. {ours}, {side} px",
+                f"{runtime}, batch {batch}",
                 times.get((ours, *where)),
-                {"MobileNetV2": times.get(("MobileNetV2", *where))},
+                {peer: times.get((peer, *where))},
             )
 
 
@@ -106,7 +120,8 @@ def training():
     ):
         kind = "fit()" if "Net" in peer else "a step of SAGAN"
         yield (
-            f"{kind}: {ours}",
+            f"4. {kind}",
+            ours,
             times.get((ours,)),
             {peer: times.get((peer,))},
         )
@@ -116,7 +131,8 @@ def startup():
     times = table("startup", "net", "part", time="median_s", unit=1e3)
     for part in dict.fromkeys(key[1] for key in times):
         yield (
-            f"start: {part}",
+            "5. start",
+            part,
             times.get(("kanets.KANet", part)),
             {
                 net: times.get((f"keras.applications.{net}", part))
