@@ -1,6 +1,7 @@
 """What layers of the compact nets are called in timm's published files.
 
-As `kanets.nets.timm_names`, which has the others.
+As `kanets.nets.timm_names`, which has the others. Another `attention` than a
+net's own is in the published one's place, and has no tensors there.
 """
 
 from kanets.nets import efficientvit as vit
@@ -17,10 +18,7 @@ _INVERTED = {
 
 
 def mobilenet_v4(variant="conv_small", attention=None, **_):
-    """Of `mobilenetv4_conv_small` and the like.
-
-    A hybrid with another `attention` than its own has none for it.
-    """
+    """Of `mobilenetv4_conv_small` and the like."""
     sizes = v4.VARIANTS[variant]
     names = {
         "stem": ("conv", "conv_stem"),
@@ -48,11 +46,17 @@ def mobilenet_v4(variant="conv_small", attention=None, **_):
                 if attention is None:
                     own = sizes.attention[stage]
                     names |= _multi_query(ours, theirs, "key_stride" in own)
+                else:
+                    names |= _replaced(ours, f"{theirs}attn")
             else:
                 names |= _inverted(block, ours, theirs)
             if sizes.attention and block.kind in ("", v4.ATTENTION):
                 names[f"{ours}_scale"] = ("scale", f"{theirs}layer_scale")
     return names
+
+
+def _replaced(ours, theirs):
+    return {f"{ours}_attention": ("replaced", theirs)}
 
 
 def _inverted(block, ours, theirs):
@@ -106,6 +110,8 @@ def efficientvit(variant="b0", attention=None, **_):
                 names |= _linear(
                     f"{ours}_attention", f"{theirs}context_module.main"
                 )
+            else:
+                names |= _replaced(ours, f"{theirs}context_module")
     return names
 
 
@@ -128,7 +134,11 @@ def shvit(variant="s1", attention=None, **_):
             ours = f"stage_{stage}_block_{number}"
             theirs = f"stages.{stage}.blocks.{number}."
             names |= _mixing(ours, f"{theirs}conv", f"{theirs}ffn")
-            if sizes.attending[stage] is not None and attention is None:
+            if sizes.attending[stage] is None:
+                continue
+            if attention is not None:
+                names |= _replaced(ours, f"{theirs}mixer.m")
+            else:
                 inside, place = f"{ours}_attention/", f"{theirs}mixer.m."
                 names[f"{inside}norm"] = ("norm", f"{place}pre_norm")
                 names |= _fused(f"{inside}maps", f"{place}qkv")

@@ -3,7 +3,8 @@
 A table says what each layer is called there, `{layer: (kind, prefix)}`, as in
 `{"stem": ("conv", "conv_stem"), "stem_norm": ("norm", "bn1")}`; a layer within
 a layer is "outer/inner". A kind of `KINDS` says which tensor is which variable,
-and how its axes lie. So a net brings its table, and nothing else.
+and how its axes lie; `REPLACED` says that the net has another layer there, of
+which those tensors are not. So a net brings its table, and nothing else.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ KINDS = {
     },
 }
 OWN = "own"  # the kind of tensors called as variables are: "stem/kernel"
+REPLACED = "replaced"
 IGNORED = "num_batches_tracked"  # how often batch norm was updated
 _LISTED = 5
 
@@ -41,7 +43,8 @@ class Filled:
         tensors: how many were read into the net.
         layers: names of the layers that they filled.
         ignored: names that were ignored, those of `IGNORED`.
-        left_out: names of those of `skipped` that were not used.
+        left_out: names of those that were not used, of `skipped` or of a
+            layer that the net has another in place of.
         skipped: optional layers of the table that were not filled.
         fresh: layers of the net that were left as they were.
     """
@@ -92,6 +95,11 @@ def fill(model, tensors, names, source, optional=()):
     wrong = {"without layers": [], "missing": [], "of another shape": []}
     chosen, left_out, filled, skipped = [], [], [], []
     for layer, (kind, prefix) in names.items():
+        if kind == REPLACED:
+            used = {n for n in left if n.startswith(f"{prefix}.")}
+            left_out += sorted(used)
+            left -= used
+            continue
         triples = _triples(places.get(layer, {}), kind, prefix)
         missing = [name for _, name, _ in triples if name not in left]
         other = [

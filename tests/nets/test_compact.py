@@ -1,5 +1,6 @@
 """Compact nets with timm's weights: counts, maps, logits; and daily use."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -196,9 +197,31 @@ def test_attention_in_the_place_of_a_nets_own(kind, attention, tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_of_another_attention_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="left over.*context_module"):
-        create("efficientvit_b0", tmp_path, attention="kao_qkv")
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_attention_leaves_the_published_one_out(kind, tmp_path, capsys):
+    """The rest is timm's; the line about what was read names the tensors."""
+    name = {
+        "hybrid": "mobilenetv4_hybrid_medium",
+        "efficientvit": "efficientvit_b0",
+        "shvit": "shvit_s1",
+    }[kind]
+    place = {
+        "hybrid": r"blocks\.\d\.\d+\.attn\.",
+        "efficientvit": r"stages\.2\.blocks\.1\.context_module\.",
+        "shvit": r"stages\.1\.blocks\.0\.mixer\.m\.",
+    }[kind]
+    expected = create(name, tmp_path / "own")
+    assert "not used" not in capsys.readouterr().err
+    model = create(name, tmp_path / "other", attention="kao_qkv")
+    assert re.search(f"not used: {place}", capsys.readouterr().err)
+    fresh = {n.name for n in model.layers if n.name.endswith("_attention")}
+    assert fresh
+    for layer in expected.layers:
+        if layer.name in fresh:
+            continue
+        found = model.get_layer(layer.name).get_weights()
+        for one, other in zip(found, layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow
