@@ -7,6 +7,7 @@ from typer import Option
 from kanets.cli.messages import about_report
 from kanets.cli.options import (
     Data,
+    Distributed,
     Flip,
     IgnoreLabel,
     ModelOrExport,
@@ -45,6 +46,7 @@ def evaluate(
         ),
     ] = None,
     on_error: OnError = "stop",
+    distributed: Distributed = False,
     report: Annotated[
         str | None,
         Option(
@@ -61,6 +63,7 @@ def evaluate(
     generator.
     """
     from kanets import evaluation, tasks
+    from kanets.distribute.processes import is_first
 
     given = {
         "batch_size": batch_size,
@@ -74,7 +77,11 @@ def evaluate(
         "window": window,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    result = evaluation.evaluate(model, data, on_error=on_error, **given)
+    result = evaluation.evaluate(
+        model, data, on_error=on_error, distributed=distributed, **given
+    )
+    if not is_first():
+        return
     lines = [tasks.of_result(result).summary(result)]
     if report is not None:
         lines += about_report(result, report)

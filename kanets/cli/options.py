@@ -17,6 +17,13 @@ ModelOrExport = Annotated[
 ]
 _DATA = "Class folders, TFDS name; of a segmenter images/ and labels/."
 Data = Annotated[str, Option(help=_DATA, show_default=False)]
+Distributed = Annotated[
+    bool,
+    Option(
+        "--distributed",
+        help="On JAX: as one of several processes, or on all devices.",
+    ),
+]
 OnError = Annotated[
     Literal["stop", "skip"], Option(help="At unreadable pictures.")
 ]

@@ -31,6 +31,7 @@ def predict(
         float, Option(metavar="SECONDS", help="From a video's frame to a next.")
     ] = 1.0,
     on_error: OnError = "stop",
+    distributed: Annotated[bool, Option("--distributed", hidden=True)] = False,
     scales: Scales = None,
     flip: Flip = None,
     window: Window = None,
@@ -39,6 +40,11 @@ def predict(
     from kanets import evaluation
     from kanets.evaluation import tables
 
+    if distributed:
+        raise ValueError(
+            "Pictures are answered by one process, or in shards by any number "
+            "of workers: kanets predict-many. Received: --distributed"
+        )
     found = evaluation.find_pictures(pictures, every)
     given = {"scales": scales, "flip": flip, "window": window}
     count = left_out = 0

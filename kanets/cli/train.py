@@ -8,7 +8,13 @@ from typing import Annotated
 from typer import Argument, Option
 
 from kanets.cli.messages import about_report
-from kanets.cli.options import Data, JitCompile, RunFolder, Wandb
+from kanets.cli.options import (
+    Data,
+    Distributed,
+    JitCompile,
+    RunFolder,
+    Wandb,
+)
 from kanets.cli.running import command
 
 GOES_ON = " Training continues with the same command."
@@ -28,13 +34,7 @@ def train(
     batch_size: Annotated[int, Option(help="Instead of the recipe's.")] = None,
     seed: Annotated[int, Option(help="Instead of the recipe's.")] = None,
     jit_compile: JitCompile = None,
-    distributed: Annotated[
-        bool,
-        Option(
-            "--distributed",
-            help="On JAX: as one of several processes, or on all devices.",
-        ),
-    ] = False,
+    distributed: Distributed = False,
     devices: Annotated[
         int, Option(help="On TensorFlow: how many devices of this machine.")
     ] = 1,

@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import json
 import os
+import random
 
 import keras
 import numpy as np
@@ -31,6 +33,10 @@ def initialize(address=None, processes=None, index=None):
     JOB_COMPLETION_INDEX for RANK), of Slurm's `srun`, or of a pod of TPUs. If
     nothing tells of others, it is one process with all devices of the machine.
 
+    The state of Python's `random`, of which Keras draws the seeds of fresh
+    weights and dropout, becomes that of the first in all, so that they make
+    the same model.
+
     Where the first one's address is a loopback address, it listens there
     alone; otherwise on all interfaces, without any secret: keep that port
     from strangers.
@@ -57,6 +63,7 @@ def initialize(address=None, processes=None, index=None):
         )
     place = environment.find(os.environ, address, processes, index)
     _join(place)
+    _draw_alike()
     return keras.distribution.DataParallel(auto_shard_dataset=False)
 
 
@@ -93,6 +100,14 @@ def _join(place):
             "neither arguments nor the environment tell of other processes. "
             "Received: 1 process with 1 device"
         )
+
+
+def _draw_alike():
+    if not several():
+        return
+    state = json.dumps(random.getstate()).encode()
+    version, numbers, rest = json.loads(broadcast(state))
+    random.setstate((version, tuple(numbers), rest))
 
 
 def is_first():
@@ -158,7 +173,7 @@ def same_everywhere(what, value):
         return
     others = [i for i, row in enumerate(found) if (row != found[0]).any()]
     raise ValueError(
-        f"{what} must be the same in all processes of a training. Received: "
+        f"{what} must be the same in all processes. Received: "
         f"{one_line(value)} in process {_index()}; what process 0 has is not "
         f"that of {others}"
     )

@@ -14,10 +14,10 @@ from kanets.distribute.processes import broadcast, is_first, several
 from kanets.files import locked
 
 _LOST = (
-    "All processes of a training must go on, and one of them ended or cannot "
-    "be reached: start all again with the same command, and the run continues "
-    "from its last whole epoch. "
+    "All processes must go on, and one of them ended or cannot be reached: "
+    "start all again with the same command"
 )
+_RESUMES = ", and the run continues from its last whole epoch"
 # In what JAX says where a process is lost, and of no other error.
 _SIGNS = ("gloo", "nccl", "connection", "coordination", "heartbeat", "peer")
 
@@ -48,11 +48,28 @@ def run_folder(directory, names):
         with locked(directory):
             yield directory
         return
+    with together(_RESUMES), _shared(directory, names) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def together(resumes=""):
+    """For what all processes do: if one cannot go on, all end.
+
+    Args:
+        resumes: str, what is said of their being started again.
+
+    Raises:
+        RuntimeError: another process ended. What leaves this context by an
+            error ends the process without waiting for the others.
+    """
+    if not several():
+        yield
+        return
     from jax.errors import JaxRuntimeError
 
     try:
-        with contextlib.ExitStack() as stack:
-            yield stack.enter_context(_shared(directory, names))
+        yield
     except BaseException as error:
         # JAX would wait for the others, which may wait for this one.
         atexit.register(_leave)
@@ -60,7 +77,7 @@ def run_folder(directory, names):
             sign in str(error).lower() for sign in _SIGNS
         ):
             raise RuntimeError(
-                _LOST + f"Received: {one_line(error)}"
+                f"{_LOST}{resumes}. Received: {one_line(error)}"
             ) from error
         raise
 

@@ -23,12 +23,15 @@ def shard(batches, model=None):
 
     A batch that does not divide among the devices, such as the last one of a
     set, is filled up. The steps of `model` cut that off before they compute,
-    so that no loss, figure or batch statistic sees it.
+    so that no loss, figure or batch statistic sees it, and `fit()`,
+    `evaluate()` and `predict()` count each picture once. `predict()` gives
+    every process the answers for all pictures, in their order.
 
     Args:
         batches: `Batches` of `kanets.data`; all processes have the same.
-        model: the `keras.Model` that they are for, whose `train_step` and
-            `test_step` are made to cut. Not needed where all batches divide.
+        model: the `keras.Model` that they are for, whose `train_step`,
+            `test_step` and `predict_step` are made to cut. For `fit()` and
+            `evaluate()` not needed where all batches divide.
 
     Returns:
         `Batches` whose batch `i` is this process's part of batch `i`, with
@@ -149,14 +152,20 @@ def _placed(part, place, length):
 
 def _cut_padding(model):
     """Lets the steps of a model cut; how many rows each size stands for."""
-    steps = [vars(model).get(name) for name in ("train_step", "test_step")]
-    if all(isinstance(step, functools.partial) for step in steps):
-        return steps[0].keywords["sizes"]
+    steps = {
+        "train_step": _on_whole_batch,
+        "test_step": _on_whole_batch,
+        "predict_step": _told_to_all,
+    }
+    cut = [vars(model).get(name) for name in steps]
+    if all(isinstance(step, functools.partial) for step in cut):
+        return cut[0].keywords["sizes"]
     sizes = {}
-    for name in ("train_step", "test_step"):
-        step = getattr(model, name)
-        cut = functools.partial(_on_whole_batch, step, sizes=sizes)
-        setattr(model, name, cut)
+    for name, function in steps.items():
+        step = functools.partial(function, getattr(model, name), sizes=sizes)
+        setattr(model, name, step)
+    # Those that were compiled before do not cut.
+    model.train_function = model.test_function = model.predict_function = None
     return sizes
 
 
@@ -164,3 +173,36 @@ def _on_whole_batch(step, state, data, *, sizes):
     filled = keras.tree.flatten(data)[0].shape[0]
     rows = sizes.get(filled, filled)
     return step(state, keras.tree.map_structure(lambda x: x[:rows], data))
+
+
+def _told_to_all(step, state, data, *, sizes):
+    _, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+    if labels is None:  # not of `Shares`
+        return step(state, data)
+    import jax
+
+    outputs, state = _on_whole_batch(step, state, data, sizes=sizes)
+    mesh = keras.distribution.distribution().device_mesh.backend_mesh
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.lax.with_sharding_constraint(outputs, everywhere), state
+
+
+def outputs_of_all(model, batches):
+    """What a model says of every batch, to every process.
+
+    In a distribution of Keras on JAX; each process reads its share alone.
+
+    Args:
+        model: a `keras.Model` that was made there, the same in all processes.
+        batches: `Batches`; all processes have the same.
+
+    Yields:
+        Of each batch the outputs for all its pictures, an array.
+
+    Raises:
+        as `shard`.
+    """
+    shares = shard(batches, model)
+    for place in range(len(shares)):
+        batch = (shares[i] for i in [place])
+        yield model.predict(batch, steps=1, verbose=0)

@@ -11,8 +11,11 @@ import keras
 
 from kanets import tasks, zoo
 from kanets.checks import positive_integer
+from kanets.distribute import initialize
+from kanets.distribute.processes import is_first
+from kanets.distribute.run_folder import together
 from kanets.evaluation.artifacts import Artifact, is_artifact, is_savedmodel
-from kanets.evaluation.files import check_takes_pictures
+from kanets.evaluation.files import check_takes_pictures, is_keras
 from kanets.evaluation.finding import find_pictures
 from kanets.evaluation.tables import check_table, is_table, written
 
@@ -25,7 +28,7 @@ __all__ = [
 ]
 
 
-def evaluate(source, data, **options):
+def evaluate(source, data, *, distributed=False, **options):
     """Measures a model on labelled pictures, or a generator against pictures.
 
     Args:
@@ -35,6 +38,11 @@ def evaluate(source, data, **options):
             that part. For a classifier class folders, or but for a SavedModel
             a TFDS name; for a segmenter a folder with images/ and labels/;
             for a generator real pictures as for a classifier.
+        distributed: bool, on JAX: whether the pictures are divided among all
+            devices of all processes that `kanets.distribute.initialize`
+            finds, for a classifier or a segmenter that is a Keras model. Each
+            process calls this with the same arguments, and gets the same
+            result; a report is written by the first.
         **options: those of `evaluate` in `kanets.evaluation.classification`,
             `.segmentation` or `.generation`, whichever the model is.
 
@@ -46,8 +54,24 @@ def evaluate(source, data, **options):
             names; an option the kind of model does not have.
         ImportError: the runtime of an export is not installed.
         kanets.data.BadPicturesError: pictures that cannot be read.
+        RuntimeError: one of several processes ended.
     """
+    if not distributed:
+        return _evaluate(source, data, options)
+    with initialize().scope(), together():
+        if not is_first():
+            options.pop("report", None)
+        return _evaluate(source, data, options, distributed)
+
+
+def _evaluate(source, data, options, distributed=False):
     model, task = _open(source)
+    if distributed and not (task.takes_pictures and is_keras(model)):
+        raise ValueError(
+            "What several processes measure must be a classifier or a "
+            "segmenter, and no export; others are measured by one. Received: "
+            f"distributed=True for {str(source)!r}"
+        )
     _check_options(task, task.evaluate, options, source)
     if task.takes_pictures and not getattr(model, "class_names", None):
         raise ValueError(

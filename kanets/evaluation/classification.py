@@ -10,6 +10,8 @@ from kanets.data import folders
 from kanets.data.loading import find_test_folder
 from kanets.data.pictures import fit_picture
 from kanets.data.records import read_index
+from kanets.distribute.processes import local
+from kanets.distribute.shares import outputs_of_all
 from kanets.evaluation.files import (
     check_outputs,
     class_names_of,
@@ -115,13 +117,19 @@ def _probabilities(model, given, names):
     if not takes_files(model):
         given = np.asarray(given, np.float32)
     if is_keras(model):
-        scores = np.asarray(model.predict_on_batch(given), np.float32)
-        if outputs_logits(model):
-            one = scores.shape[-1] == 1
-            activation = keras.ops.sigmoid if one else keras.ops.softmax
-            scores = keras.ops.convert_to_numpy(activation(scores))
+        outputs = model.predict_on_batch(given)
     else:
-        scores = model(given)["probabilities"].astype(np.float32)
+        outputs = model(given)["probabilities"]
+    return _as_probabilities(outputs, model, names)
+
+
+def _as_probabilities(outputs, model, names):
+    scores = np.asarray(outputs, np.float32)
+    if is_keras(model) and outputs_logits(model):
+        one = scores.shape[-1] == 1
+        activation = keras.ops.sigmoid if one else keras.ops.softmax
+        with local():
+            scores = keras.ops.convert_to_numpy(activation(scores))
     check_outputs(scores, model)
     if scores.shape[-1] == 1 and len(names or ()) != 1:
         scores = np.concatenate([1 - scores, scores], -1)
@@ -143,7 +151,25 @@ def _of_pixels(model, source, batch_size, on_error):
         class_names=class_names_of(model),
         on_error=on_error,
     )
+    if keras.distribution.distribution() is not None:
+        return _of_all(model, pictures)
     return _of_batches(model, pictures)
+
+
+def _of_all(model, pictures):
+    """As `_of_batches`, where each process reads its share."""
+    paths, start = pictures.paths, 0
+    for outputs in outputs_of_all(model, pictures):
+        rows = slice(start, start + len(outputs))
+        start = rows.stop
+        places = pictures.rows[rows]
+        yield (
+            pictures.labels[places],
+            _as_probabilities(outputs, model, pictures.class_names),
+            paths and paths[rows],
+            # What is of no files is in memory.
+            None if paths else pictures.pictures.take(places),
+        )
 
 
 def _of_batches(model, pictures):

@@ -2,11 +2,13 @@
 
 import io
 
+import keras
 import numpy as np
 
 from kanets import data, visualize
 from kanets.data.label_maps import find_test_pairs
 from kanets.data.pictures import fit_picture
+from kanets.distribute.shares import outputs_of_all
 from kanets.evaluation.files import (
     check_outputs,
     class_names_of,
@@ -88,6 +90,17 @@ def evaluate(
     )
     if takes_files(model):
         found = _served(model, source, pictures)
+    elif keras.distribution.distribution() is not None:
+        if not views.single:
+            raise ValueError(
+                "`scales`, `flip` and `window` are for one process, as several "
+                "look at a picture as it is. Received: "
+                f"scales={scales!r}, flip={flip!r}, window={window!r}"
+            )
+        found = (
+            _label_maps(outputs, model)
+            for outputs in outputs_of_all(model, pictures)
+        )
     else:
         found = (label_maps(model, images, views) for images, _ in pictures)
     measured = _measured(model, pictures, found)
@@ -218,11 +231,15 @@ def label_maps(model, given, views=_AS_IT_IS):
         scores = views.probabilities(
             lambda images: np.asarray(model.predict_on_batch(images)), given
         )
-        check_outputs(scores, model)
-        return scores.argmax(-1)
+        return _label_maps(scores, model)
     outputs = model(given)
     check_outputs(outputs.get("probabilities", 0.0), model)
     return outputs["label_map"]
+
+
+def _label_maps(scores, model):
+    check_outputs(scores, model)
+    return scores.argmax(-1)
 
 
 def _served(model, source, pictures):

@@ -326,6 +326,10 @@ def test_list(capsys):
         (["predict", "{runs}", "{photos}"], "itself: name {run}. Received: '"),
         (["predict", "{tmp}", "{photos}"], "A model folder holds config.json"),
         (
+            ["predict", "{run}", "{photos}", "--distributed"],
+            "kanets predict-many. Received: --distributed\n",
+        ),
+        (
             ["predict", "{run}", "{photos}", "--top-k", "0"],
             "Received: --top-k 0\n",
         ),

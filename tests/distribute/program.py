@@ -10,7 +10,15 @@ import keras
 import numpy as np
 
 import kanets
-from kanets import checkpoints, data, distribute, recipes
+from kanets import (
+    checkpoints,
+    cli,
+    data,
+    distribute,
+    evaluation,
+    recipes,
+    zoo,
+)
 from kanets.distribute.mirrored import is_mirrored, mirrored, prepare
 from kanets.distribute.processes import is_first, local
 from tests.tiny_net import tiny
@@ -119,6 +127,45 @@ def divide():
                 if part.data.shape != weight.shape:
                     parts[weight.path] = [weight.shape, part.data.shape]
     print(json.dumps([found, parts]))
+
+
+def measure(model, source, distributed=""):
+    """What a model says of labelled pictures, by each way there is."""
+    scope = distribute.initialize().scope() if distributed else local()
+    found = data.load_test(source, image_size=(32, 32), batch_size=64)
+    with scope:
+        net = zoo.load_model(model)
+        net.compile(
+            loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+        )
+        # Steps that were compiled before do not stay. Of several processes
+        # Keras answers no pictures that are not divided.
+        several, rows = "WORLD_SIZE" in os.environ, None
+        some = found.pictures.take(range(8))  # as many as fill up the last
+        if not several:
+            net.predict(some, verbose=0)
+        shares = distribute.shard(found, net)
+        figures = net.evaluate(shares, verbose=0)
+        probabilities = net.predict(shares, verbose=0)
+        if not several:
+            rows = len(net.predict(some, verbose=0))
+    result = evaluation.evaluate(model, source, distributed=bool(distributed))
+    values = [figures, probabilities.tolist()]
+    print(json.dumps([values, rows, result]))
+
+
+def segment(folder, fields, model, source, distributed=""):
+    """A recipe of a segmenter, and what one measures of pictures."""
+    several = bool(distributed)
+    train(folder, fields, distributed=several)
+    result = evaluation.evaluate(
+        model, source, ignore_label=7, distributed=several
+    )
+    print(json.dumps(result))
+
+
+def command(*arguments):
+    sys.exit(cli.main(arguments))
 
 
 def join():

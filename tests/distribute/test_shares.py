@@ -4,10 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import data, distribute, recipes
+from kanets import data, distribute, evaluation, recipes
+from kanets.distribute.processes import local
 from kanets.distribute.shares import Shares, _filled
 from kanets.train.augment import Augmentation, SegmentationAugmentation
 from tests.backends import BACKEND, to_numpy
+from tests.evaluation.test_segmentation import by_colour as segmenter
+from tests.photos import write_streets
 
 
 def batches(batch_size=5, count=13, transform=None):
@@ -110,6 +113,29 @@ def scope():
 def test_what_cannot_be_divided(scope):
     with pytest.raises(TypeError, match="must be `Batches`.* Received: ndarr"):
         distribute.shard(np.zeros(3))
+
+
+def test_a_segmenter_is_measured_there_as_it_is(scope, tmp_path):
+    streets = write_streets(tmp_path, 2, 3, (8, 12))
+    model = segmenter()
+    model.class_names = ["blue", "red"]
+    with pytest.raises(ValueError, match="for one process, .*flip=True"):
+        evaluation.evaluate(model, streets, ignore_label=7, flip=True)
+    found = evaluation.evaluate(model, streets, ignore_label=7)
+    with local():
+        assert found == evaluation.evaluate(model, streets, ignore_label=7)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras distributes on JAX")
+def test_what_several_processes_do_not_measure(monkeypatch):
+    generator = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Reshape((2, 2, 1))]
+    )
+    monkeypatch.setattr(
+        evaluation, "initialize", keras.distribution.DataParallel
+    )
+    with pytest.raises(ValueError, match="and no export; .*distributed=True"):
+        evaluation.evaluate(generator, "photos", distributed=True)
 
 
 def test_weights_that_cannot_be_divided():
