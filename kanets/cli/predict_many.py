@@ -9,7 +9,7 @@ from kanets.cli.running import command
 
 @command("predict-many savedmodels/mine 'photos/*.jpg' --to answers")
 def predict_many(
-    model: Annotated[str, Argument(help="SavedModel of a classifier.")],
+    model: Annotated[str, Argument(help="SavedModel that export wrote.")],
     pictures: Annotated[
         str, Argument(metavar="PATTERN", help="In quotes, or a folder.")
     ],
@@ -30,7 +30,10 @@ def predict_many(
         Literal["parquet", "jsonl", "csv"], Option(help="Of the files.")
     ] = "parquet",
 ):
-    """Classes of any number of pictures, by Apache Beam; continues."""
+    """Classes of any number of pictures, by Apache Beam; continues.
+
+    Of a segmenter also label maps, in Parquet.
+    """
     from kanets.scale import predict_many
 
     result = predict_many(

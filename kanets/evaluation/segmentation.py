@@ -28,6 +28,7 @@ from kanets.evaluation.report import (  # noqa: F401
     figures,
 )
 from kanets.evaluation.views import Views
+from kanets.visualize.overlays import label_png
 
 _AS_IT_IS = Views()
 
@@ -172,6 +173,42 @@ def iter_predict(
     names = list(getattr(model, "class_names", None) or ())
     views = _views(model, scales, flip, window)
     size = None if window else _size(model)
+    found = _seen(model, pictures, size, views, on_bad)
+
+    def results():
+        for path, picture, label_map in found:
+            visualize.save_segmentation(
+                picture, label_map, to, path.stem, names or None
+            )
+            yield path, _shares(label_map, names, top_k)
+
+    return results()
+
+
+def iter_label_maps(model, pictures, top_k=5, on_bad=None):
+    """As `iter_predict`, of pictures as they are, and writes nothing.
+
+    Args:
+        model: a Keras model or an `Artifact`.
+        pictures: a `kanets.evaluation.finding.Pictures`.
+        top_k, on_bad: as in `iter_predict`.
+
+    Yields:
+        `(path, [(class name, share of the pixels), ...], label map)`, the
+        last of these the bytes of a PNG file.
+    """
+    names = list(getattr(model, "class_names", None) or ())
+    seen = _seen(model, pictures, _size(model), _AS_IT_IS, on_bad)
+    for path, _, label_map in seen:
+        yield (
+            path,
+            _shares(label_map, names, top_k),
+            label_png(label_map),
+        )
+
+
+def _seen(model, pictures, size, views, on_bad):
+    """Yields `(path, picture, label map)`, one by one."""
 
     def look(path):
         content = read_file(path) if takes_files(model) else None
@@ -179,30 +216,22 @@ def iter_predict(
         picture = picture if size is None else fit_picture(picture, size)
         return picture, content
 
-    def results():
-        parts = in_parts(pictures, look, 1, on_bad)
-        for [(path, (picture, content))] in parts:
-            given = picture[None].astype("float32")
-            given = given if content is None else [content]
-            [found] = label_maps(model, given, views)
-            visualize.save_segmentation(
-                picture, found, to, path.stem, names or None
-            )
-            counts = np.bincount(found.ravel(), minlength=len(names))
-            order = np.argsort(-counts, kind="stable")[:top_k]
-            yield (
-                path,
-                [
-                    (
-                        names[i] if names else str(i),
-                        float(counts[i] / found.size),
-                    )
-                    for i in order
-                    if counts[i]
-                ],
-            )
+    for [(path, (picture, content))] in in_parts(pictures, look, 1, on_bad):
+        given = picture[None].astype("float32")
+        given = given if content is None else [content]
+        [found] = label_maps(model, given, views)
+        yield path, picture, found
 
-    return results()
+
+def _shares(label_map, names, top_k):
+    """The classes of the most pixels, and their shares."""
+    counts = np.bincount(label_map.ravel(), minlength=len(names))
+    order = np.argsort(-counts, kind="stable")[:top_k]
+    return [
+        (names[i] if names else str(i), float(counts[i] / label_map.size))
+        for i in order
+        if counts[i]
+    ]
 
 
 def _views(model, scales, flip, window):

@@ -12,6 +12,7 @@ from pathlib import Path
 from kanets import files
 
 _GROUP = 10_000  # rows of Parquet that are written at once
+_GROUP_OF_MAPS = 500
 
 
 def written(results, path):
@@ -83,6 +84,26 @@ def open_table(path):
 
 
 @contextlib.contextmanager
+def open_label_maps(path, width):
+    """Opens a Parquet file to add rows of a segmenter to.
+
+    Its columns are those of a classifier's, empty where a picture has fewer
+    classes, and `label_map`, the bytes of a PNG file.
+
+    Args:
+        path: the file to write.
+        width: int, classes of a row.
+
+    Yields:
+        Function (picture, ranked, label_map) that adds a row.
+    """
+    with _parquet(path, width, maps=True) as add:
+        yield lambda picture, ranked, label_map: add(
+            _text(picture), ranked, label_map
+        )
+
+
+@contextlib.contextmanager
 def _csv(path):
     """Columns picture, class_1, score_1, class_2, ...: best first."""
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -115,15 +136,19 @@ def _jsonl(path):
 
 
 @contextlib.contextmanager
-def _parquet(path):
-    """The columns of CSV, scores in float32."""
+def _parquet(path, width=0, maps=False):
+    """The columns of CSV, scores in float32; and label maps as PNG."""
     arrow, parquet = _pyarrow()
-    rows, writer, width = [], None, 0
+    rows, writer = [], None
+    group = _GROUP_OF_MAPS if maps else _GROUP
 
     def flush():
         nonlocal writer
         kinds = [arrow.string(), *[arrow.string(), arrow.float32()] * width]
         names = columns(width)
+        if maps:
+            kinds.append(arrow.binary())
+            names.append("label_map")
         table = arrow.table(
             [
                 arrow.array([row[place] for row in rows], kind)
@@ -136,11 +161,12 @@ def _parquet(path):
         writer.write_table(table)
         rows.clear()
 
-    def add(picture, ranked):
+    def add(picture, ranked, *label_map):
         nonlocal width
-        width = len(ranked)
-        rows.append([picture, *sum(ranked, ())])
-        if len(rows) == _GROUP:
+        width = width if maps else len(ranked)
+        empty = [None] * (2 * (width - len(ranked)))
+        rows.append([picture, *sum(ranked, ()), *empty, *label_map])
+        if len(rows) == group:
             flush()
 
     try:

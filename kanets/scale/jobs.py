@@ -31,21 +31,24 @@ FORMATS = ("parquet", "jsonl", "csv")
 def predict_many(
     model, pictures, to, *, top_k=3, shard_size=1000, format="parquet", flags=()
 ):
-    """Writes what an exported classifier says of any number of pictures.
+    """Writes what an exported model says of any number of pictures.
 
     Called again, it goes on with the shards that are missing.
 
     Args:
-        model: a SavedModel of a classifier, as `kanets.export_savedmodel`
-            writes it: the version folder or the folder of versions.
+        model: a SavedModel of a classifier or a segmenter, as
+            `kanets.export_savedmodel` writes it: the version folder or the
+            folder of versions.
         pictures: a pattern of files, as "photos/**.jpg", or a folder. Both, and
             `model` and `to`, may be of a cloud (gs://, s3://, hdfs://) where
             Beam's package for that is installed.
         to: the folder to write to, made if missing.
-        top_k: positive int, classes per picture; at most all.
+        top_k: positive int, classes per picture; at most all. Of a segmenter
+            those of the most pixels.
         shard_size: positive int, pictures per file.
         format: "parquet" (with pyarrow), "jsonl" or "csv", the files' as
-            `kanets.evaluation.tables` writes them.
+            `kanets.evaluation.tables` writes them. Those of a segmenter are
+            Parquet, with each picture's label map as the bytes of a PNG file.
         flags: list of str, those of Apache Beam. By default it runs in this
             process.
 
@@ -55,8 +58,9 @@ def predict_many(
 
     Raises:
         ImportError: Apache Beam, or pyarrow, is not installed.
-        ValueError: no pictures; a model of another kind; flags that Beam does
-            not know; a folder with the answers of another job.
+        ValueError: no pictures; a model of another kind; a segmenter's answers
+            in another format than Parquet; flags that Beam does not know; a
+            folder with the answers of another job.
         FileNotFoundError: no model there.
         BlockingIOError: another process writes to this folder.
         RuntimeError: the job failed; what is written stays.
@@ -76,7 +80,16 @@ def predict_many(
     from kanets.scale import pipeline
 
     options = pipeline.options_of(flags)
-    model, digest = _model(model)
+    model, digest, bundle = _model(model)
+    open_table = tables.open_table
+    if bundle.task.writes:
+        width = min(top_k, len(bundle.class_names or ()) or top_k)
+        open_table = functools.partial(tables.open_label_maps, width=width)
+        if format != "parquet":
+            raise ValueError(
+                "Label maps are written to Parquet. "
+                f"Received: format={format!r} for {str(model)!r}"
+            )
     listing = _listed(pictures)
     job = {
         "model_sha256": digest,
@@ -95,20 +108,21 @@ def predict_many(
             handler = pipeline.BundleHandler(
                 str(model), places.join(to, "listing.jsonl"), top_k
             )
-            pipeline.run(left, handler, str(to), names, options)
+            write = pipeline.Write(open_table, str(to), names)
+            pipeline.run(left, handler, write, options)
         return _manifest(job, str(model), len(shards), names, to)
 
 
 def _model(path):
-    """The bundle's path, that of a version where it is here, and its digest."""
+    """The path, that of a version where it is here, digest and bundle."""
     from kanets.export import find_savedmodel
     from kanets.scale.pipeline import load_bundle
 
     if places.is_here(path):
         path = find_savedmodel(path).absolute()
-    load_bundle(path)  # so that what is wrong with it is said at once
+    bundle = load_bundle(path)  # what is wrong with it is said at once
     with places.as_folder(path) as folder:
-        return path, places.sha256(folder)
+        return path, places.sha256(folder), bundle
 
 
 def _listed(pictures):

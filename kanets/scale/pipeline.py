@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import PipelineState
 
-from kanets.evaluation import classification, tables
+from kanets.evaluation import classification, segmentation
 from kanets.evaluation.artifacts import Artifact
 from kanets.evaluation.finding import Pictures
 from kanets.scale import places
@@ -43,7 +43,8 @@ class Answers(NamedTuple):
 
     Attributes:
         index: int, the shard's.
-        rows: list of `(picture, [(class name, figure), ...])`.
+        rows: list of `(picture, [(class name, figure), ...])`; of a segmenter
+            with a third item, the bytes of a PNG file.
         bad: list of `(picture, reason)`, those that cannot be read.
     """
 
@@ -78,13 +79,16 @@ class BundleHandler(ModelHandler[Shard, Answers, Artifact]):
                 lines = file.read(shard.size).splitlines()
             pictures = Pictures([places.Opened(json.loads(x)) for x in lines])
             bad = []
-            rows = classification.iter_predict(
+            answer = classification.iter_predict
+            if model.task.writes:
+                answer = segmentation.iter_label_maps
+            rows = answer(
                 model,
                 pictures,
                 self.top_k,
                 lambda picture, why, bad=bad: bad.append((str(picture), why)),
             )
-            rows = [(str(picture), ranked) for picture, ranked in rows]
+            rows = [(str(picture), *found) for picture, *found in rows]
             yield Answers(shard.index, rows, bad)
 
 
@@ -92,12 +96,15 @@ class Write(apache_beam.DoFn):
     """Writes shards: bad pictures first, as the table says it is done.
 
     Args:
+        open_table: function from a path to a context manager that gives a
+            function, called with the items of each row; can be pickled.
         to: the folder.
         names: function from a shard's index to the names of its table and of
             its file of bad pictures, which can be pickled.
     """
 
-    def __init__(self, to, names):
+    def __init__(self, open_table, to, names):
+        self.open_table = open_table
         self.to = to
         self.names = names
 
@@ -113,25 +120,25 @@ class Write(apache_beam.DoFn):
                 for picture, reason in answers.bad:
                     line = {"picture": picture, "reason": reason}
                     file.write(json.dumps(line) + "\n")
-        with places.whole(table) as path, tables.open_table(path) as add:
-            for picture, ranked in answers.rows:
-                add(picture, ranked)
+        with places.whole(table) as path, self.open_table(path) as add:
+            for row in answers.rows:
+                add(*row)
         Metrics.counter("kanets", "answered").inc(len(answers.rows))
         Metrics.counter("kanets", "bad").inc(len(answers.bad))
 
 
 def load_bundle(path):
-    """Loads a bundle that takes picture files and answers with classes.
+    """Loads a bundle that takes picture files.
 
     Raises:
         ValueError: it is no such bundle.
     """
     with places.as_folder(path) as folder:
         model = Artifact(folder)
-    if not model.takes_files or model.task.writes:
+    if not model.takes_files:
         raise ValueError(
-            "Many pictures are answered by a classifier's SavedModel, as "
-            f"`kanets export` writes it. Received: {str(path)!r}"
+            "Many pictures are answered by a SavedModel of a classifier or a "
+            f"segmenter, as `kanets export` writes it. Received: {str(path)!r}"
         )
     return model
 
@@ -161,13 +168,13 @@ def _is_news(record):
     return not record.getMessage().startswith("Resource module is not")
 
 
-def run(shards, handler, to, names, options):
+def run(shards, handler, write, options):
     """Answers and writes shards, and returns when all are written.
 
     Args:
         shards: list of `Shard`.
         handler: a `BundleHandler`.
-        to, names: as in `Write`.
+        write: a `Write`.
         options: of `options_of`.
 
     Raises:
@@ -179,7 +186,7 @@ def run(shards, handler, to, names, options):
         | "Shards" >> apache_beam.Create(shards)
         | "Spread" >> apache_beam.Reshuffle()
         | "Answer" >> RunInference(handler)
-        | "Write" >> apache_beam.ParDo(Write(to, names))
+        | "Write" >> apache_beam.ParDo(write)
     )
     root = logging.getLogger()
     root.addFilter(_is_news)

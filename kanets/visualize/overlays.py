@@ -1,6 +1,7 @@
 """Label maps as colours over the picture; NumPy and Pillow only."""
 
 import functools
+import io
 from functools import partial
 from pathlib import Path
 
@@ -125,12 +126,26 @@ def save_segmentation(picture, label_map, folder, stem, class_names=None):
     folder.mkdir(parents=True, exist_ok=True)
     labels_path = folder / f"{stem}_labels.png"
     overlay_path = folder / f"{stem}_overlay.png"
+    labels_path.write_bytes(label_png(label_map))
+    Image.fromarray(tinted).save(overlay_path)
+    return labels_path, overlay_path
+
+
+def label_png(label_map):
+    """A label map as the bytes of a PNG file.
+
+    Args:
+        label_map: integer array (H, W), labels 0..255.
+
+    Returns:
+        bytes; the 8-bit values are the labels, shown in colours of `palette`.
+    """
     labels = np.asarray(label_map).astype("uint8")
     image = Image.fromarray(labels, "L").convert("P")
     image.putpalette(palette(int(labels.max()) + 1).tobytes())
-    image.save(labels_path)
-    Image.fromarray(tinted).save(overlay_path)
-    return labels_path, overlay_path
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def overlay_sheet(

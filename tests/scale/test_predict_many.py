@@ -1,5 +1,6 @@
 """`kanets predict-many`: each picture once, whatever happens in between."""
 
+import io
 import json
 import os
 import pickle
@@ -9,20 +10,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+from PIL import Image
 
 import kanets
 from kanets import cli, evaluation, files
+from kanets.evaluation import tables
 from kanets.scale import jobs, places
 from tests.backends import needs_tensorflow
 from tests.evaluation.test_classification import NAMES, by_colour
 from tests.evaluation.test_segmentation import by_colour as segmenter
 from tests.evaluation.test_sources import rows_of
-from tests.photos import write_photos
+from tests.photos import write_photos, write_streets
 
 apache_beam = pytest.importorskip(
     "apache_beam", reason="make test-beam has Apache Beam"
 )
+parquet = pytest.importorskip("pyarrow.parquet")
 pytestmark = [
     needs_tensorflow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Beam
@@ -98,6 +104,75 @@ def test_each_picture_is_answered_once(room, tmp_path, format):
     ]
     assert [(line["picture"], line["reason"]) for line in lines] == bad
     assert bad[1][1] == "empty file (0 bytes)"
+
+
+@pytest.fixture(scope="module")
+def street_room(room):
+    """A segmenter's bundle, and pictures, one of which is cut short."""
+    kanets.export_savedmodel(segmenter((8, 12)), room / "segmenter", NAMES)
+    write_streets(room / "streets", 1, 4, (10, 12))
+    pictures = room / "streets" / "val" / "images"
+    cut = next(pictures.iterdir()).read_bytes()[:50]
+    (pictures / "x.png").write_bytes(cut)
+    return room
+
+
+def ask_segmenter(room, to, **options):
+    options = {"shard_size": 3, "top_k": 5, **options}
+    pictures = room / "streets" / "val" / "images"
+    return jobs.predict_many(room / "segmenter", pictures, to, **options)
+
+
+def test_label_maps_are_written_with_their_shares(street_room, tmp_path):
+    manifest = ask_segmenter(street_room, tmp_path / "out")
+    counted = [manifest[k] for k in ("pictures", "answered", "bad", "shards")]
+    assert counted == [5, 4, 1, 2]
+    rows = [
+        row
+        for part in sorted((tmp_path / "out").glob("part-*"))
+        for row in parquet.read_table(part).to_pylist()
+    ]
+    # Those of `kanets predict`.
+    expected = evaluation.iter_predict(
+        street_room / "segmenter",
+        sorted((street_room / "streets" / "val" / "images").glob("[0-9]*")),
+        to=tmp_path / "one",
+    )
+    for row, (path, ranked) in zip(rows, expected, strict=True):
+        labels = Image.open(io.BytesIO(row.pop("label_map")))
+        other = Image.open(tmp_path / "one" / f"{path.stem}_labels.png")
+        found = np.array(labels)
+        np.testing.assert_array_equal(found, np.array(other))
+        assert found.shape == (8, 12)
+        cells = [str(path), *sum(ranked, ())]
+        filled = [cell for cell in row.values() if cell is not None]
+        assert filled == pytest.approx(cells, abs=1e-6)
+        share = np.mean(found == NAMES.index(row["class_1"]))
+        assert row["score_1"] == pytest.approx(share, abs=1e-6)
+    assert {row["class_1"] for row in rows} == set(NAMES)
+    # A shard that is there stays, and one that is not becomes the same.
+    before = content(tmp_path / "out")
+    (tmp_path / "out" / "part-00000-of-00002.parquet").unlink()
+    (tmp_path / "out" / "manifest.json").unlink()
+    ask_segmenter(street_room, tmp_path / "out")
+    assert content(tmp_path / "out") == before
+
+
+def test_a_row_of_fewer_classes_has_empty_cells(tmp_path):
+    path = tmp_path / "part.parquet"
+    with tables.open_label_maps(path, width=2) as add:
+        add("a", [("red", 1.0)], b"png")
+    [row] = parquet.read_table(path).to_pylist()
+    assert list(row.values()) == ["a", "red", 1.0, None, None, b"png"]
+    with tables.open_label_maps(path, width=2) as add:
+        pass
+    assert parquet.read_table(path).column_names == list(row)
+
+
+def test_label_maps_are_parquet(street_room, tmp_path):
+    with pytest.raises(ValueError, match="to Parquet. Received: format='csv'"):
+        ask_segmenter(street_room, tmp_path / "out", format="csv")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_there_is_not_done_again(room, tmp_path, monkeypatch):
@@ -227,15 +302,17 @@ def test_the_command(room, tmp_path, capsys):
     [
         ({"pictures": "{room}/none/*.jpg"}, "in quotes. Received: .*none"),
         ({"model": "{room}/none"}, "exported version .*none"),
-        ({"model": "{room}/segmenter"}, "classifier's SavedModel.*segmenter"),
+        ({"model": "{room}/gan"}, "a classifier or a segmenter, .*gan"),
         ({"format": "xml"}, "`format` must .* format='xml'"),
         ({"top_k": 0}, "`top_k` must .* top_k=0"),
         ({"shard_size": 1.5}, "`shard_size` must .* shard_size=1.5"),
     ],
 )
 def test_what_cannot_be_is_said_before_it_begins(room, tmp_path, options, text):
-    if not (room / "segmenter").exists():
-        kanets.export_savedmodel(segmenter((8, 12)), room / "segmenter", NAMES)
+    if not (room / "gan").exists():
+        z = keras.Input((4,))
+        images = keras.layers.Reshape((2, 2, 3))(keras.layers.Dense(12)(z))
+        kanets.export_savedmodel(keras.Model(z, images), room / "gan")
     options = {
         "model": str(room / "served" / "mine"),
         "pictures": str(room / "photos" / "val"),
@@ -261,7 +338,8 @@ def test_workers_get_little():
     from kanets.scale.pipeline import BundleHandler, Write
 
     handler = BundleHandler("model", "listing", 3)
-    write = Write("to", jobs.functools.partial(jobs._names, 4, "csv"))
+    opened = jobs.functools.partial(jobs.tables.open_label_maps, width=3)
+    write = Write(opened, "to", jobs.functools.partial(jobs._names, 4, "csv"))
     assert len(pickle.dumps((handler, write))) < 1000
 
 
