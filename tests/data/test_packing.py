@@ -1,5 +1,6 @@
 """A pack is loaded as the folder it was made of, and says what is wrong."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from kanets import cli, data, files
 from kanets.data import batches, folders, packing
+from kanets.data.pictures import fit_picture, read_picture
 from kanets.data.survey import survey
 from tests.data.test_loading import ROOT, make_tree, small_model, write
 
@@ -262,3 +264,48 @@ def test_fit_takes_a_loader_of_grain():
     history = model.fit(loader, epochs=2, shuffle=False, verbose=0)
     assert len(history.history["loss"]) == 2
     assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_fit_takes_array_records_through_grain(tree, tmp_path):
+    grain = pytest.importorskip("grain", reason="Grain is not installed")
+    records = pytest.importorskip(
+        "array_record.python.array_record_module",
+        reason="array_record is not installed",
+    )
+    import tensorflow as tf
+
+    paths, labels = folders.list_pictures(
+        tree / "train", ["ant", "bee", "wasp"], complete=True
+    )
+    file = tmp_path / "train.array_record"
+    # One record a group, for a loader that asks for them in any order.
+    writer = records.ArrayRecordWriter(str(file), "group_size:1")
+    for path, label in zip(paths, labels, strict=True):
+        writer.write(packing._record(path.read_bytes(), path.name, label, ""))
+    writer.close()
+    seen = []
+
+    def decoded(record):
+        features = tf.train.Example.FromString(record).features.feature
+        [content] = features["image/encoded"].bytes_list.value
+        [label] = features["image/class/label"].int64_list.value
+        seen.append(label)
+        picture = read_picture(io.BytesIO(content))
+        return fit_picture(picture, (8, 10)).astype("float32"), label
+
+    loader = (
+        grain.MapDataset.source(grain.sources.ArrayRecordDataSource(str(file)))
+        .shuffle(seed=0)
+        .map(decoded)
+        .batch(4)
+        .to_iter_dataset(grain.ReadOptions(num_threads=0))
+    )
+    pictures = np.concatenate([pictures for pictures, _ in loader])
+    assert pictures.shape == (24, 8, 10, 3)
+    assert sorted(seen) == sorted(labels) and seen != list(labels)
+    model = small_model()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    history = model.fit(loader, epochs=2, shuffle=False, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert len(history.history["loss"]) == 2
