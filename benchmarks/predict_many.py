@@ -7,10 +7,10 @@ The JPEGs of the class folders are copied, again and again, to one folder of
 each a process of its own, of an exported zoo entry:
 
 - `predict-many`, with a tenth of the files, and with all of them;
-- `predict-many` with all of them, killed with SIGKILL at `--kills` moments
-  drawn from the first half of the time it takes, each time begun again, and in
-  the end left alone: `equal` says whether all files of answers are the same
-  bytes as those of the job that was not disturbed;
+- `predict-many` with all of them, killed with SIGKILL `--kills` times, each in
+  the midst of a shard that is drawn from the first half, each time begun
+  again, and in the end left alone: `equal` says whether all files of answers
+  are the same bytes as those of the job that was not disturbed;
 - `predict --on-error skip --to answers.parquet`, with a tenth and with all:
   `equal` says whether the classes are the same and the scores to 1e-5.
 
@@ -110,33 +110,51 @@ def one(bundle, folder, room, options):
 
 def disturbed(bundle, room, options, chance, seconds):
     """A job over all pictures, killed and begun again."""
-    to, kills, total, most = room / "killed", 0, 0.0, 0
+    to, total, most = room / "killed", 0.0, 0
     command = many_command(bundle, room / "all", to, options)
-    while kills < options.kills:
-        moment = chance.uniform(0, seconds / 2)
-        taken, peak = run(command, moment)
-        kills += 1
+    shards = -(-options.pictures // options.shard_size)
+    for written in sorted(chance.sample(range(shards // 2), options.kills)):
+        later = chance.uniform(0, seconds / shards)
+        taken, peak = run(command, (to, written, later))
         total, most = total + taken, max(most, peak)
     taken, peak = run(command)
-    return Taken(total + taken, max(most, peak), to, kills)
+    return Taken(total + taken, max(most, peak), to, options.kills)
 
 
-def run(arguments, kill_after=None):
-    """Runs `kanets`; returns its seconds and its peak memory in MiB."""
+def run(arguments, kill=None):
+    """Runs `kanets`.
+
+    Args:
+        arguments: what to type after it.
+        kill: None, or when it is killed: a folder, how many shards are there,
+            and how many seconds later.
+
+    Returns:
+        Its seconds and its peak memory in MiB.
+    """
     start = time.perf_counter()
     command = [sys.executable, "-m", "kanets", *map(str, arguments)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    if kill_after is not None:
-        time.sleep(kill_after)
-        process.kill()
+    if kill is not None:
+        to, written, later = kill
+        while not ended(process) and len(list(to.glob("part-*"))) < written:
+            time.sleep(0.1)
+        time.sleep(later)
+        os.kill(process.pid, signal.SIGKILL)  # of no effect where it ended
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    expected = 0 if kill_after is None else -signal.SIGKILL
+    expected = 0 if kill is None else -signal.SIGKILL
     if process.returncode != expected:
         raise RuntimeError(f"{command} ended with {process.returncode}")
     return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def ended(process):
+    """Whether a process has ended, without taking note of it."""
+    states = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, process.pid, states) is not None
 
 
 def row(kind, taken, folder, options, room, speed=None):
