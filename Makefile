@@ -8,6 +8,7 @@
 #     path of a browser, by clicks.
 # make test-serve: `kanets serve`, with KServe.
 # make test-beam: `kanets predict-many`, with Apache Beam; videos, with OpenCV.
+# make test-ray: the scripts of Ray; loaders of Grain, of ArrayRecord, too.
 # make test-bounds: what is nearest to Keras, on the lowest version of it and on
 #     the first and last Python of setup.py, where they are there.
 # make slow: the tests that take minutes, and all of JAX's.
@@ -97,7 +98,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 QUESTIONS := kronecker ylg_attention nets training startup report
 
 .PHONY: demo test test-all test-torch test-lowest test-app test-serve \
-	test-beam test-bounds test-wandb \
+	test-beam test-ray test-bounds test-wandb \
 	lint slow bench docs links wheel release clean
 
 demo: $(VENV)/demo.stamp
@@ -119,8 +120,8 @@ test-all: lint
 	$(MAKE) --no-print-directory test-torch test-lowest
 	@echo "SKIPPED, left to make slow: the tests that take minutes; each" \
 		"mechanism's own, layers, nets, GANs, zoo, recipes, augmentation" \
-		"and evaluation on JAX; to make test-app, test-serve, test-beam" \
-		"and docs: what they are called by"
+		"and evaluation on JAX; to make test-app, test-serve, test-beam," \
+		"test-ray and docs: what they are called by"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp
@@ -149,6 +150,12 @@ test-beam: $(VENV)/beam.stamp
 test-wandb: $(VENV)/wandb.stamp
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
 		$(BIN)/python -m pytest -p no:xdist tests/test_dashboards.py
+
+test-ray: $(VENV)/ray.stamp
+	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
+		$(BIN)/python -m pytest -p no:xdist -m "not slow" \
+		tests/scale/test_ray_predict.py tests/distribute/test_launchers.py \
+		tests/data/test_packing.py
 
 # A Python that is not there is named, at the end, and is no success.
 test-bounds: test-lowest
@@ -240,6 +247,11 @@ $(VENV)/wandb.stamp: $(VENV)/test.stamp
 $(VENV)/beam.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet --upgrade --target $(basename $@) \
 		"apache-beam>=2.77" opencv-python-headless
+	touch $@
+
+$(VENV)/ray.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --upgrade --target $(basename $@) \
+		"ray[data]>=2.60" "grain>=0.2.18" array_record
 	touch $@
 
 $(VENV)/docs.stamp: setup.py | $(BIN)/python
