@@ -121,7 +121,7 @@ test-all: lint
 	@echo "SKIPPED, left to make slow: the tests that take minutes; each" \
 		"mechanism's own, layers, nets, GANs, zoo, recipes, augmentation" \
 		"and evaluation on JAX; to make test-app, test-serve, test-beam," \
-		"test-ray and docs: what they are called by"
+		"test-ray, test-wandb and docs: what they are called by"
 
 # Two processes on two cores: PyTorch's own threads would be in their way.
 test-torch: $(VENV)/torch.stamp
