@@ -1,4 +1,4 @@
-"""Top-1 accuracy, and the classes of picture files."""
+"""Accuracy, and the classes of picture files."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ _PART = 32  # pictures that are read and predicted at once
 
 
 def evaluate(model, source, *, batch_size=100, on_error="stop", report=None):
-    """Top-1 accuracy on a labelled set, which is not shuffled or augmented.
+    """Accuracy on a labelled set, which is not shuffled or augmented.
 
     Args:
         model: a Keras model or an `Artifact`, with class names.
@@ -44,8 +44,10 @@ def evaluate(model, source, *, batch_size=100, on_error="stop", report=None):
             or of an earlier report; None writes none.
 
     Returns:
-        A dict: `accuracy`, `correct`, `pictures`; with a report also
-        `weakest`, the accuracy of at most three classes, and `report`.
+        A dict: `accuracy`, `correct`, `pictures`; of more than five classes
+        `top_5_accuracy`, the share of pictures whose class is among the five
+        of the highest scores; with a report also `weakest`, the accuracy of
+        at most three classes, and `report`.
 
     Raises:
         ValueError: no pictures there; a model without class names, of open

@@ -25,6 +25,7 @@ _PAIRS = 20
 _MISTAKES = 24
 _OVERLAYS = 6
 _WEAKEST = 3
+_TOP = 5
 
 
 def check_folder(folder):
@@ -174,11 +175,19 @@ class Report(abc.ABC):
 
 
 class ClassReport(Report):
-    """Of a classifier: accuracy, and the surest of its mistakes."""
+    """Of a classifier: accuracy, and the surest of its mistakes.
+
+    With more than five classes also top-5 accuracy: the share of pictures
+    whose class is among the five of the highest scores, as `predict` ranks.
+    """
 
     figure = "accuracy"
     title = "Accuracy by class"
     unit = "pictures"
+
+    def __init__(self, class_names):
+        super().__init__(class_names)
+        self._among_top = 0
 
     def add(self, labels, scores, paths=None, images=None):
         """Tells of a batch.
@@ -189,7 +198,9 @@ class ClassReport(Report):
             paths: list of B paths, or None for pictures that are no files.
             images: array (B, H, W, 3), 0..255, or None where paths are given.
         """
-        said = scores.argmax(-1)
+        top = np.argsort(-scores, axis=-1, kind="stable")[:, :_TOP]
+        self._among_top += int((top == labels[:, None]).sum())
+        said = top[:, 0]
         np.add.at(self.counts, (labels, said), 1)
         for row in np.flatnonzero(said != labels):
 
@@ -208,11 +219,14 @@ class ClassReport(Report):
 
     def result(self):
         correct = int(np.trace(self.counts))
-        return {
+        found = {
             "accuracy": correct / self.pictures,
             "correct": correct,
             "pictures": self.pictures,
         }
+        if len(self.class_names) > _TOP:
+            found["top_5_accuracy"] = self._among_top / self.pictures
+        return found
 
     def class_figures(self):
         totals = self.counts.sum(1)

@@ -38,9 +38,11 @@ model = kanets.create_model(
         return of_pictures and "probabilities" in outputs
 
     def summary(self, measured):
+        top = measured.get("top_5_accuracy")
         return (
             f"accuracy {measured['accuracy']:.4f} "
             f"({measured['correct']} of {measured['pictures']} pictures)"
+            + ("" if top is None else f", top-5 accuracy {top:.4f}")
         )
 
     def details(self, measured):

@@ -135,6 +135,31 @@ def test_the_surest_mistakes_are_kept():
     assert found.result()["accuracy"] == 0
 
 
+@pytest.mark.parametrize("classes", [2, 5, 6, 9])
+def test_more_than_five_classes_have_a_top_5_accuracy(classes):
+    found = report.ClassReport([str(label) for label in range(classes)])
+    scores = np.random.default_rng(1).dirichlet(np.ones(classes), 40)
+    labels = np.arange(40) % classes
+    scores[7] = 1 / classes  # all alike: the first five are the highest
+    scores[8] = 1 / classes
+    for rows in (slice(0, 30), slice(30, 40)):
+        found.add(labels[rows], scores[rows], paths=list("x" * 40)[rows])
+    hits = [
+        sum(other > row[true] for other in row)
+        + sum(other == row[true] for other in row[:true])
+        < 5
+        for row, true in zip(scores, labels, strict=True)
+    ]
+    result = found.result()
+    assert result["correct"] == (scores.argmax(-1) == labels).sum()
+    assert next(iter(result)) == "accuracy"
+    if classes > 5:
+        assert result["top_5_accuracy"] == sum(hits) / 40
+        assert result["accuracy"] < result["top_5_accuracy"] < 1
+    else:
+        assert "top_5_accuracy" not in result
+
+
 def test_classes_without_pictures():
     found = report.ClassReport(["a", "b", "c"])
     found.add(np.array([0, 0]), np.eye(3)[[0, 2]], paths=["x", "y"])

@@ -195,6 +195,14 @@ def test_what_was_measured_is_said(name):
     assert task.details(measured) == details
 
 
+def test_top_5_accuracy_is_said_where_it_is_measured():
+    measured, summary, details = MEASURED["classification"]
+    measured = {**measured, "top_5_accuracy": 0.96874}
+    task = TASKS["classification"]
+    assert task.summary(measured) == f"{summary}, top-5 accuracy 0.9687"
+    assert task.details(measured) == details
+
+
 @pytest.mark.parametrize(
     ("name", "result", "summary"),
     [
