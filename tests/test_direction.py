@@ -8,7 +8,8 @@ ROOT = Path(__file__).parent.parent
 # is all that has no other.
 ROOMS = (
     (
-        *("kanets.checks", "kanets.compat", "kanets.files", "kanets.typed"),
+        *("kanets.checks", "kanets.compat", "kanets.files"),
+        *("kanets.progress", "kanets.typed"),
         *("kanets.layers.batch_normalization", "kanets.nets.logits"),
     ),
     ("kanets.attention",),
@@ -71,7 +72,7 @@ def test_no_import_points_upward():
 
 
 def test_attention_and_the_bottom_import_nothing_else():
-    bottom = ("checks.py", "compat.py", "files.py", "typed.py")
+    bottom = ("checks.py", "compat.py", "files.py", "progress.py", "typed.py")
     for room in ("attention", *bottom):
         place = ROOT / "kanets" / room
         for path in place.rglob("*.py") if place.is_dir() else [place]:

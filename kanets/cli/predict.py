@@ -7,8 +7,8 @@ from typer import Argument, Option
 
 from kanets.cli.messages import one_line
 from kanets.cli.options import Flip, ModelOrExport, OnError, Scales, Window
-from kanets.cli.progress import progress
 from kanets.cli.running import command
+from kanets.progress import progress
 
 
 @command("predict savedmodels/mine bee.jpg")

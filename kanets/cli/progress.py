@@ -5,13 +5,14 @@ import sys
 
 
 @contextlib.contextmanager
-def progress(total):
+def progress(total, doing=""):
     """Shows a bar on standard error where that is a terminal.
 
     Lines that are printed meanwhile stand above it.
 
     Args:
         total: int, of pictures.
+        doing: what is done to them, one word.
 
     Yields:
         Function of how many of them are done more.
@@ -30,7 +31,9 @@ def progress(total):
             left = task.time_remaining
             return Text("" if left is None else f"{spoken(left)} left")
 
-    done = bars.TextColumn("{task.completed:,} of {task.total:,} pictures")
+    done = bars.TextColumn(
+        f"{doing} {{task.completed:,}} of {{task.total:,}} pictures".lstrip()
+    )
     console = Console(stderr=True)
     with bars.Progress(
         done,

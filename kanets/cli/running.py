@@ -15,7 +15,9 @@ from typing import Annotated
 import typer
 
 from kanets.cli.messages import one_line, with_flags
+from kanets.cli.progress import progress
 from kanets.cli.quiet import quiet
+from kanets.progress import shown_by
 
 app = typer.Typer(
     help="Train, evaluate and export vision models of efficient attention.",
@@ -129,7 +131,7 @@ def _run(
     """Calls a command and leaves its exit code to `main`."""
     debug = debug or context.parent.params["debug"]
     try:
-        with contextlib.nullcontext() if debug else quiet():
+        with contextlib.nullcontext() if debug else quiet(), shown_by(progress):
             _report(function(**given), as_json)
         code = 0
     except KeyboardInterrupt:

@@ -44,6 +44,7 @@ from kanets.data.pictures import (
 from kanets.data.records import Record, read
 from kanets.data.threads import map_in_threads
 from kanets.files import read_text
+from kanets.progress import progress
 
 LABELS_FILE = "classes.tsv"
 IMAGENET_FILE = Path(__file__).with_name("imagenet_classes.tsv")
@@ -184,6 +185,7 @@ def decode_pictures(paths, image_size):
         pixels = np.empty((len(paths), *size, 3), np.uint8)
 
     def look(row):
+        advance(1)
         try:
             image = read(paths[row])
         except PictureError as e:
@@ -194,7 +196,7 @@ def decode_pictures(paths, image_size):
             pixels[row] = fit_picture(image, size)
         return None, image.shape[:2]
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), progress(len(paths), "reading") as advance:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         results = map_in_threads(look, range(len(paths)))
     reasons, sizes = zip(*results, strict=True)

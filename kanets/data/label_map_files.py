@@ -8,6 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from kanets.data.batches import ArrayPictures, read_stack
 from kanets.data.pictures import PictureError, center_box, failure
 from kanets.data.threads import map_in_threads
+from kanets.progress import progress
 
 _LISTED = 10  # unknown labels of a file that an error names
 
@@ -117,6 +118,7 @@ def decode_label_maps(paths, sizes, pictures, num_classes, ignore_label):
         labels = FileLabelMaps([str(path) for path in paths], size)
 
     def read(row):
+        advance(1)
         try:
             label_map = read_label_map(paths[row])
         except PictureError as e:
@@ -134,4 +136,5 @@ def decode_label_maps(paths, sizes, pictures, num_classes, ignore_label):
             labels[row] = fit_label_map(label_map, size)
         return None
 
-    return labels, tuple(map_in_threads(read, range(len(paths))))
+    with progress(len(paths), "reading") as advance:
+        return labels, tuple(map_in_threads(read, range(len(paths))))

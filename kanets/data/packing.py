@@ -9,6 +9,7 @@ from kanets.checks import positive_integer
 from kanets.data import folders
 from kanets.data.loading import classify
 from kanets.data.records import INDEX, KIND, WHOLE
+from kanets.progress import progress
 
 PLAN = "plan.json"
 
@@ -47,7 +48,8 @@ def pack(folder, to, *, shard_size=1000):
     classes, parts = _parts(root)
     to = Path(to)
     to.mkdir(parents=True, exist_ok=True)
-    with files.locked(to):
+    count = sum(map(len, parts.values()))
+    with files.locked(to), progress(count, "packing") as advance:
         _begin(to, classes, parts, shard_size)
         index = {
             "kind": KIND,
@@ -55,7 +57,9 @@ def pack(folder, to, *, shard_size=1000):
             "shard_size": shard_size,
             "classes": classes,
             "parts": {
-                name: _write_part(to, name, classes, pictures, shard_size)
+                name: _write_part(
+                    to, name, classes, pictures, shard_size, advance
+                )
                 for name, pictures in parts.items()
             },
         }
@@ -99,15 +103,17 @@ def _begin(to, classes, parts, shard_size):
     files.write_text(there, json.dumps(plan) + "\n")
 
 
-def _write_part(to, part, classes, pictures, shard_size):
+def _write_part(to, part, classes, pictures, shard_size, advance):
     """Writes the shards that are missing; returns what the index says."""
     count = -(-len(pictures) // shard_size)
     shards = []
     for place in range(count):
         file = to / f"{part}-{place:05}-of-{count:05}.tfrecord"
         inside = pictures[place * shard_size :][:shard_size]
-        if not file.exists():
-            _write_shard(file, classes, inside)
+        if file.exists():
+            advance(len(inside))
+        else:
+            _write_shard(file, classes, inside, advance)
         shards.append(
             {
                 "file": file.name,
@@ -122,7 +128,7 @@ def _write_part(to, part, classes, pictures, shard_size):
     return {"pictures": len(pictures), "counts": counts, "shards": shards}
 
 
-def _write_shard(file, classes, pictures):
+def _write_shard(file, classes, pictures, advance):
     """Writes a shard after the list of what is in it, each whole."""
     import tensorflow as tf
 
@@ -139,6 +145,7 @@ def _write_shard(file, classes, pictures):
                 position += 12 + len(record) + 4
                 line = [name, label, place, len(content)]
                 lines.append(json.dumps(line) + "\n")
+                advance(1)
         files.write_text(file.with_suffix(".jsonl"), "".join(lines))
 
 

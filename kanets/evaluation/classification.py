@@ -26,6 +26,7 @@ from kanets.evaluation.files import (
 from kanets.evaluation.finding import find_pictures
 from kanets.evaluation.report import ClassReport, check_folder
 from kanets.nets.logits import outputs_logits
+from kanets.progress import progress
 
 _PART = 32  # pictures that are read and predicted at once
 
@@ -58,9 +59,7 @@ def evaluate(model, source, *, batch_size=100, on_error="stop", report=None):
     if report is not None:
         check_folder(report)
     batches = _of_files if takes_files(model) else _of_pixels
-    measured = ClassReport(class_names_of(model))
-    for batch in batches(model, source, batch_size, on_error):
-        measured.add(*batch)
+    measured = _measured(model, *batches(model, source, batch_size, on_error))
     written = {} if report is None else measured.write(report)
     return {**measured.result(), **written}
 
@@ -77,10 +76,17 @@ def write_report(model, pictures, folder):
     Returns:
         What `kanets.evaluation.report.Report.write` returns.
     """
+    return _measured(model, *_of_batches(model, pictures)).write(folder)
+
+
+def _measured(model, count, batches):
+    """The `ClassReport` of so many pictures, in batches for its `add`."""
     measured = ClassReport(class_names_of(model))
-    for batch in _of_batches(model, pictures):
-        measured.add(*batch)
-    return measured.write(folder)
+    with progress(count, "measuring") as advance:
+        for batch in batches:
+            measured.add(*batch)
+            advance(len(batch[0]))
+    return measured
 
 
 def iter_predict(model, paths, top_k=5, on_bad=None):
@@ -145,7 +151,7 @@ def _as_probabilities(outputs, model, names):
 
 
 def _of_pixels(model, source, batch_size, on_error):
-    """Yields what `ClassReport.add` takes."""
+    """How many pictures there are, and batches for `ClassReport.add`."""
     pictures = data.load_test(
         source,
         image_size=size_of(model),
@@ -175,15 +181,18 @@ def _of_all(model, pictures):
 
 
 def _of_batches(model, pictures):
-    paths, start = getattr(pictures, "paths", None), 0
-    for images, labels in pictures:
-        labels = keras.ops.convert_to_numpy(labels)
-        if labels.ndim == 2:
-            labels = labels.argmax(-1)
-        scores = _probabilities(model, images, pictures.class_names)
-        rows = slice(start, start + len(labels))
-        start = rows.stop
-        yield labels, scores, paths and paths[rows], images
+    def batches():
+        paths, start = getattr(pictures, "paths", None), 0
+        for images, labels in pictures:
+            labels = keras.ops.convert_to_numpy(labels)
+            if labels.ndim == 2:
+                labels = labels.argmax(-1)
+            scores = _probabilities(model, images, pictures.class_names)
+            rows = slice(start, start + len(labels))
+            start = rows.stop
+            yield labels, scores, paths and paths[rows], images
+
+    return pictures.num_pictures, batches()
 
 
 def _of_files(model, source, batch_size, on_error):
@@ -196,8 +205,13 @@ def _of_files(model, source, batch_size, on_error):
     root, names = find_test_folder(root, class_names=class_names_of(model))
     paths, labels = folders.list_pictures(root, names, complete=False)
     good = servable(paths, on_error)
-    for start in range(0, len(good), batch_size):
-        rows = good[start : start + batch_size]
-        part = [paths[row] for row in rows]
-        scores = _probabilities(model, [p.read_bytes() for p in part], names)
-        yield np.array([labels[row] for row in rows]), scores, part
+
+    def batches():
+        for start in range(0, len(good), batch_size):
+            rows = good[start : start + batch_size]
+            part = [paths[row] for row in rows]
+            given = [path.read_bytes() for path in part]
+            scores = _probabilities(model, given, names)
+            yield np.array([labels[row] for row in rows]), scores, part
+
+    return len(good), batches()

@@ -7,6 +7,7 @@ import numpy as np
 import ylg
 from kanets import data, zoo
 from kanets.evaluation.files import check_outputs, class_names_of, is_keras
+from kanets.progress import progress
 from ylg import gan
 
 EXTRACTOR = "kanet_qkv_cifar10"
@@ -60,14 +61,27 @@ def evaluate(
     )
     count = real.num_pictures
     pixels = (0, 255)
-    if statistics is not None:
-        real = ylg.metrics.cached_statistics(
-            statistics, real, extractor, value_range=pixels, count=count
-        )
-    fake = draw(model, gan.latents(latent_size, count), batch_size=batch_size)
-    check_outputs(fake, model)
-    report = ylg.metrics.evaluate(real, fake, extractor, real_range=pixels)
+    with progress(2 * count, "measuring") as advance:
+        real = _told(real, advance)
+        if statistics is not None:
+            real = ylg.metrics.cached_statistics(
+                statistics, real, extractor, value_range=pixels, count=count
+            )
+        z = gan.latents(latent_size, count)
+        fake = draw(model, z, batch_size=batch_size)
+        check_outputs(fake, model)
+        starts = range(0, count, extractor.batch_size)
+        parts = (fake[start:][: extractor.batch_size] for start in starts)
+        parts = _told(parts, advance)
+        report = ylg.metrics.evaluate(real, parts, extractor, real_range=pixels)
     return {**report, "pictures": count}
+
+
+def _told(batches, advance):
+    """Batches, of which is told how many pictures were asked for."""
+    for batch in batches:
+        yield batch
+        advance(len(batch[0] if isinstance(batch, list | tuple) else batch))
 
 
 def load_extractor(name, resize=None):

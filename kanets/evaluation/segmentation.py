@@ -28,6 +28,7 @@ from kanets.evaluation.report import (  # noqa: F401
     figures,
 )
 from kanets.evaluation.views import Views
+from kanets.progress import progress
 from kanets.visualize.overlays import label_png
 
 _AS_IT_IS = Views()
@@ -129,9 +130,11 @@ def _measured(model, pictures, found):
     names = class_names_of(model)
     measured = SegmentReport(names, pictures.ignore_label)
     paths = pictures.paths
-    for (images, labels), maps in zip(pictures, found, strict=True):
-        rows = slice(measured.pictures, measured.pictures + len(labels))
-        measured.add(labels, maps, images, paths and paths[rows])
+    with progress(pictures.num_pictures, "measuring") as advance:
+        for (images, labels), maps in zip(pictures, found, strict=True):
+            rows = slice(measured.pictures, measured.pictures + len(labels))
+            measured.add(labels, maps, images, paths and paths[rows])
+            advance(len(labels))
     return measured
 
 

@@ -12,6 +12,7 @@ from kanets.evaluation.files import is_keras
 from kanets.evaluation.process import Process
 from kanets.export import runtimes
 from kanets.files import LABELS
+from kanets.progress import progress
 
 _BATCH = 16  # rows at a time, here and there
 
@@ -90,10 +91,12 @@ def verify(
     command = [str(artifact), "--threads", str(threads)]
     with Process([*command, "--rounds", str(rounds)]) as process:
         compare.check(process.about, artifact)
-        for start in range(0, compare.count, _BATCH):
-            rows = slice(start, start + _BATCH)
-            results = process.run(compare.feeds(rows))
-            compare.add(rows, results)
+        with progress(compare.count, "comparing") as advance:
+            for start in range(0, compare.count, _BATCH):
+                rows = slice(start, start + _BATCH)
+                results = process.run(compare.feeds(rows))
+                compare.add(rows, results)
+                advance(min(_BATCH, compare.count - start))
         latency = process.finish()["latency_ms"]
     return {
         "artifact": str(artifact),

@@ -1,11 +1,13 @@
-"""The bar of `kanets predict`: on a terminal, and nowhere else."""
+"""The bar of long work: on a terminal, and nowhere else."""
 
 import io
 import sys
 
 import pytest
 
+from kanets import cli
 from kanets.cli.progress import progress
+from tests.photos import write_photos
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +48,14 @@ def test_lines_of_json_on_a_terminal_have_no_bar(monkeypatch, capsys):
     with progress(2) as advance:
         advance(2)
     assert not terminal.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_commands_show_it(monkeypatch, capsys, tmp_path, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    photos = write_photos(tmp_path / "photos", 2, 1, (4, 5), "png")
+    assert not cli.main(["pack", str(photos), "--to", str(tmp_path / "pack")])
+    out, shown = capsys.readouterr()
+    assert out.startswith(f"{tmp_path / 'pack'}, train: 4 pictures of 2 ")
+    assert ("packing 6 of 6 pictures" in shown) == terminal
+    assert shown if terminal else not shown

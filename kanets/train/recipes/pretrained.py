@@ -5,6 +5,7 @@ import numpy as np
 
 from kanets import zoo
 from kanets.data.framing import fit_whole_pictures
+from kanets.progress import progress
 from kanets.zoo.creating import set_norm_momentum
 from kanets.zoo.loading import head_name
 from kanets.zoo.saving import class_order
@@ -74,12 +75,14 @@ def fit_head(model, train_set):
     body = keras.Model(model.input, head.input)
     epoch, seen = train_set.epoch, 0
     features, labels = [], []
-    for x, y in train_set:
-        features.append(body.predict_on_batch(x))
-        labels.append(keras.ops.convert_to_numpy(y))
-        seen += len(labels[-1])
-        if seen >= HEAD_PICTURES:
-            break
+    with progress(min(HEAD_PICTURES, train_set.num_pictures)) as advance:
+        for x, y in train_set:
+            features.append(body.predict_on_batch(x))
+            labels.append(keras.ops.convert_to_numpy(y))
+            seen += len(labels[-1])
+            advance(len(labels[-1]))
+            if seen >= HEAD_PICTURES:
+                break
     train_set.epoch = epoch  # a `tf.data.Dataset` counts this look
     features = np.concatenate(features).astype("float32")
     labels = np.concatenate(labels)
