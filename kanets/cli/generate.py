@@ -29,7 +29,7 @@ def generate(
     columns: Annotated[int, Option(help="Pictures side by side.")] = 8,
     seed: Seed = 0,
 ):
-    """Draw pictures with a trained generator."""
+    """Draw pictures with a trained generator, below their classes."""
     check_at_least(1, count=count, columns=columns)
     check_picture_file(to)
 
@@ -44,7 +44,11 @@ def generate(
         labels = np.resize(labels, count)
     z = gan.latents(generator.inputs[0].shape[-1], count, seed)
     images = gan.draw(generator, z, labels)
-    size = _save_grid(images, min(columns, count), to)
+    columns = min(columns, count)
+    captions = _names_of(labels, generator)
+    if captions == [captions[i % columns] for i in range(len(captions))]:
+        captions = captions[:columns]  # a class to each column
+    size = _save_grid(images, columns, to, captions)
     yield _report(to, images, size), f"{to}: {count} pictures, {_text(size)}"
 
 
@@ -78,16 +82,32 @@ def interpolate(
     ends = gan.latents(generator.inputs[0].shape[-1], 2 * rows, seed)
     z = gan.spherical(ends[::2], ends[1::2], steps)
     images = gan.draw(generator, z.reshape(-1, z.shape[-1]), labels)
-    size = _save_grid(images, steps, to)
+    captions = [
+        "" if place % steps else name
+        for place, name in enumerate(_names_of(labels, generator))
+    ]
+    size = _save_grid(images, steps, to, captions)
     text = f"{to}: {rows} ways of {steps} pictures, {_text(size)}"
     yield _report(to, images, size), text
 
 
-def _save_grid(images, columns, path):
-    """Writes pictures in [-1, 1] side by side; returns (width, height)."""
-    from ylg.gan import picture_grid
+def _names_of(labels, generator):
+    """The name of each label; none of a generator without."""
+    from kanets.zoo.gans import classes_of
 
-    grid = picture_grid(images, columns)
+    _, names = classes_of(generator)
+    return [names[label] for label in labels] if names else []
+
+
+def _save_grid(images, columns, path, captions):
+    """Writes pictures in [-1, 1] side by side; returns (width, height)."""
+    from kanets.visualize.sheets import captioned
+    from ylg import gan
+
+    if captions:
+        grid = captioned(gan.to_pixels(images), columns, captions)
+    else:
+        grid = gan.picture_grid(images, columns)
     save_picture(grid, path)
     return grid.shape[1], grid.shape[0]
 

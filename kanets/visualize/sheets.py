@@ -11,6 +11,7 @@ WIDTH = 960  # pixels of a sheet, unless its file gets too large
 LARGEST_FILE = 400_000  # bytes
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue
 _NARROWEST = 64  # pixels of a panel
+_READABLE = 96  # pixels below a class name
 _GAP = 6
 _LINE = 18
 _FONT_SIZE = 13
@@ -54,6 +55,29 @@ def save_pictures(pictures, columns, path, captions=()):
     Returns:
         `Path` of the picture.
     """
+    return save_sheet(_in_rows(pictures, columns, captions), path)
+
+
+def captioned(pictures, columns, captions):
+    """Pictures side by side below their captions, pixel by pixel.
+
+    Args:
+        pictures: (n, H, W, 3), pixels 0..255.
+        columns: how many a row.
+        captions: of the first pictures, or of all.
+
+    Returns:
+        uint8 array (height, width, 3). A pixel of a picture that is too
+        narrow for a caption is a square of several.
+    """
+    width = np.shape(pictures)[2]
+    width *= -(-_READABLE // width)
+    rows = _in_rows(pictures, columns, captions)
+    return np.asarray(_drawn(rows, width, ()))
+
+
+def _in_rows(pictures, columns, captions):
+    """Rows for `save_sheet`."""
     panels = [
         (
             captions[number] if number < len(captions) else "",
@@ -62,7 +86,7 @@ def save_pictures(pictures, columns, path, captions=()):
         for number, picture in enumerate(pictures)
     ]
     firsts = range(0, len(panels), columns)
-    return save_sheet([panels[n : n + columns] for n in firsts], path)
+    return [panels[n : n + columns] for n in firsts]
 
 
 def resized(pixels, width):

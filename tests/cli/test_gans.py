@@ -62,29 +62,83 @@ def close(pixels, expected):
     return np.abs(pixels.astype(int) - expected).max() <= 1
 
 
-def test_generate(run, networks, tmp_path, capsys):
+def panel(sheet, row, column, captioned_rows):
+    """What is drawn at a place of a sheet: pixels, and the line above them."""
+    line = 18 * (row in captioned_rows)
+    above = 6 + sum(66 + 18 * (n in captioned_rows) for n in range(row))
+    left = 6 + 106 * column
+    pixels = sheet[above + line :, left:][:60, :100]
+    squares = pixels.reshape(6, 10, 10, 10, 3).transpose(0, 2, 1, 3, 4)
+    assert not np.ptp(squares, (2, 3)).any(), "of one colour each"
+    return squares[:, :, 0, 0], sheet[above:, left:][:line, :100]
+
+
+def test_a_sheet_names_the_classes(run, networks, tmp_path, capsys):
     path = tmp_path / "new" / "samples.png"
+    kanets("generate", run, "--to", path, "--count", 6, "--columns", 4)
+    assert "6 pictures, 430 x 156 pixels" in capsys.readouterr().out
+    expected = to_pixels(draw(networks[0], latents(6), [0, 1, 2, 3, 0, 1]))
+    sheet, names = read(path), {}
+    for place, picture in enumerate(expected):
+        row, column = divmod(place, 4)
+        pixels, above = panel(sheet, row, column, [0])
+        assert close(pixels, picture)
+        assert row or above.min() < 100, "written"
+        names[row, column] = above.tobytes()
+    assert len({names[0, column] for column in range(4)}) == 4
+
+    # Not a class to each column: all are named.
+    options = ["--count", 3, "--columns", 2, "--labels", "red fox, cat, 0"]
+    kanets("generate", run, "--to", path, *options, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"picture": str(path), "count": 3, "size": [218, 174]}
+    sheet = read(path)
+    _, first = panel(sheet, 0, 0, [0, 1])
+    _, second = panel(sheet, 0, 1, [0, 1])
+    pixels, third = panel(sheet, 1, 0, [0, 1])
+    expected = to_pixels(draw(networks[0], latents(3), [3, 0, 0]))
+    assert close(pixels, expected[2])
+    assert second.tobytes() == third.tobytes() == names[0, 0]
+    assert first.tobytes() == names[0, 3]
+
+    kanets("interpolate", run, "--to", path, "--rows", 2, "--steps", 2)
+    sheet = read(path)
+    for row in range(2):
+        _, name = panel(sheet, row, 0, [0, 1])
+        assert name.tobytes() == names[0, row]
+        assert panel(sheet, row, 1, [0, 1])[1].min() == 255
+
+
+@pytest.fixture(scope="module")
+def nameless(networks, tmp_path_factory):
+    """The run's generator, whose classes have no names."""
+    folder = tmp_path_factory.mktemp("nameless") / "generator"
+    return zoo.save_model(networks[0], folder)
+
+
+def test_generate(nameless, networks, tmp_path, capsys):
+    run, path = nameless, tmp_path / "new" / "samples.png"
     kanets("generate", run, "--to", path, "--count", 6, "--columns", 4)
     expected = draw(networks[0], latents(6), [0, 1, 2, 3, 0, 1])
     assert close(read(path), picture_grid(expected, 4))
     assert "6 pictures, 46 x 14 pixels" in capsys.readouterr().out
-    options = ["--count", 3, "--labels", "red fox, 0", "--seed", 7, "--json"]
-    kanets("generate", run / "generator", "--to", path, *options)
+    options = ["--count", 3, "--labels", "3, 0", "--seed", 7, "--json"]
+    kanets("generate", run, "--to", path, *options)
     found = json.loads(capsys.readouterr().out)
     assert found == {"picture": str(path), "count": 3, "size": [34, 6]}
     expected = draw(networks[0], latents(3, 7), [3, 0, 3])
     assert close(read(path), picture_grid(expected, 3))
 
 
-def test_interpolate(run, networks, tmp_path, capsys):
-    path = tmp_path / "ways.png"
+def test_interpolate(nameless, networks, tmp_path, capsys):
+    run, path = nameless, tmp_path / "ways.png"
     kanets("interpolate", run, "--to", path, "--rows", 2, "--steps", 3)
     assert "2 ways of 3 pictures, 34 x 14" in capsys.readouterr().out
     ends = latents(4)
     z = [*spherical(ends[0], ends[1], 3), *spherical(ends[2], ends[3], 3)]
     expected = draw(networks[0], z, [0, 0, 0, 1, 1, 1])
     assert close(read(path), picture_grid(expected, 3))
-    options = ["--rows", 1, "--steps", 2, "--label", "dog"]
+    options = ["--rows", 1, "--steps", 2, "--label", "1"]
     kanets("interpolate", run, "--to", path, *options)
     expected = draw(networks[0], ends[:2], [1, 1])
     assert close(read(path), picture_grid(expected, 2))
