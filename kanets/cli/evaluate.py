@@ -18,7 +18,7 @@ from kanets.cli.options import (
 from kanets.cli.running import command
 
 
-@command("evaluate runs/mine --data photos/val")
+@command("evaluate runs/mine --data photos/val", reads=True)
 def evaluate(
     model: ModelOrExport,
     *,

@@ -22,6 +22,7 @@ from kanets.cli.train import GOES_ON, trained
 @command(
     "finetune kanet_qkv_cifar10 --data photos --to runs/mine",
     when_stopped=GOES_ON,
+    reads=True,
 )
 def finetune(
     model: Model,
@@ -54,9 +55,7 @@ def finetune(
     ] = None,
     layer_decay: Annotated[
         float | None,
-        Option(
-            help="Learning-rate factor per layer below the head; default 1."
-        ),
+        Option(help="Rate factor per layer below; default 1."),
     ] = None,
     learning_rate: Annotated[
         float | None, Option(help="The peak; default 1e-3.")

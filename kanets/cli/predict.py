@@ -11,7 +11,7 @@ from kanets.cli.running import command
 from kanets.progress import progress
 
 
-@command("predict savedmodels/mine bee.jpg")
+@command("predict savedmodels/mine bee.jpg", reads=True)
 def predict(
     model: ModelOrExport,
     pictures: Annotated[

@@ -32,6 +32,9 @@ Debug = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Report in JSON, one value a line.")
 ]
+Workers = Annotated[
+    int | None, typer.Option(help="Threads that read pictures.")
+]
 
 
 def main(arguments=None):
@@ -79,7 +82,7 @@ def _options_of_all(
     pass
 
 
-def command(example, *, when_stopped="", of_recipe=False):
+def command(example, *, when_stopped="", of_recipe=False, reads=False):
     """Makes a function a command of `kanets`, called as its example is.
 
     A function that yields reports: pairs of a value for `--json`, which it
@@ -90,6 +93,7 @@ def command(example, *, when_stopped="", of_recipe=False):
         when_stopped: what to say when the user stopped it.
         of_recipe: whether an option that is not given stands in the recipe,
             so that errors call it as the recipe does.
+        reads: whether it reads pictures, by as many threads as the user says.
 
     Returns:
         A decorator that returns the function itself.
@@ -101,7 +105,7 @@ def command(example, *, when_stopped="", of_recipe=False):
         def callback(**given):
             run(**given)
 
-        callback.__signature__ = _signature(function)
+        callback.__signature__ = _signature(function, reads)
         app.command(
             example.split()[0],
             help=inspect.getdoc(function),
@@ -112,12 +116,14 @@ def command(example, *, when_stopped="", of_recipe=False):
     return decorate
 
 
-def _signature(function):
+def _signature(function, reads):
     """What a command is called with: its arguments, and those of `_run`."""
     keyword = functools.partial(
         inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY
     )
     parameters = [*inspect.signature(function).parameters.values()]
+    if reads:
+        parameters.append(keyword("workers", default=None, annotation=Workers))
     if inspect.isgeneratorfunction(function):
         parameters.append(keyword("as_json", default=False, annotation=Json))
     parameters.append(keyword("debug", default=False, annotation=Debug))
@@ -126,12 +132,27 @@ def _signature(function):
 
 
 def _run(
-    function, stopped, of_recipe, *, context, debug, as_json=False, **given
+    function,
+    stopped,
+    of_recipe,
+    *,
+    context,
+    debug,
+    as_json=False,
+    workers=None,
+    **given,
 ):
     """Calls a command and leaves its exit code to `main`."""
     debug = debug or context.parent.params["debug"]
     try:
-        with contextlib.nullcontext() if debug else quiet(), shown_by(progress):
+        with contextlib.ExitStack() as stack:
+            if not debug:
+                stack.enter_context(quiet())
+            stack.enter_context(shown_by(progress))
+            if workers is not None:
+                from kanets.data.threads import reading_with
+
+                stack.enter_context(reading_with(workers))
             _report(function(**given), as_json)
         code = 0
     except KeyboardInterrupt:

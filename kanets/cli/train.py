@@ -24,6 +24,7 @@ GOES_ON = " Training continues with the same command."
     "train training/kanet_qkv_cifar10.toml --data cifar10 --to runs/kanet",
     when_stopped=GOES_ON,
     of_recipe=True,
+    reads=True,
 )
 def train(
     recipe: Annotated[str, Argument(help="A TOML file, as in training/.")],

@@ -1,11 +1,13 @@
 """One pool of threads for all reading of pictures."""
 
+import contextlib
 import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 _this_thread = threading.local()
+_workers = None  # threads of the pool; None leaves it to Python
 
 
 def map_in_threads(function, items):
@@ -26,11 +28,36 @@ def map_in_threads(function, items):
     return list(_pool().map(function, items))
 
 
+@contextlib.contextmanager
+def reading_with(workers):
+    """Gives the pool another number of threads, in the whole process.
+
+    Args:
+        workers: positive int.
+
+    Raises:
+        ValueError: it is none.
+    """
+    global _workers
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ValueError(
+            "`workers` must be a positive integer. "
+            f"Received: workers={workers!r}"
+        )
+    earlier, _workers = _workers, workers
+    _pool.cache_clear()
+    try:
+        yield
+    finally:
+        _workers = earlier
+        _pool.cache_clear()
+
+
 @functools.cache
 def _pool():
-    # Its threads start when they are needed, and end with the interpreter.
+    # Its threads start when they are needed, and end with it.
     return ThreadPoolExecutor(
-        thread_name_prefix="kanets", initializer=_mark_thread
+        _workers, thread_name_prefix="kanets", initializer=_mark_thread
     )
 
 

@@ -4,14 +4,17 @@ import json
 import os
 import re
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
 import kanets
-from kanets import cli, recipes
+from kanets import cli, evaluation, recipes
 from kanets.cli.messages import with_flags
 from kanets.cli.running import to_json
+from kanets.data.threads import map_in_threads
 
 COMMANDS = (
     "train finetune evaluate predict predict-many export verify models-config "
@@ -159,6 +162,36 @@ def test_what_train_is_not_given_stands_in_the_recipe(monkeypatch, capsys):
     code, _, err = call(capsys, "train", "a.toml", "--to", "x", "--seed", "0")
     assert code == 1
     assert err == "kanets: error: Received: epochs=3, --seed 0\n"
+
+
+@pytest.mark.parametrize("name", ["train", "finetune", "evaluate", "predict"])
+def test_workers_read_the_pictures(monkeypatch, capsys, name):
+    counts = []
+
+    def fail(*_, **__):
+        counts.append(len(set(map_in_threads(who, range(40)))))
+        raise ValueError("seen")
+
+    def who(_):
+        time.sleep(0.005)
+        return threading.current_thread()
+
+    monkeypatch.setattr(recipes, "read", fail)
+    monkeypatch.setattr(recipes, "finetune_recipe", fail)
+    for function in ("evaluate", "find_pictures"):
+        monkeypatch.setattr(evaluation, function, fail)
+    options = ["--data", "x", "--to", "x"]
+    options = {"evaluate": options[:2], "predict": ["x"]}.get(name, options)
+    for workers in ([], ["--workers", 2], []):
+        code, _, err = call(capsys, name, "a.toml", *options, *workers)
+        assert (code, err) == (1, "kanets: error: seen\n")
+    assert counts[1] == 2 < counts[0] == counts[2]
+    code, _, err = call(capsys, name, "a.toml", *options, "--workers", 0)
+    assert code == 1 and len(counts) == 3
+    assert err == (
+        "kanets: error: `--workers` must be a positive integer. "
+        "Received: --workers 0\n"
+    )
 
 
 def test_json_has_no_nan_and_knows_numpy(tmp_path):

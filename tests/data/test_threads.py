@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kanets.data import threads
-from kanets.data.threads import map_in_threads
+from kanets.data.threads import map_in_threads, reading_with
 
 
 def test_results_are_in_order_and_errors_are_raised():
@@ -31,6 +31,27 @@ def test_the_threads_are_kept():
     found = {thread for _ in range(50) for thread in map_in_threads(who, "ab")}
     assert threading.current_thread() not in found
     assert len(found) <= min(32, (os.cpu_count() or 1) + 4)
+
+
+def test_their_number_may_be_told():
+    def who(_):
+        time.sleep(0.005)
+        return threading.current_thread()
+
+    def count():
+        return len(set(map_in_threads(who, range(40))))
+
+    before = count()
+    with reading_with(1):
+        assert count() == 1
+        with reading_with(3):
+            assert count() == 3
+        assert count() == 1
+    assert count() == before > 3
+    for workers in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match=f"Received: workers={workers}$"):
+            with reading_with(workers):
+                pass
 
 
 def test_a_task_may_map_in_turn():
