@@ -18,6 +18,7 @@
 #     network, and fails without.
 # make test-wandb: a run's log for Weights & Biases, with its package, offline.
 # make wheel: what is published, in dist/, tried in an environment of its own.
+# make test-wheel: the wheel, and its server and page in that environment.
 # make release: a wheel, and the tag of its version, to push.
 
 PYTHON ?= python3
@@ -99,7 +100,7 @@ QUESTIONS := kronecker ylg_attention nets training startup report
 
 .PHONY: demo test test-all test-torch test-lowest test-app test-serve \
 	test-beam test-ray test-bounds test-wandb \
-	lint slow bench docs links wheel release clean
+	lint slow bench docs links wheel test-wheel release clean
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(BIN)/kanets demo --to runs/demo
@@ -189,6 +190,12 @@ wheel: $(VENV)/wheel.stamp
 	cd build && empty/bin/kanets demo --epochs 1 --to demo
 	cd build && empty/bin/kanets predict kanet_lite0_imagenet \
 		demo/data/val/ship/*.jpg
+
+# From build/, where no kanets is but what is installed.
+test-wheel: wheel
+	build/empty/bin/pip install --quiet "$$(echo dist/*.whl)[app,serve]"
+	cd build && PYTHONSAFEPATH=1 empty/bin/python ../tests/try_wheel.py \
+		"$$(ls demo/data/val/ship/*.jpg | head -n 1)"
 
 # The tag is pushed by hand: .github/workflows/release.yml publishes it.
 release: wheel
