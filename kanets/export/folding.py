@@ -12,7 +12,7 @@ Weights become constants. Runtimes join a convolution and its normalisation by
 themselves, as far as they see them; they keep none of the others, each of which
 is a pass over maps, some in another layout. Placing maps side by side also
 forces one scale of 8-bit integers on all of them.
-"""  # noqa: E501
+"""
 
 import keras
 import numpy as np
@@ -24,8 +24,9 @@ from kanets.attention.kronecker import kao_kv, kao_qkv
 from kanets.nets import places, tracing
 from kanets.quantization import folding, is_prepared, kinds
 
+_CHAIN = keras.Sequential.call
 _MOST_BYTES = 2**30
-_RECTIFIED = ("relu", "relu6", "sigmoid", "silu", "tanh")
+_OF_EACH_NUMBER = ("relu", "relu6", "sigmoid", "silu", "tanh")
 
 
 def fold(model):
@@ -40,9 +41,10 @@ def fold(model):
         A function of the model's inputs to its outputs, equal but for
         rounding, with the weights of now as constants. It is the model's own
         call in inference mode where that cannot be taken apart: a model that
-        is not functional, calls a nested model several times, computes in
-        half precision, was prepared for 8 bits, has the channels first, or
-        has more than 1 GiB of weights, as a graph holds at most 2.
+        is not functional or has a `call` of its own, calls a nested model
+        several times, computes in half precision, was prepared for 8 bits,
+        has the channels first, or has more than 1 GiB of weights, as a graph
+        holds at most 2.
 
     Cost: a copy of the weights.
 
@@ -78,6 +80,8 @@ def fold(model):
 def _is_open(model):
     """Whether all that a model consists of is known, in float32."""
     if is_prepared(model) or not places.is_graph(model):
+        return False
+    if type(model).call not in (type(places.graph(model)).call, _CHAIN):
         return False
     if 4 * model.count_params() > _MOST_BYTES:
         return False
@@ -303,7 +307,7 @@ def _to_pointwise(step, readers):
                 return None
             if run.layer.depth_multiplier != 1:
                 return None
-        elif kinds.activation(run) not in _RECTIFIED:
+        elif kinds.activation(run) not in _OF_EACH_NUMBER:
             return None
     return None
 

@@ -137,6 +137,7 @@ def test_each_picture_is_measured_once(labelled, tmp_path):
             np.testing.assert_allclose(one, another, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_command_measures_in_two_processes(labelled, tmp_path):
     model, photos = labelled
     command = ("command", "evaluate", model, "--data", photos, "--json")
@@ -158,6 +159,7 @@ def test_the_command_measures_in_two_processes(labelled, tmp_path):
         assert error.startswith("kanets: error: Keras cannot load this model")
 
 
+@pytest.mark.slow
 def test_two_processes_learn_from_one_teacher(
     sample, labelled, reference, tmp_path
 ):
@@ -186,6 +188,7 @@ def segmenter(classes):
     return keras.Model(inputs, x, name="segmenter")
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_measure_a_segmenter(tmp_path):
     streets = write_streets(tmp_path / "streets", 7, 3, (12, 16))
     names = ["blue", "red"]

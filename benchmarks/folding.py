@@ -1,0 +1,141 @@
+"""What does it bring to export a folded net (`kanets.export.fold`)?
+
+    python benchmarks/folding.py
+
+Ten minutes of one core. Nets of 224 px as they were trained (`folded` 0) and
+folded, in the runtimes that `kanets export` writes for; MobileNetV2 and
+EfficientNet-Lite0, which ours take the place of, beside them. And the bundle of
+a 32-pixel entry, asked for one JPEG file and for 32. Milliseconds are of CPU
+time, of all threads of the process and one for computing, so that other work on
+the machine counts little; contenders take turns, a figure is the least and the
+middle of `TURNS` turns. `ratio` is the least over that of the net replaced, of
+the bundle over the one not folded. Writes `folding.csv`. Random weights and
+statistics.
+"""
+
+import functools
+import io
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from measure import machine
+from nets import YARDSTICKS, build
+from PIL import Image
+from tables import write
+
+import kanets
+from kanets.export import classifier, folding, runtimes
+
+HERE = Path(__file__).parent
+SIDE, BATCHES, TURNS, LEAST = 224, (1, 16), 15, 0.15
+PAIRS = [(YARDSTICKS[net], net) for net in YARDSTICKS]
+FORMATS = ("litert", "onnx", "openvino")
+ENTRY = "kanet_qkv_cifar10"
+
+
+def exported(model, path, format, batch, folded):
+    """The export, of a folded net or of the model as it is."""
+    classifier.fold = folding.fold if folded else as_it_is
+    names = [str(i) for i in range(1000)]
+    if format == "savedmodel":
+        return kanets.export_savedmodel(model, path)
+    options = {"batch_size": batch} if format == "litert" else {}
+    return getattr(kanets, f"export_{format}")(model, path, names, **options)
+
+
+def as_it_is(model):
+    return functools.partial(model, training=False)
+
+
+def times(calls):
+    """By name, milliseconds of CPU time of each turn."""
+    for call in calls.values():
+        call(), call()
+    taken = {name: [] for name in calls}
+    for _ in range(TURNS):
+        for name, call in calls.items():
+            start, done, passed = time.process_time(), 0, 0.0
+            while passed < LEAST:
+                call()
+                done += 1
+                passed = time.process_time() - start
+            taken[name].append(1e3 * passed / done)
+    return taken
+
+
+def rows(taken, format, batch, yardsticks):
+    least = {name: min(values) for name, values in taken.items()}
+    for (net, folded), values in taken.items():
+        yield {
+            "net": net,
+            "folded": int(folded),
+            "format": format,
+            "batch": batch,
+            "least_ms": f"{least[net, folded]:.4g}",
+            "middle_ms": f"{statistics.median(values):.4g}",
+            "ratio": f"{least[net, folded] / least[yardsticks[net]]:.3f}",
+            "machine": machine(
+                *("tensorflow", "keras"),
+                *("ai-edge-litert", "onnxruntime", "openvino"),
+            ),
+        }
+
+
+def nets(folder):
+    yardsticks = {net: (peer, True) for peer, net in PAIRS}
+    yardsticks |= {peer: (peer, True) for peer, _ in PAIRS}
+    for format in FORMATS:
+        for batch in BATCHES:
+            pixels = np.random.default_rng(0).uniform(
+                0, 255, (batch, SIDE, SIDE, 3)
+            )
+            feeds = {"images": pixels.astype("float32")}
+            calls = {}
+            for net in yardsticks:
+                for folded in (False, True) if net in YARDSTICKS else (True,):
+                    name = f"{net}_{folded}_{format}"
+                    if format == "litert":
+                        name += f"_{batch}"
+                    path = folder / name
+                    if not path.exists():
+                        model = build(net, SIDE)
+                        exported(model, path, format, batch, folded)
+                    run = runtimes.load(path, 1)
+                    calls[net, folded] = functools.partial(run, **feeds)
+            yield from rows(times(calls), format, batch, yardsticks)
+
+
+def bundle(folder):
+    picture = np.random.default_rng(0).integers(256, size=(32, 32, 3))
+    file = io.BytesIO()
+    Image.fromarray(picture.astype("uint8")).save(file, "JPEG")
+    runs = {}
+    for folded in (False, True):
+        path = folder / f"{ENTRY}_{folded}"
+        model = kanets.load_model(ENTRY)
+        exported(model, path, "savedmodel", None, folded)
+        runs[ENTRY, folded] = runtimes.load(path, 1)
+    for batch in (1, 32):
+        feeds = {"image_bytes": [file.getvalue()] * batch}
+        calls = {k: functools.partial(run, **feeds) for k, run in runs.items()}
+        yardsticks = {ENTRY: (ENTRY, False)}
+        yield from rows(times(calls), "savedmodel", batch, yardsticks)
+
+
+def main():
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for question in (bundle, nets):
+            for row in question(Path(folder)):
+                print(*list(row.values())[:-1], flush=True)
+                found.append(row)
+    write(HERE / "folding.csv", found)
+    keras.utils.clear_session()
+
+
+if __name__ == "__main__":
+    main()
