@@ -7,6 +7,7 @@
 | batch normalisation, then Kronecker attention | on its H + W means |
 | maps side by side, then a 1x1 convolution | a sum of convolutions |
 | means of rows and columns | average pooling |
+| a map that widens tokens, then their sum | the sum, then a 1x1 convolution |
 
 Weights become constants. Runtimes join a convolution and its normalisation by
 themselves, as far as they see them; they keep none of the others, each of which
@@ -172,7 +173,26 @@ class _Kronecker:
             operator = kao_kv
         is_known = None not in tuple(x.shape[1:])
         how = "pool" if len(x.shape) == 4 and is_known else "xla"
-        return operator(x, implementation=how, **self.maps, **arguments)
+        maps, last = dict(self.maps), None
+        if layer.mode == "qkv" and len(x.shape) == 4 and self._ends_wider():
+            last = maps.pop("output")
+        y = operator(x, implementation=how, **maps, **arguments)
+        if last is None:
+            return y
+        kernel = _narrow(last.kernel[None, None])
+        y = ops.conv(y, kernel, padding="same", data_format="channels_last")
+        if last.bias is None:
+            return y
+        return _add_bias(y, _narrow(self.ends * last.bias))
+
+    def _ends_wider(self):
+        """Whether o widens what it is given.
+
+        Then it is a 1x1 convolution after the sum of rows and columns, which
+        runtimes keep in their layout, in place of sums of wide maps.
+        """
+        kernel = getattr(self.maps.get("output"), "kernel", None)
+        return kernel is not None and kernel.shape[0] < kernel.shape[1]
 
     def normalize(self, scale, offset):
         """Takes in y scale + offset: in the last map, as weights sum to 1.

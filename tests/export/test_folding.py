@@ -87,6 +87,12 @@ def body():
         {"name": "kao_qkv", "projections": "qkvo", "use_bias": True},
         {"name": "kao_kv", "projections": "qkvo", "num_heads": 2},
         {"name": "kao_rectified", "projections": "qkv"},
+        {
+            "name": "kao_rectified",
+            "key_dim": 1,
+            "num_heads": 2,
+            "use_bias": True,
+        },
         "dense_pool",
         None,
     ],
