@@ -9,30 +9,30 @@ a 32-pixel entry, asked for one JPEG file and for 32. Milliseconds are of CPU
 time, of all threads of the process and one for computing, so that other work on
 the machine counts little; contenders take turns, a figure is the least and the
 middle of `TURNS` turns. `ratio` is the least over that of the net replaced, of
-the bundle over the one not folded. Writes `folding.csv`. Random weights and
-statistics.
+the bundle over the one not folded. Writes `folding.csv`; with `--nets` the rows
+of these and of what they replace. Random weights and statistics.
 """
 
+import argparse
 import functools
 import io
+import itertools
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 from measure import machine
 from nets import YARDSTICKS, build
 from PIL import Image
-from tables import write
+from tables import read, write
 
 import kanets
 from kanets.export import classifier, folding, runtimes
 
 HERE = Path(__file__).parent
 SIDE, BATCHES, TURNS, LEAST = 224, (1, 16), 15, 0.15
-PAIRS = [(YARDSTICKS[net], net) for net in YARDSTICKS]
 FORMATS = ("litert", "onnx", "openvino")
 ENTRY = "kanet_qkv_cifar10"
 
@@ -85,9 +85,9 @@ def rows(taken, format, batch, yardsticks):
         }
 
 
-def nets(folder):
-    yardsticks = {net: (peer, True) for peer, net in PAIRS}
-    yardsticks |= {peer: (peer, True) for peer, _ in PAIRS}
+def nets(folder, chosen):
+    yardsticks = {net: (YARDSTICKS[net], True) for net in chosen}
+    yardsticks |= {peer: (peer, True) for peer, _ in yardsticks.values()}
     for format in FORMATS:
         for batch in BATCHES:
             pixels = np.random.default_rng(0).uniform(
@@ -127,14 +127,21 @@ def bundle(folder):
 
 
 def main():
-    found = []
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    names = [*YARDSTICKS, ENTRY]
+    parser.add_argument("--nets", nargs="+", choices=names, default=names)
+    chosen = parser.parse_args().nets
+    found, path = [], HERE / "folding.csv"
     with tempfile.TemporaryDirectory() as folder:
-        for question in (bundle, nets):
-            for row in question(Path(folder)):
-                print(*list(row.values())[:-1], flush=True)
-                found.append(row)
-    write(HERE / "folding.csv", found)
-    keras.utils.clear_session()
+        rows = nets(Path(folder), [net for net in chosen if net != ENTRY])
+        if ENTRY in chosen:
+            rows = itertools.chain(bundle(Path(folder)), rows)
+        for row in rows:
+            print(*list(row.values())[:-1], flush=True)
+            found.append(row)
+    measured = {row["net"] for row in found}
+    kept = [row for row in read(path) if row["net"] not in measured]
+    write(path, kept + found)
 
 
 if __name__ == "__main__":
