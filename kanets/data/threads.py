@@ -6,6 +6,8 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from kanets.checks import positive_integer
+
 _this_thread = threading.local()
 _workers = None  # threads of the pool; None leaves it to Python
 
@@ -39,11 +41,7 @@ def reading_with(workers):
         ValueError: it is none.
     """
     global _workers
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(
-            "`workers` must be a positive integer. "
-            f"Received: workers={workers!r}"
-        )
+    workers = positive_integer("`workers`", workers)
     earlier, _workers = _workers, workers
     _pool.cache_clear()
     try:

@@ -56,13 +56,17 @@ def fold(model):
     >>> answer(keras.ops.ones((1, 32, 32, 3))).shape
     TensorShape([1, 10])
     """
-    if not _is_open(model):
-        return lambda inputs: model(inputs, training=False)
-    net = places.graph(model)
+
+    def as_it_is(inputs):
+        return model(inputs, training=False)
+
+    net = _graph(model)
+    if net is None:
+        return as_it_is
     try:
         steps, outputs = tracing.trace(net)
     except ValueError:  # a nested model that is called several times
-        return lambda inputs: model(inputs, training=False)
+        return as_it_is
     for change in (_constants, _norms, _sums):
         steps = change(steps, outputs)
 
@@ -78,21 +82,23 @@ def fold(model):
     return answer
 
 
-def _is_open(model):
-    """Whether all that a model consists of is known, in float32."""
+def _graph(model):
+    """What a model consists of, if all of that is known and in float32."""
     if is_prepared(model) or not places.is_graph(model):
-        return False
-    if type(model).call not in (type(places.graph(model)).call, _CHAIN):
-        return False
+        return None
+    net = places.graph(model)
+    if type(model).call not in (type(net).call, _CHAIN):
+        return None
     if 4 * model.count_params() > _MOST_BYTES:
-        return False
-    return all(
+        return None
+    is_known = all(
         layer.compute_dtype == layer.variable_dtype == "float32"
         and not getattr(layer, "quantization_mode", None)
         and getattr(layer, "data_format", None) != "channels_first"
         for layer in compat.all_layers(model)
         if layer.weights
     )
+    return net if is_known else None
 
 
 class _Linear:
@@ -231,17 +237,10 @@ def _constants(steps, outputs):
             found.append(step)
             continue
         if type(layer) in folding.KINDS:
-            step.run = _Linear(layer)
             found.append(step)
             if layer.activation is not keras.activations.linear:
-                (result,) = step.outputs
-                step.outputs = [keras.KerasTensor(result.shape, result.dtype)]
-                name = f"{step.name}_activation"
-                found.append(
-                    tracing.Step(
-                        name, layer.activation, (*step.outputs,), {}, [result]
-                    )
-                )
+                found.append(tracing.take_activation(step, "activation"))
+            step.run = _Linear(layer)
             continue
         if type(layer) is KroneckerAttention:
             step.run, step.kwargs = _Kronecker(layer), {}

@@ -107,6 +107,24 @@ def only_reader(readers, step):
     return found[0] if len(found) == len(step.outputs) == 1 else None
 
 
+def take_activation(step, name):
+    """Takes the activation of a step's layer out: it is the step returned."""
+    (outputs,) = step.outputs
+    step.outputs = [like(outputs)]
+    return Step(
+        f"{step.name}_{name}",
+        step.run.activation,
+        (*step.outputs,),
+        {},
+        [outputs],
+    )
+
+
+def like(tensor):
+    """Another symbolic tensor of the same shape and dtype."""
+    return keras.KerasTensor(tensor.shape, tensor.dtype)
+
+
 def graph_of(call, step):
     """What a step computes as a functional model of its one input, or None."""
     if len(step.inputs) != 1:

@@ -155,23 +155,15 @@ def _parts(step):
     name = kinds.activation(function)
     if name == "linear":
         return [step]
-    (outputs,) = step.outputs
-    step.outputs = [_like(outputs)]
-    active = Step(
-        f"{step.name}_{name or 'activation'}",
-        function,
-        (*step.outputs,),
-        {},
-        [outputs],
-        kinds.of_activation(name),
-    )
+    active = tracing.take_activation(step, name or "activation")
+    active.kind = kinds.of_activation(name)
     return [step, *_parts(active)]
 
 
 def _silu(step):
     """x sigmoid(x), of which both factors are rounded."""
     (x,), (y,) = step.inputs, step.outputs
-    gate = _like(x)
+    gate = tracing.like(x)
     return [
         Step(
             f"{step.name}_sigmoid",
@@ -187,10 +179,6 @@ def _silu(step):
 
 def _as_it_is(x):
     return x
-
-
-def _like(tensor):
-    return keras.KerasTensor(tensor.shape, tensor.dtype)
 
 
 def _is_float(tensor):

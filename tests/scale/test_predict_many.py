@@ -20,10 +20,11 @@ from kanets import cli, evaluation, files
 from kanets.evaluation import tables
 from kanets.scale import jobs, places
 from tests.backends import needs_tensorflow
-from tests.evaluation.test_classification import NAMES, by_colour
+from tests.evaluation.test_classification import NAMES
 from tests.evaluation.test_segmentation import by_colour as segmenter
 from tests.evaluation.test_sources import rows_of
-from tests.photos import write_photos, write_streets
+from tests.photos import write_streets
+from tests.scale.bundles import write_bundle
 
 apache_beam = pytest.importorskip(
     "apache_beam", reason="make test-beam has Apache Beam"
@@ -40,11 +41,7 @@ PATIENCE = 300  # seconds, for a machine that does other work
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
     """A bundle, and ten good pictures with two bad ones between them."""
-    room = tmp_path_factory.mktemp("room")
-    write_photos(room / "photos", 1, 5, (6, 8), "png")
-    kanets.export_savedmodel(
-        by_colour(2, "softmax"), room / "served" / "mine", NAMES
-    )
+    room = write_bundle(tmp_path_factory.mktemp("room"), "photos")
     good = room / "photos" / "val" / "blue" / "0.png"
     bad = room / "photos" / "val" / "blue"
     (bad / "1b.png").write_bytes(good.read_bytes()[:50])

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import kanets
 from kanets import evaluation
 from tests.backends import needs_tensorflow
-from tests.evaluation.test_classification import NAMES, by_colour
-from tests.photos import write_photos
+from tests.scale.bundles import write_bundle
 
 pyarrow = pytest.importorskip("pyarrow", reason="Ray's tables are its")
 pytestmark = needs_tensorflow
@@ -24,11 +22,7 @@ PATIENCE = 600  # seconds, for a machine that does other work
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
     """A bundle, ten pictures, and one that is cut short."""
-    room = tmp_path_factory.mktemp("room")
-    write_photos(room / "all", 1, 5, (6, 8), "png")
-    kanets.export_savedmodel(
-        by_colour(2, "softmax"), room / "served" / "mine", NAMES
-    )
+    room = write_bundle(tmp_path_factory.mktemp("room"), "all")
     (room / "photos").mkdir()
     for path in (room / "all" / "val").rglob("*.png"):
         name = f"{path.parent.name}-{path.name}"
