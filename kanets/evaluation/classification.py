@@ -160,12 +160,12 @@ def _of_pixels(model, source, batch_size, on_error):
         on_error=on_error,
     )
     if keras.distribution.distribution() is not None:
-        return _of_all(model, pictures)
+        return pictures.num_pictures, _of_all(model, pictures)
     return _of_batches(model, pictures)
 
 
 def _of_all(model, pictures):
-    """As `_of_batches`, where each process reads its share."""
+    """Batches for `ClassReport.add`; each process reads its share."""
     paths, start = pictures.paths, 0
     for outputs in outputs_of_all(model, pictures):
         rows = slice(start, start + len(outputs))
