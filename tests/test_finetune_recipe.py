@@ -97,7 +97,7 @@ def test_the_size_follows_the_pictures(
 
 def test_an_accelerator_takes_the_models_size(large, photos, monkeypatch):
     monkeypatch.setattr(finetune, "survey", lambda source: (24, 300))
-    monkeypatch.setattr(finetune, "_accelerators", lambda: ["gpu:0"])
+    monkeypatch.setattr(finetune, "accelerators", lambda: ["gpu:0"])
     recipe, said = choose(large, photos)
     assert recipe.data.image_size == (224, 224)
     assert recipe.precision == "mixed_bfloat16"

@@ -35,9 +35,10 @@ def _state():
     import keras
 
     from kanets.attention.implementations import why_no_kernel
+    from kanets.distribute.devices import accelerators
 
     yield "backend", keras.backend.backend()
-    yield "devices", ", ".join(keras.distribution.list_devices() or ["cpu:0"])
+    yield "devices", ", ".join(accelerators() or ["cpu:0"])
     yield "kernels", why_no_kernel() or "can run"
     yield "zoo", _zoo()
     yield "self-test", _self_test()

@@ -18,7 +18,7 @@ from kanets.cli.options import (
 from kanets.cli.running import command
 
 
-@command("evaluate runs/mine --data photos/val", reads=True)
+@command("evaluate runs/mine --data photos/val", reads=True, computes=True)
 def evaluate(
     model: ModelOrExport,
     *,

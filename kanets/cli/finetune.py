@@ -23,6 +23,7 @@ from kanets.cli.train import GOES_ON, trained
     "finetune kanet_qkv_cifar10 --data photos --to runs/mine",
     when_stopped=GOES_ON,
     reads=True,
+    computes=True,
 )
 def finetune(
     model: Model,

@@ -13,7 +13,10 @@ from kanets.cli.pictures import (
 from kanets.cli.running import command
 
 
-@command("generate ylg_sagan_cifar10 --to samples.png --labels cat,dog")
+@command(
+    "generate ylg_sagan_cifar10 --to samples.png --labels cat,dog",
+    computes=True,
+)
 def generate(
     model: Gan,
     *,
@@ -52,7 +55,9 @@ def generate(
     yield _report(to, images, size), f"{to}: {count} pictures, {_text(size)}"
 
 
-@command("interpolate runs/ylg_sagan --to ways.png --label horse")
+@command(
+    "interpolate runs/ylg_sagan --to ways.png --label horse", computes=True
+)
 def interpolate(
     model: Gan,
     *,

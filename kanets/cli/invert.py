@@ -11,7 +11,10 @@ from kanets.cli.pictures import check_at_least, read_picture, save_picture
 from kanets.cli.running import command
 
 
-@command("invert runs/ylg_sagan horse.jpg --label horse --to runs/inverted")
+@command(
+    "invert runs/ylg_sagan horse.jpg --label horse --to runs/inverted",
+    computes=True,
+)
 def invert(
     model: Gan,
     picture: Annotated[

@@ -21,7 +21,7 @@ Distributed = Annotated[
     bool,
     Option(
         "--distributed",
-        help="On JAX: as one of several processes, or on all devices.",
+        help="On JAX: by several processes or devices.",
     ),
 ]
 OnError = Annotated[
@@ -35,7 +35,7 @@ JitCompile = Annotated[
     bool | None,
     Option(
         "--jit-compile/--no-jit-compile",
-        help="By XLA: slow to the first step, then faster on a GPU.",
+        help="By XLA: slow to begin, faster on a GPU.",
     ),
 ]
 ImageSize = Annotated[

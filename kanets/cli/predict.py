@@ -11,7 +11,7 @@ from kanets.cli.running import command
 from kanets.progress import progress
 
 
-@command("predict savedmodels/mine bee.jpg", reads=True)
+@command("predict savedmodels/mine bee.jpg", reads=True, computes=True)
 def predict(
     model: ModelOrExport,
     pictures: Annotated[

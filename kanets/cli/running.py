@@ -35,6 +35,10 @@ Json = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="Threads that read pictures.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where to compute, as cpu or gpu:1."),
+]
 
 
 def main(arguments=None):
@@ -82,7 +86,9 @@ def _options_of_all(
     pass
 
 
-def command(example, *, when_stopped="", of_recipe=False, reads=False):
+def command(
+    example, *, when_stopped="", of_recipe=False, reads=False, computes=False
+):
     """Makes a function a command of `kanets`, called as its example is.
 
     A function that yields reports: pairs of a value for `--json`, which it
@@ -94,6 +100,7 @@ def command(example, *, when_stopped="", of_recipe=False, reads=False):
         of_recipe: whether an option that is not given stands in the recipe,
             so that errors call it as the recipe does.
         reads: whether it reads pictures, by as many threads as the user says.
+        computes: whether it does so by a net, on the device the user says.
 
     Returns:
         A decorator that returns the function itself.
@@ -105,7 +112,7 @@ def command(example, *, when_stopped="", of_recipe=False, reads=False):
         def callback(**given):
             run(**given)
 
-        callback.__signature__ = _signature(function, reads)
+        callback.__signature__ = _signature(function, reads, computes)
         app.command(
             example.split()[0],
             help=inspect.getdoc(function),
@@ -116,7 +123,7 @@ def command(example, *, when_stopped="", of_recipe=False, reads=False):
     return decorate
 
 
-def _signature(function, reads):
+def _signature(function, reads, computes):
     """What a command is called with: its arguments, and those of `_run`."""
     keyword = functools.partial(
         inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY
@@ -124,6 +131,8 @@ def _signature(function, reads):
     parameters = [*inspect.signature(function).parameters.values()]
     if reads:
         parameters.append(keyword("workers", default=None, annotation=Workers))
+    if computes:
+        parameters.append(keyword("device", default=None, annotation=Device))
     if inspect.isgeneratorfunction(function):
         parameters.append(keyword("as_json", default=False, annotation=Json))
     parameters.append(keyword("debug", default=False, annotation=Debug))
@@ -140,6 +149,7 @@ def _run(
     debug,
     as_json=False,
     workers=None,
+    device=None,
     **given,
 ):
     """Calls a command and leaves its exit code to `main`."""
@@ -153,6 +163,10 @@ def _run(
                 from kanets.data.threads import reading_with
 
                 stack.enter_context(reading_with(workers))
+            if device is not None:
+                from kanets.distribute.devices import on_device
+
+                stack.enter_context(on_device(device))
             _report(function(**given), as_json)
         code = 0
     except KeyboardInterrupt:

@@ -25,6 +25,7 @@ GOES_ON = " Training continues with the same command."
     when_stopped=GOES_ON,
     of_recipe=True,
     reads=True,
+    computes=True,
 )
 def train(
     recipe: Annotated[str, Argument(help="A TOML file, as in training/.")],

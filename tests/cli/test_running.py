@@ -207,3 +207,11 @@ def test_json_has_no_nan_and_knows_numpy(tmp_path):
         "folder": str(tmp_path),
         "1": True,
     }
+
+
+def test_a_device_that_is_not_there_is_named(capsys):
+    options = ("predict", "a", "b.jpg", "--device", "tpu:9")
+    code, _, err = call(capsys, *options)
+    assert code == 1
+    assert err.startswith("kanets: error: `--device` must be one of cpu:0")
+    assert err.endswith("Received: 'tpu:9'\n")

@@ -2,10 +2,9 @@
 
 import math
 
-import keras
-
 from kanets import tasks, zoo
 from kanets.data.survey import survey
+from kanets.distribute.devices import accelerators
 from kanets.evaluation.files import check_takes_pictures
 from kanets.train.recipes.files import from_dict
 
@@ -94,7 +93,7 @@ def finetune_recipe(
     else:
         net = zoo.load_model(model)
     check_takes_pictures(net, model)
-    if precision is None and _accelerators():
+    if precision is None and accelerators():
         precision = "mixed_bfloat16"
         say(f"{precision}, as there is an accelerator.")
     given = _not_none(
@@ -208,7 +207,7 @@ def _size(net, model, side, seen, say):
     found, why = max(size), "as the model was trained"
     if size[0] != size[1] or found <= LEAST_SIDE:
         return size
-    if found > SIDE and seen > QUICK and not _accelerators():
+    if found > SIDE and seen > QUICK and not accelerators():
         found, why = SIDE, "as there is no accelerator"
     if side is not None:
         own = max(LEAST_SIDE, 32 * math.ceil(LARGER * side / 32))
@@ -220,13 +219,3 @@ def _size(net, model, side, seen, say):
 
 def _not_none(**values):
     return {name: x for name, x in values.items() if x is not None}
-
-
-def _accelerators():
-    """Names of the GPUs and TPUs that the backend has, maybe none."""
-    if keras.backend.backend() == "torch":  # where Keras lists none
-        import torch
-
-        return [f"gpu:{i}" for i in range(torch.cuda.device_count())]
-    devices = keras.distribution.list_devices()
-    return [name for name in devices if not name.lower().startswith("cpu")]
