@@ -1,14 +1,15 @@
 """Makes an entry of the zoo out of a run, or all cards anew.
 
     python training/make_entry.py kanet_qkv_cifar10 --run runs/kanet_qkv_cifar10 --data cifar10 --machine "two x86-64 CPU cores"
+    python training/make_entry.py sagan_cifar10 --data cifar10
     python training/make_entry.py --cards
 
 The first copies the model of a run into `models/<name>/` and its log to
 `training/<name>.csv`, measures the copy by `kanets evaluate`'s function, draws
-the pictures of the card, and writes `entry.json`; both then write the cards
-and `models/README.md` from the entries. What is measured is a function of the
-model's task and of the data set alone: the task is asked for the one, the other
-is written down here.
+the pictures of the card, and writes `entry.json`. The second measures an entry
+anew. All then write the cards and `models/README.md` from the entries. What is
+measured is a function of the model's task and of the data set alone: the task
+is asked for the one, the other is written down here.
 """  # noqa: E501
 
 import argparse
@@ -72,13 +73,10 @@ def make_entry(name, run, source, machine, notes):
             notes = f"{notes}; kernels stored in float16".lstrip("; ")
     model = zoo.load_model(folder)
     data_set, part, options = DATA_SETS[source.name]
-    measured = evaluation.evaluate(folder, source, **options)
+    figures = measure(folder, source)
     size = recipe.data.image_size or SIZES.get(data_set)
     net = task.entry_fields(settings, model, size)
     flags = "".join(f" --{k.replace('_', '-')} {v}" for k, v in options.items())
-    place = f"{measured['pictures']:,} {part} pictures"
-    if "extractor" in measured:
-        place = f"{place}, {measured['extractor']}"
     files = [
         path
         for part in task.kept.values()
@@ -113,8 +111,6 @@ def make_entry(name, run, source, machine, notes):
             for file in files
         },
         data=data_set,
-        metric=f"{task.metric}, {place}",
-        value=round(measured[task.figure], task.decimals),
         evaluate_command=f"kanets evaluate {name} --data {source.name}/{part}"
         + flags,
         recipe=f"{name}.toml",
@@ -124,7 +120,7 @@ def make_entry(name, run, source, machine, notes):
         versions=versions(),
         machine=machine,
         licence=licence,
-        metrics=task.details(measured),
+        **figures,
         pictures=(*drawn, curve),
         notes=notes,
     )
@@ -132,6 +128,28 @@ def make_entry(name, run, source, machine, notes):
     shutil.copy(run / "log.csv", TRAINING / f"{name}.csv")
     shutil.rmtree(MODELS / name, ignore_errors=True)
     folder.rename(MODELS / name)
+    print(f"{name}: {entry.value} {entry.metric}")
+
+
+def measure(model, source):
+    """What an entry says of how good it is."""
+    _, part, options = DATA_SETS[source.name]
+    measured = evaluation.evaluate(model, source, **options)
+    task = tasks.of_result(measured)
+    place = f"{measured['pictures']:,} {part} pictures"
+    if "extractor" in measured:
+        place = f"{place}, {measured['extractor']}"
+    return {
+        "metric": f"{task.metric}, {place}",
+        "value": round(measured[task.figure], task.decimals),
+        "metrics": task.details(measured),
+    }
+
+
+def measure_anew(name, source):
+    [entry] = zoo.list_models(name)
+    entry = dataclasses.replace(entry, **measure(MODELS / name, source))
+    entry.to_json(MODELS / name / "entry.json")
     print(f"{name}: {entry.value} {entry.metric}")
 
 
@@ -220,9 +238,13 @@ def main():
     parser.add_argument("--notes", default="")
     parser.add_argument("--cards", action="store_true")
     options = parser.parse_args()
-    if options.name and not (options.run and options.data and options.machine):
-        parser.error("--run, --data and --machine are needed")
-    if options.name:
+    if options.name and not options.data:
+        parser.error("--data is needed")
+    if options.run and not options.machine:
+        parser.error("--machine is needed")
+    if options.name and not options.run:
+        measure_anew(options.name, options.data)
+    elif options.name:
         make_entry(
             options.name,
             options.run,

@@ -47,7 +47,10 @@ model = kanets.create_model(
 
     def details(self, measured):
         correct, total = measured["correct"], measured["pictures"]
-        return {"correct": f"{correct:,} of {total:,}"}
+        found = {"correct": f"{correct:,} of {total:,}"}
+        if "top_5_accuracy" in measured:
+            found["top-5 accuracy"] = f"{measured['top_5_accuracy']:.4f}"
+        return found
 
     def draw(self, folder, model, source, **options):
         from kanets import data, visualize
