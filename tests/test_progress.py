@@ -10,7 +10,7 @@ import ylg
 from kanets import data, evaluation, zoo
 from kanets.data import folders
 from kanets.evaluation import verify
-from kanets.export import export_savedmodel
+from kanets.export import export_litert, export_savedmodel
 from kanets.progress import progress, shown_by
 from kanets.train.augment import Augmentation
 from kanets.train.recipes import pretrained
@@ -100,6 +100,16 @@ def test_exports(shown, photos, tmp_path):
     verify.verify(bundle, model, photos / "train", rounds=1)
     verify.verify(bundle, model, photos, count=5, rounds=1)
     assert shown == [["comparing", 6, 6], ["comparing", 5, 5]]
+
+
+@needs_tensorflow
+def test_calibration(shown, tmp_path):
+    pictures = np.random.default_rng(0).uniform(0, 255, (5, 32, 32, 3))
+    options = {"precision": "int8", "representative": pictures}
+    model = tiny((32, 32, 3), 2)
+    export_litert(model, tmp_path / "phone", NAMES, batch_size=2, **options)
+    # Whole batches, so that one is seen twice.
+    assert shown == [["calibrating", 6, 6]]
 
 
 def test_a_segmenter(shown, tmp_path):

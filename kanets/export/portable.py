@@ -30,6 +30,7 @@ from kanets.data.arrays import check_floats
 from kanets.data.framing import write_size
 from kanets.export import bundle, onnx_operators, runtimes
 from kanets.export.precision import check_precision, in_precision
+from kanets.progress import progress
 
 LITERT_PRECISIONS = ("float32", "float16", "int8")
 OPENVINO_PRECISIONS = ("float32", "float16")
@@ -112,7 +113,7 @@ def export_litert(
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8" and not learned:
-            converter.representative_dataset = lambda: iter(feeds)
+            converter.representative_dataset = lambda: _told(feeds)
             # Without a fallback to float: what does not fit is an error.
             converter.target_spec.supported_ops = [
                 tf.lite.OpsSet.TFLITE_BUILTINS_INT8
@@ -301,6 +302,15 @@ def _feeds(graph, precision, representative, batch_size):
     rows = np.arange(-(-len(pictures) // batch_size) * batch_size)
     batches = np.split(rows % len(pictures), len(rows) // batch_size)
     return [{"images": pictures[b].astype("float32")} for b in batches]
+
+
+def _told(feeds):
+    """The batches one by one, as they are asked for, with a bar."""
+    size = len(feeds[0]["images"])
+    with progress(size * len(feeds), "calibrating") as advance:
+        for feed in feeds:
+            yield feed
+            advance(size)
 
 
 def imported(module, extra):
