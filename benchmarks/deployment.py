@@ -3,7 +3,7 @@
     python benchmarks/deployment.py formats --data data
     python benchmarks/deployment.py accuracy --data data
 
-`--data` holds the folders `cifar10`, `tiny_imagenet_32` and `camvid`. Exports
+`--data` holds the folders that the entries are evaluated on. Exports
 go to `--to`, `runs/deployment`; one that is there is not made again.
 
 `formats`: every entry in every format, verified as by `kanets verify` on 200
@@ -52,17 +52,14 @@ FORMATS = [
 ]
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores"
 CAMVID_SIZE = (360, 480)  # of all its pictures
-# Pictures to verify with and, for int8, of the training set.
-PICTURES = {
-    "cifar10": ("test", "train"),
-    "tiny_imagenet_32": ("val", "train"),
-    "camvid": ("val", "train"),
-}
 
 
 def folders(entry, data):
-    [name] = [name for name in PICTURES if entry.endswith(name)]
-    return [data / name / part for part in PICTURES[name]]
+    """Pictures to verify with and, for int8, of the training set."""
+    words = entry.evaluate_command.split()
+    measured = data / words[words.index("--data") + 1]
+    train = measured.with_name("train")
+    return measured, train if train.is_dir() else measured
 
 
 def write_artifact(model, entry, to, kind, precision, train):
@@ -95,7 +92,7 @@ def formats(options):
     rows = []
     for entry in zoo.list_models(options.entries):
         model = kanets.load_model(entry.name)
-        pictures, train = folders(entry.name, options.data)
+        pictures, train = folders(entry, options.data)
         generates = export.is_generator(model)
         for kind, precision in FORMATS:
             if generates and precision == "int8":
@@ -132,11 +129,11 @@ def formats(options):
 def accuracy(options):
     test = options.data / "cifar10" / "test"
     files = picture_files([test])
-    pictures, rows, _ = read_pictures(files, (32, 32), "stop")
-    pictures = pictures.take(rows).astype("float32")
     table = []
     for entry in zoo.list_models("*cifar10", task="classification"):
         model = kanets.load_model(entry.name)
+        pictures, rows, _ = read_pictures(files, model.input_shape[1:3], "stop")
+        pictures = pictures.take(rows).astype("float32")
         names = list(model.class_names)
         labels = np.array([names.index(path.parent.name) for path in files])
         found = {"keras": model.predict(pictures, verbose=0)}

@@ -2,7 +2,7 @@
 
     python benchmarks/quantization.py --data DATA
 
-DATA holds `cifar10` and `tiny_imagenet_32`. Entries of the zoo leave as LiteRT
+DATA holds `cifar10`. Entries of the zoo leave as LiteRT
 in int8 in two ways: with ranges measured on 200 training pictures, and after
 two epochs that train for 8 bits (`[quantize] from_epoch = 1`, AdamW from 3e-5)
 on 10,000 of their training pictures, beside the same two epochs without. A row
@@ -13,12 +13,10 @@ what the Keras model says that it was made of. Runs are kept in
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import keras
 import numpy as np
-from finetuning import subset
 from tables import write
 
 import kanets
@@ -30,9 +28,19 @@ HERE = Path(__file__).parent
 # The data set, and every how manieth training picture makes 10,000 of them.
 ENTRIES = {
     "kanet_qkv_cifar10": ("cifar10", 5),
-    "kanet_qkv_tiny_imagenet_32": ("tiny_imagenet_32", 10),
 }
 BATCH = 50  # of a file; divides the numbers of pictures
+
+
+def subset(source, every, folder):
+    """A folder of links to every `every`-th picture of each class."""
+    for group in sorted((source / "train").iterdir()):
+        (folder / group.name).mkdir(parents=True, exist_ok=True)
+        for path in sorted(group.iterdir())[::every]:
+            link = folder / group.name / path.name
+            if not link.exists():
+                link.symlink_to(path.resolve())
+    return folder
 
 
 def recipe(entry, source, quantized):
@@ -77,9 +85,6 @@ def measure(entry, folder, every, runs):
     """The rows of an entry."""
     model = kanets.load_model(entry)
     source = subset(folder, every, runs / f"{entry}_pictures")
-    names = folder / "classes.tsv"  # of classes whose folders are ids
-    if names.exists():
-        shutil.copy(names, source)
     test = data.load_test(folder, class_names=model.class_names)
     pictures = test.pictures.take(range(test.num_pictures))
     labels = np.concatenate([keras.ops.convert_to_numpy(y) for _, y in test])

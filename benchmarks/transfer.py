@@ -7,9 +7,11 @@
 DATA holds a folder a set, with `train/` and `val/` or `test/`. Every run sees
 `SEEN` pictures of `SIDE` pixels, of at most `PICTURES` that are drawn from
 `train` once for all, by the recipe of `kanets finetune`; only the start
-differs (`WAYS`), and what begins with random weights has a greater rate. The
-last epoch is kept; `val` or `test` is looked at once, at the end, and chooses
-nothing. A seed sets fresh weights, order and augmentation.
+differs (`WAYS`; that of 32 px is a run of
+`training/kanet_qkv_tiny_imagenet_32.toml`, once an entry), and what begins with
+random weights has a greater rate. The last epoch is kept; `val` or `test` is
+looked at once, at the end, and chooses nothing. A seed sets fresh weights,
+order and augmentation.
 
 A row a run goes to `transfer.csv`; a row that is there is not repeated, a run
 that was stopped continues. About two minutes of one core a run. `price` writes
@@ -39,7 +41,7 @@ POSITION = {"attention_position": "expansion"}
 HEADS = {"num_heads": 2, "key_dim": 5}
 WAYS = {
     "scratch": {"name": BODY, "pretrained": False},
-    "32-px entry": {"name": "kanet_qkv_tiny_imagenet_32"},
+    "32-px entry": {"name": "runs/kanet_qkv_tiny_imagenet_32"},
     "no attention": {"name": BODY},
     "kao_rectified": {"name": "kanet_lite0_imagenet"},
     **{

@@ -1,32 +1,29 @@
-"""Which attention, in which form and where, is worth its parameters?
+"""Which attention should one put into a compact net?
 
-    python benchmarks/verdict.py run --data cifar10 \
-        --weights efficientnet_lite0.npz --folder runs/verdict
-    python benchmarks/verdict.py table --folder runs/verdict
+    python benchmarks/verdict.py run --data DATA --folder runs/verdict
+    python benchmarks/verdict.py table
 
-One pass over the forms of `verdict_forms.py`, to choose what is worth long
-trainings. Body: EfficientNet-Lite0 with its ImageNet weights
-(`efficientnet_lite.py`); in its eleven blocks of stride 1 from 24 channels on
-stands a form that starts closed (asserted: outputs differ by 0.0). Task:
-5,000 pictures of CIFAR-10 (JPEG), upscaled to 96 px, and 10,000 held-out ones,
-both drawn from `train`; `test` chooses nothing. Three epochs of AdamW, 5e-4
-for the body and 1e-3 for what is new, warm-up and cosine, flips and shifts.
-A seed sets order, augmentation and fresh weights; the split is always the
-same, and so are, within a seed, order, augmentation and head. To spare hours
-the stem and the first two blocks, before any form, are frozen: what they say
-of the pictures is computed once a seed. The rest trains.
+Every mechanism that people put into convolutional nets, by its name and by
+`kanets.insert_attention`, at the same places of the same net, with one recipe;
+beside it controls. A `TASK` is a set of pictures and a net: EfficientNet-Lite0
+with ImageNet's weights on pictures of 96 px, or a MobileNetV2 of half width
+from random weights on 32 px. DATA holds the sets; what is trained on and the
+held-out pictures that are judged are drawn from `train/` once for all, and
+`val` and `test` are not looked at. Mechanisms start closed: outputs differ by
+0.0 from those of the net without, which is asserted. Those with heads have four
+of 16 channels, and maps at both ends; all else is as `kanets.attention.make`
+has it. AdamW with warm-up and cosine, flips and shifts, batches of 50. A seed
+sets order, augmentation, head and fresh weights; within a seed only the
+mechanism differs. To spare hours the stem and two blocks of the pretrained net,
+before any mechanism, are frozen, and what they say is computed once a seed.
 
-`run`: a run is a process; it appends its row to `rows.csv` when all is done,
-and a row that is there is not repeated. `correct/` keeps which pictures were
-named rightly and the loss of each; `weights/`, the net.
+`run`: a run is a process, two to four minutes of one core (x86-64 with
+AVX-512); it adds its row to `verdict.csv` when all is done, and a row that is
+there is not repeated. FOLDER keeps `correct/`, which held-out pictures were
+named rightly, without which a row has no interval, and `weights/`.
 
-`table` copies the rows to `verdict_pilot.csv` and prints means and paired
-differences to "none" and to the control "mlp" over the seeds that both have,
-with 95 % intervals from resampled pictures. These hold for the seeds at hand:
-another seed moves a difference by some tenths of a point.
-
-A run takes about 200 seconds of one core (x86-64 with AVX-512, TensorFlow
-2.21, one thread). What a form costs is measured by `verdict_price.py`.
+`table` prints means over the seeds, and the difference to "none" on the same
+pictures and seeds, with its 95 % interval, pictures and seeds both resampled.
 """
 
 import argparse
@@ -37,105 +34,207 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 from tables import read
 
+import kanets
+from kanets.attention import table as mechanisms
+
 HERE = Path(__file__).parent
-TRAIN, HELD_OUT = 5_000, 10_000
-SIDE, EPOCHS, BATCH, SHIFT = 96, 3, 50, 4
-BODY_RATE, NEW_RATE, DECAY, WARM_UP = 5e-4, 1e-3, 0.01, 30
-CHOICE = ("none", "mlp", "means_mlp_expanded", "mlp_expanded")
-CHOICE += ("kao_norm_expanded", "kao_self_expanded", "kao_norm")
-PLAN = [  # the most important first
-    *((form, seed) for seed in (0, 1, 2) for form in CHOICE),
-    *((form, 0) for form in ("kao_qkv", "means_mlp", "cross_mlp")),
-    *((form, 0) for form in ("kao_relu6", "kao_mlp", "kao_gate")),
-    *((form, 0) for form in ("means_mlp_last", "means_conv", "kao_axis")),
-    *((form, 0) for form in ("kao_kv", "mlp_dw", "se")),
-]
+ROWS = HERE / "verdict.csv"
+BATCH, DECAY, WARM_UP = 50, 0.01, 0.05
+HELD_OUT = 10_000
 
 
-def pictures(folder, data=None):
-    """The fixed split, decoded once: x, y of training and held-out."""
-    path = folder / "cifar10.npz"
-    if not path.exists():
-        from PIL import Image
+class Pretrained:
+    """EfficientNet-Lite0 on pictures of 96 px, but for its first blocks."""
 
-        groups = sorted(p for p in (data / "train").iterdir() if p.is_dir())
-        files = [
-            (f, y) for y, g in enumerate(groups) for f in sorted(g.iterdir())
-        ]
-        order = np.random.default_rng(0).permutation(len(files))
-        chosen = [files[i] for i in order[: TRAIN + HELD_OUT]]
-        x = np.stack(
-            [np.asarray(Image.open(f).convert("RGB")) for f, _ in chosen]
+    side, rate, new_rate = 96, 5e-4, 1e-3
+    # Its blocks of stride 1 from 24 channels on, behind what is frozen.
+    frozen = "block_1_project_norm"
+    after = "block_(2|4|6|7|9|10|12|13|14)_add|block_(8|15)_project_norm"
+    inside = "block_(2|4|6|7|8|9|10|12|13|14|15)_expand_norm_relu6"
+
+    def net(self, classes):
+        return kanets.create_model(
+            "efficientnet_lite0_imagenet",
+            num_classes=classes,
+            input_shape=(self.side, self.side, 3),
         )
-        np.savez(path, x=x, y=np.array([y for _, y in chosen], "int32"))
+
+
+class Scratch:
+    """MobileNetV2 of half width, whose first convolution divides nothing."""
+
+    side, rate, new_rate = 32, 2e-3, 2e-3
+    frozen = None
+    after = "block_[0-9]+_add"
+    inside = "block_(2|4|5|7|8|9|11|12|14|15)_expand_relu"
+
+    def net(self, classes):
+        return kanets.nets.MobileNetV2(
+            (self.side, self.side, 3),
+            classes=classes,
+            alpha=0.5,
+            strides=(1, 2, 2, 2, 1),
+        )
+
+
+# The set, the net, pictures to train on, epochs.
+TASKS = {
+    "cifar10": ("cifar10", Pretrained(), 5_000, 3),
+    "flowers": ("flowers", Pretrained(), 1_600, 9),
+    "tiny_imagenet": ("tiny_imagenet_64", Pretrained(), 10_000, 3),
+    "scratch": ("cifar10", Scratch(), 20_000, 3),
+}
+
+
+class Maps(keras.layers.Layer):
+    """1x1, ReLU6, 1x1: the control that looks nowhere.
+
+    With `means`, of the means of rows and columns, summed: what Kronecker
+    attention sees, without its weights.
+    """
+
+    wants_norm = False
+
+    def __init__(self, hidden=128, means=False, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.means = hidden, means
+
+    def build(self, shape):
+        last = {"kernel_initializer": "zeros"}
+        self.first = keras.layers.Conv2D(self.hidden, 1, activation="relu6")
+        self.last = keras.layers.Conv2D(shape[-1], 1, **last)
+        self.first.build(shape)
+        self.last.build((*shape[:-1], self.hidden))
+
+    def call(self, x):
+        if not self.means:
+            return self.last(self.first(x))
+        rows, columns = (
+            self.last(self.first(keras.ops.mean(x, axis, keepdims=True)))
+            for axis in (2, 1)
+        )
+        return rows + columns
+
+    def start_at_zero(self):
+        return True
+
+
+def maps(hidden=128, means=False):
+    def make(scale=None, dtype=None, name=None):
+        return Maps(hidden, means, dtype=dtype, name=name)
+
+    return make
+
+
+HEADS = {"num_heads": 4, "key_dim": 16, "projections": "qkvo"}
+# As in the zoo's entries: as many parameters as HEADS after the block.
+INSIDE = {"num_heads": 2, "key_dim": 2, "value_dim": 8, "use_bias": True}
+INSIDE["projections"] = "qkvo"
+CONTROLS = ("none", "maps", "maps_of_means", "maps_inside", "dense")
+OURS = ("kao_qkv", "kao_kv", "kao_rectified", "kao_rectified_inside")
+PEERS = (
+    *("squeeze_excitation", "efficient_channel", "cbam", "global_context"),
+    *("coordinate", "efficient_local", "multi_query", "linear", "separable"),
+    *("efficient_additive", "spatial_reduction", "cross_covariance"),
+    *("single_head", "single_head_modulation", "non_local", "axial"),
+    *("window", "neighborhood"),
+)
+FORMS = (*CONTROLS, *OURS, *PEERS)
+
+
+def chosen(form):
+    """Where a form stands, `after` or `inside`, and what it is."""
+    if form == "maps_inside":  # as many parameters as `kao_rectified_inside`
+        return "inside", maps(21)
+    if form.startswith("maps"):
+        return "after", maps(means=form == "maps_of_means")
+    place = "inside" if form.endswith("_inside") else "after"
+    name = form.removesuffix("_inside")
+    known = mechanisms.parameters(mechanisms.MECHANISMS[name].layer)
+    given = INSIDE if place == "inside" else HEADS
+    return place, {
+        "name": name,
+        **{key: value for key, value in given.items() if key in known},
+    }
+
+
+def build(task, form, seed, classes):
+    """The net of a task with a form in it; its head depends on the seed."""
+    body = TASKS[task][1]
+    keras.utils.set_random_seed(seed)
+    net = body.net(classes)
+    if form == "none":
+        return net
+    keras.utils.set_random_seed(seed)
+    place, what = chosen(form)
+    return kanets.insert_attention(net, getattr(body, place), what)
+
+
+def pictures(task, data, folder):
+    """The fixed split, decoded once: x, y of training and held-out."""
+    name, body, count, _ = TASKS[task]
+    path = folder / f"{task}.npz"
+    if not path.exists():
+        loaded = kanets.data.load(
+            data / name, image_size=(body.side,) * 2, validation=0.0
+        )
+        train = loaded[0]
+        order = np.random.default_rng(0).permutation(train.num_pictures)
+        order = order[: count + HELD_OUT]
+        x = train.pictures.take(order).astype("uint8")
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, x=x, y=train.labels[order])
+        partial.rename(path)
     with np.load(path) as file:
         x, y = file["x"], file["y"]
-    return (x[:TRAIN], y[:TRAIN]), (x[TRAIN:], y[TRAIN:])
+    return (x[:count], y[:count]), (x[count:], y[count:])
 
 
-def augmented(x, y, seed):
+def augmented(x, y, epochs, seed):
     """All epochs' pictures in order: shuffled, flipped and shifted."""
     random = np.random.default_rng(seed)
-    padded = np.pad(x, ((0, 0), (SHIFT,) * 2, (SHIFT,) * 2, (0, 0)), "reflect")
+    shift = x.shape[1] // 8
+    padded = np.pad(x, ((0, 0), (shift,) * 2, (shift,) * 2, (0, 0)), "reflect")
     height, width = x.shape[1:3]
-    xs, ys = [], []
-    for _ in range(EPOCHS):
-        for i in random.permutation(len(x)):
-            top, left = random.integers(0, 2 * SHIFT + 1, 2)
-            picture = padded[i, top : top + height, left : left + width]
-            xs.append(picture[:, ::-1] if random.random() < 0.5 else picture)
-            ys.append(y[i])
-    return np.stack(xs), np.array(ys)
+    rows = np.concatenate([random.permutation(len(x)) for _ in range(epochs)])
+    found = np.empty((len(rows), height, width, 3), "uint8")
+    for place, i in enumerate(rows):
+        top, left = random.integers(0, 2 * shift + 1, 2)
+        picture = padded[i, top : top + height, left : left + width]
+        found[place] = picture[:, ::-1] if random.random() < 0.5 else picture
+    return found, y[rows]
 
 
-def build(form, seed, weights, side=SIDE, size=32):
-    """A net with the published body, whose head depends on the seed alone."""
-    import keras
-    from efficientnet_lite import efficientnet_lite0, load
-    from verdict_forms import inserter
-
-    keras.utils.set_random_seed(seed)
-    net = efficientnet_lite0(
-        (size, size, 3), classes=10, insert=inserter(form), side=side
-    )
-    load(net, weights)
-    head = net.get_layer("fc")
-    inputs = head.kernel.shape[0]
-    random = np.random.default_rng(seed)
-    limit = (6 / (inputs + 10)) ** 0.5
-    kernel = random.uniform(-limit, limit, (inputs, 10)).astype("float32")
-    head.set_weights([kernel, np.zeros(10, "float32")])
-    return net
-
-
-def optimizer(net, steps):
-    import keras
-
+def optimizer(net, body, steps):
     from kanets.train.optimizers import LayerwiseAdamW
 
-    new = ("new_", "fc")
-    body = {
-        variable.path: BODY_RATE / NEW_RATE
+    fresh = {
+        variable.path
         for layer in net.layers
-        if not layer.name.startswith(new)
+        if "_attention" in layer.name or layer.name == "predictions"
         for variable in layer.trainable_variables
     }
+    factors = {
+        variable.path: body.rate / body.new_rate
+        for variable in net.trainable_variables
+        if variable.path not in fresh
+    }
+    warm_up = round(WARM_UP * steps)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
-        decay_steps=steps - WARM_UP,
-        warmup_target=NEW_RATE,
-        warmup_steps=WARM_UP,
+        decay_steps=steps - warm_up,
+        warmup_target=body.new_rate,
+        warmup_steps=warm_up,
     )
-    return LayerwiseAdamW(rate, weight_decay=DECAY, factors=body)
+    return LayerwiseAdamW(rate, weight_decay=DECAY, factors=factors)
 
 
-def split_at(net, layer="block_1_project_norm"):
+def split_at(net, layer):
     """A frozen net up to `layer`, and a net of what comes after."""
-    import keras
-
     between = net.get_layer(layer).output
     stem = keras.Model(net.input, between)
     stem.trainable = False
@@ -145,111 +244,97 @@ def split_at(net, layer="block_1_project_norm"):
 def frozen(stem, x, path):
     """What the frozen part says of pictures, kept in float16."""
     if not path.exists():
-        parts = [
-            stem.predict_on_batch(x[i : i + 100]).astype("float16")
-            for i in range(0, len(x), 100)
-        ]
+        shape = (len(x), *stem.output.shape[1:])
         partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(parts))
+        found = np.lib.format.open_memmap(partial, "w+", "float16", shape)
+        for i in range(0, len(x), 100):
+            found[i : i + 100] = stem.predict_on_batch(x[i : i + 100])
+        found.flush()
         partial.rename(path)
     return np.load(path, mmap_mode="r")
 
 
 def one(options):
-    """Trains and judges one form with one seed, and appends the row."""
-    import keras
-
-    form, seed, folder = options.form, options.seed, options.folder
-    train, (x, y) = pictures(folder)
-    net = build(form, seed, options.weights)
-    plain = build("none", seed, options.weights)
-    logits = net(x[:16], training=False).numpy()
-    difference = float(
-        np.abs(logits - plain(x[:16], training=False).numpy()).max()
-    )
-    if difference:
-        raise SystemExit(f"{form} does not start closed: {difference}")
+    """Trains and judges one form with one seed, and adds its row."""
+    task, form, seed = options.task, options.form, options.seed
+    folder = options.folder
+    _, body, count, epochs = TASKS[task]
+    (x, y), (seen, truth) = pictures(task, options.data, folder)
+    classes = int(y.max()) + 1
+    net = build(task, form, seed, classes)
+    plain = build(task, "none", seed, classes)
+    batch = seen[:16].astype("float32")
+    gap = net.predict_on_batch(batch) - plain.predict_on_batch(batch)
+    if gap.any():
+        raise SystemExit(f"{form} does not start closed: {np.abs(gap).max()}")
     added = net.count_params() - plain.count_params()
     del plain
-    stem, rest = split_at(net)
-    inputs, labels = augmented(*train, seed)
-    inputs = frozen(stem, inputs, folder / f"frozen_{seed}.npy")
-    seen = frozen(stem, x, folder / "frozen_held_out.npy")
-    rounding = np.abs(
-        logits - rest(np.float32(seen[:16]), training=False).numpy()
-    ).max()
-    print(f"float16 between the parts moves logits by {rounding:.1e}")
+    inputs, labels = augmented(x, y, epochs, seed)
+    rest = net
+    if body.frozen:
+        stem, rest = split_at(net, body.frozen)
+        inputs = frozen(stem, inputs, folder / f"{task}_{seed}.npy")
+        seen = frozen(stem, seen, folder / f"{task}_held_out.npy")
     keras.utils.set_random_seed(seed)
     rest.compile(
-        optimizer(rest, len(inputs) // BATCH),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        optimizer(rest, body, len(inputs) // BATCH),
+        "sparse_categorical_crossentropy",
         jit_compile=False,
     )
-    start, start_cpu = time.perf_counter(), time.process_time()
-    losses = []
-    for i in range(0, len(inputs), BATCH):
-        batch = np.float32(inputs[i : i + BATCH])
-        losses.append(rest.train_on_batch(batch, labels[i : i + BATCH]))
-        if len(losses) == options.steps:
-            return print(f"{time.process_time() - start_cpu:.1f} s", losses)
-    middle, middle_cpu = time.perf_counter(), time.process_time()
-    logits = np.concatenate(
-        [
-            rest.predict_on_batch(np.float32(seen[i : i + 100]))
-            for i in range(0, len(seen), 100)
-        ]
-    ).astype("float64")
-    end = time.perf_counter()
-    logits -= logits.max(-1, keepdims=True)
-    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
-    loss = -np.take_along_axis(logits, y[:, None], -1)[:, 0]
-    correct = logits.argmax(-1) == y
-    name = f"{form}_{seed}"
+    start = time.process_time()
+    for step in range(len(inputs) // BATCH):
+        rows = slice(step * BATCH, (step + 1) * BATCH)
+        given = inputs[rows].astype("float32")
+        loss = rest.train_on_batch(given, labels[rows])
+        if step + 1 == options.steps:
+            taken = time.process_time() - start
+            return print(f"{form}: {taken:.1f} s, {added:,}, {loss:.4f}")
+    middle = time.process_time()
+    scores = [
+        rest.predict_on_batch(seen[i : i + 100].astype("float32"))
+        for i in range(0, len(seen), 100)
+    ]
+    end = time.process_time()
+    scores = np.concatenate(scores).astype("float64")
+    correct = scores.argmax(-1) == truth
+    loss = -np.log(np.maximum(scores[np.arange(len(truth)), truth], 1e-12))
+    name = f"{task}_{form}_{seed}"
     for part in ("correct", "weights"):
         (folder / part).mkdir(exist_ok=True)
-    np.savez_compressed(
-        folder / "correct" / f"{name}.npz",
-        correct=np.packbits(correct),
-        count=len(correct),
-        loss=loss.astype("float32"),
-    )
+    np.save(folder / "correct" / f"{name}.npy", np.packbits(correct))
     net.save_weights(folder / "weights" / f"{name}.weights.h5")
     row = {
+        "task": task,
         "form": form,
         "seed": seed,
         "accuracy": round(100 * float(correct.mean()), 2),
         "loss": round(float(loss.mean()), 4),
         "parameters_added": added,
-        "difference_at_start": difference,
-        "seconds_train": round(middle - start, 1),
-        "cpu_seconds_train": round(middle_cpu - start_cpu, 1),
-        "seconds_test": round(end - middle, 1),
-        "side": SIDE,
-        "epochs": EPOCHS,
-        "pictures_train": TRAIN,
-        "pictures_held_out": HELD_OUT,
+        "cpu_seconds_train": round(middle - start, 1),
+        "cpu_seconds_held_out": round(end - middle, 1),
+        "side": body.side,
+        "epochs": epochs,
+        "pictures_train": count,
+        "pictures_held_out": len(truth),
+        "keras": keras.version(),
+        "backend": keras.backend.backend(),
     }
     print(row, flush=True)
-    append(folder / "rows.csv", row)
+    append(row)
 
 
-def append(path, row):
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
+def append(row):
+    is_new = not ROWS.exists()
+    with ROWS.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row))
         if is_new:
             writer.writeheader()
         writer.writerow(row)
 
 
-def rows_of(folder):
-    return read(folder / "rows.csv")
-
-
 def run(options):
-    """The plan, a process a run; what is in `rows.csv` is passed over."""
+    """What is asked for, a process a run, a seed of all forms at a time."""
     options.folder.mkdir(parents=True, exist_ok=True)
-    pictures(options.folder, options.data)
     variables = {
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
@@ -258,68 +343,70 @@ def run(options):
         "OMP_NUM_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    for form, seed in PLAN:
-        done = {(r["form"], r["seed"]) for r in rows_of(options.folder)}
-        if (form, str(seed)) in done:
-            continue
-        command = [sys.executable, __file__, "one"]
-        command += ["--folder", str(options.folder), "--form", form]
-        command += ["--seed", str(seed), "--weights", str(options.weights)]
-        print(time.strftime("%H:%M:%S"), form, seed, flush=True)
-        failed = subprocess.run(command, env=variables).returncode
-        if failed:
-            print(f"{form} {seed} failed: {failed}", flush=True)
+    for seed in options.seeds:
+        for task in options.tasks:
+            for form in options.forms:
+                case = {"task": task, "form": form, "seed": str(seed)}
+                if any(case.items() <= row.items() for row in read(ROWS)):
+                    continue
+                command = [sys.executable, __file__, "one"]
+                command += ["--task", task, "--form", form]
+                command += ["--seed", str(seed), "--data", str(options.data)]
+                command += ["--folder", str(options.folder)]
+                if options.steps:
+                    command += ["--steps", str(options.steps)]
+                failed = subprocess.run(command, env=variables).returncode
+                if failed:
+                    print(f"{case} failed: {failed}", flush=True)
 
 
 def table(options):
-    """Prints what the rows so far say, and keeps them beside this script."""
-    rows = rows_of(options.folder)
-    (HERE / "verdict_pilot.csv").write_bytes(
-        (options.folder / "rows.csv").read_bytes()
-    )
-    found = {}
-    for row in rows:
-        name = f"{row['form']}_{row['seed']}.npz"
-        path = options.folder / "correct" / name
-        if not path.exists():
-            print(f"{name} is not here: its row stands in the file alone.")
-            continue
-        with np.load(path) as file:
-            correct = np.unpackbits(file["correct"], count=file["count"])
-            found.setdefault(row["form"], {})[row["seed"]] = (
-                100.0 * correct,
-                file["loss"],
+    """Prints what the rows say."""
+    rows = read(ROWS)
+    for task in dict.fromkeys(row["task"] for row in rows):
+        print(f"\n{task}\n\n| form | seeds | accuracy | to none | parameters |")
+        print("|---|---|---|---|---|")
+        of_task = [row for row in rows if row["task"] == task]
+        for form in dict.fromkeys(row["form"] for row in of_task):
+            of_form = [row for row in of_task if row["form"] == form]
+            values = [float(row["accuracy"]) for row in of_form]
+            print(
+                f"| {form} | {len(values)} | {np.mean(values):.2f} "
+                f"| {difference(options.folder, of_form, of_task)} "
+                f"| {int(of_form[0]['parameters_added']):,} |"
             )
-    print("| form | seeds | accuracy | loss |", end="")
-    print(" to none | in loss | to mlp | in loss |")
-    print("|---|---|---|---|---|---|---|---|")
-    for form, seeds in found.items():
-        cells = [form, str(len(seeds))]
-        for i, digits in ((0, 2), (1, 4)):
-            mean = np.mean([figures[i] for figures in seeds.values()])
-            cells.append(f"{mean:.{digits}f}")
-        for other in ("none", "mlp"):
-            shared = seeds.keys() & found.get(other, {}).keys()
-            for i, digits in ((0, 2), (1, 4)):
-                if form == other or not shared:
-                    cells.append("")
-                    continue
-                difference = np.mean(
-                    [seeds[k][i] - found[other][k][i] for k in shared], axis=0
-                )
-                low, high = interval(difference)
-                cells.append(
-                    f"{difference.mean():+.{digits}f} "
-                    f"[{low:+.{digits}f}, {high:+.{digits}f}]"
-                )
-        print("|", " | ".join(cells), "|")
+
+
+def difference(folder, rows, all_rows, other="none"):
+    """The paired difference to another form, in points, and its interval."""
+    seeds = {row["seed"] for row in all_rows if row["form"] == other}
+    pairs = []
+    for row in rows:
+        if row["seed"] not in seeds or row["form"] == other:
+            continue
+        paths = [
+            folder / "correct" / f"{row['task']}_{form}_{row['seed']}.npy"
+            for form in (row["form"], other)
+        ]
+        if not all(path.exists() for path in paths):
+            continue
+        count = int(row["pictures_held_out"])
+        one, two = (np.unpackbits(np.load(p), count=count) for p in paths)
+        pairs.append(100.0 * one - 100.0 * two)
+    if not pairs:
+        return ""
+    low, high = interval(np.array(pairs))
+    return f"{np.mean(pairs):+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def interval(values, resamples=2000):
-    """95 % of the means of `values` when these are drawn with replacement."""
+    """95 % of the means of (seeds, pictures), both drawn with replacement."""
     random = np.random.default_rng(0)
+    seeds, count = values.shape
     means = [
-        values[random.integers(0, len(values), len(values))].mean()
+        values[random.integers(0, seeds, seeds)]
+        .mean(0)[random.integers(0, count, count)]
+        .mean()
         for _ in range(resamples)
     ]
     return np.percentile(means, (2.5, 97.5))
@@ -327,22 +414,18 @@ def interval(values, resamples=2000):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=tuple(COMMANDS))
+    parser.add_argument("command", choices=("run", "one", "table"))
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("runs/verdict"))
-    parser.add_argument("--data", type=Path, default=Path("cifar10"))
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--form")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--forms", nargs="+", default=list(FORMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="stop there, to try it")
+    parser.add_argument("--task", choices=tuple(TASKS))
+    parser.add_argument("--form", choices=FORMS)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    COMMANDS[options.command](options)
-
-
-COMMANDS = {
-    "run": run,
-    "one": one,
-    "table": table,
-}
+    {"run": run, "one": one, "table": table}[options.command](options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The cards say what `entry.json` says, and the entries what was measured.
 
 The slow tests measure every entry again, on the data sets in the folder that
-KANETS_DATA names: `cifar10/`, `tiny_imagenet_32/`, `camvid/`,
+KANETS_DATA names: `cifar10/`, `tiny_imagenet_64/`, `camvid/`, `flowers/`,
 `imagenet_samples/`.
 """
 

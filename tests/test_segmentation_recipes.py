@@ -231,7 +231,7 @@ def test_finetune_knows_a_segmenter(tmp_path, streets, base, capsys):
             r"nearest: output_stride\). Received: segmenter=\{'output_strides'",
         ),
         (
-            {"segmenter": {"name": "kanet_segmenter_camvid", "alpah": 1}},
+            {"segmenter": {"name": "kanet_lite0_camvid", "alpah": 1}},
             r"\(nearest: alpha\). Received: segmenter=\{'alpah': 1\}",
         ),
     ],

@@ -30,7 +30,7 @@ GOLDEN = ROOT / "tests" / "golden" / "efficientnet_lite0.npz"
 TOLERANCE = 1e-4  # of logits, which reach about 10
 PHOTOS = 24
 KERNELS = "float16"  # in the file; "float32" keeps them as they are
-ATTENTION = {  # of kanet_lite0_imagenet, what benchmarks/verdict.py chose
+ATTENTION = {  # of kanet_lite0_imagenet, what benchmarks/verdict_pilot.py chose
     "attention": {
         "name": "kao_rectified",
         "num_heads": 2,

@@ -17,6 +17,13 @@ from kanets.typed import refused, typed
 
 TASKS = tuple(tasks.TASKS)
 
+# Entries that were removed, and what to use instead.
+REPLACED = {
+    "kanet_kv_cifar10": "kanet_qkv_cifar10",
+    "kanet_qkv_tiny_imagenet_32": "kanet_lite0_tiny_imagenet_64",
+    "kanet_segmenter_camvid": "kanet_lite0_camvid",
+}
+
 _PACKAGED = Path(__file__).parents[1] / "models"
 _CHECKOUT = Path(__file__).parents[2] / "models"
 

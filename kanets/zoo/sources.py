@@ -164,6 +164,11 @@ def _from_zoo(name):
     directory = entries.models_directory()
     if (directory / name / "config.json").exists():
         return directory / name
+    if name in entries.REPLACED:
+        raise ValueError(
+            f"This entry has given way to {entries.REPLACED[name]!r}, which "
+            f"is better. Received: {name!r}"
+        )
     if name in {architecture.name for architecture in entries.ARCHITECTURES}:
         raise ValueError(
             "This architecture has no pretrained weights: "

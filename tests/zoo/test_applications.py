@@ -71,7 +71,7 @@ def test_preprocessing_is_in_the_model(offline, name):
 def test_which_names_are_nets():
     assert application_name("ResNet50") == PREFIX + "ResNet50"
     assert application_name(PREFIX + "VGG16") == PREFIX + "VGG16"
-    for other in ("resnet50", "resnet", "ResNet51", "kanet_kv_cifar10", "."):
+    for other in ("resnet50", "resnet", "ResNet51", "kanet_qkv_cifar10", "."):
         assert application_name(other) is None
     # A recipe's bare name stays ours.
     assert "MobileNetV2" in recipes.NETS

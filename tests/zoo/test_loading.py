@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import kanets
+from kanets import zoo
+from kanets.zoo.entries import REPLACED
 from tests.backends import BACKEND
 from tests.zoo.common import (
     NAMES,
@@ -139,6 +141,13 @@ def test_weights_that_are_not_finite_are_refused(folder):
     message = f"must be finite.*broken.keras' with NaN .*{variable.path}"
     with pytest.raises(ValueError, match=message):
         kanets.load_model(folder.parent / "broken.keras")
+
+
+def test_what_was_removed_names_what_to_use():
+    for name, better in REPLACED.items():
+        with pytest.raises(ValueError, match=f"to '{better}'.*: '{name}'"):
+            zoo.load_model(name)
+        assert better in {entry.name for entry in zoo.list_models()}
 
 
 def test_an_unknown_name_suggests_the_nearest(entry):
