@@ -24,13 +24,50 @@ def list_models(
             "or their own; no network is asked.",
         ),
     ] = False,
+    attention: Annotated[
+        bool,
+        Option("--attention", help="Mechanisms, by what `attention=` takes."),
+    ] = False,
 ):
     """The models of the zoo."""
+    if attention:
+        yield from _mechanisms(pattern, task, hub)
+        return
     from kanets import zoo
 
     models = (zoo.list_hub if hub else zoo.list_models)(pattern, task=task)
     text = models if models else f"There is no model that {pattern!r} names."
     yield [dataclasses.asdict(model) for model in models], text
+
+
+def _mechanisms(pattern, task, hub):
+    import fnmatch
+    import inspect
+
+    from kanets.attention import MECHANISMS
+
+    if task is not None or hub:
+        raise ValueError(
+            "Mechanisms are of no task and of no hub. Received: "
+            f"task={task!r}, hub={hub}"
+        )
+    names = fnmatch.filter(MECHANISMS, pattern)
+    if not names:
+        yield [], f"There is no mechanism that {pattern!r} names."
+        return
+    found = [
+        {"name": name, "is": inspect.getdoc(layer).partition("\n")[0], **given}
+        for name in names
+        for layer, given in [
+            (MECHANISMS[name].layer, MECHANISMS[name].arguments)
+        ]
+    ]
+    lines = [
+        f"{name:24}{each['is']}"
+        + "".join(f" {key}={value!r}" for key, value in list(each.items())[2:])
+        for name, each in zip(names, found, strict=True)
+    ]
+    yield found, "\n".join(lines)
 
 
 @command("info kanet_lite0_imagenet")

@@ -53,3 +53,16 @@ def test_doctor_fails_where_numbers_are_wrong(capsys, monkeypatch):
     monkeypatch.setattr(attention, "kao_qkv", lambda x: 0 * x)
     code, _, err = call(capsys, "doctor")
     assert code == 1 and "must be equal to its formula" in err
+
+
+def test_list_tells_of_mechanisms(capsys):
+    code, out, _ = call(capsys, "list", "--attention")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == attention.names()
+    _, out, _ = call(capsys, "list", "kao_*", "--attention", "--json")
+    [kv] = [each for each in json.loads(out) if each["name"] == "kao_kv"]
+    assert (kv["mode"], len(json.loads(out))) == ("kv", 3)
+    _, out, _ = call(capsys, "list", "x*", "--attention")
+    assert out == "There is no mechanism that 'x*' names.\n"
+    code, _, err = call(capsys, "list", "--attention", "--hub")
+    assert code == 1 and "Received: no --task, --hub True" in err
