@@ -40,6 +40,7 @@ from tables import read
 
 import kanets
 from kanets.attention import table as mechanisms
+from kanets.zoo.loading import head_name
 
 HERE = Path(__file__).parent
 ROWS = HERE / "verdict.csv"
@@ -212,10 +213,11 @@ def augmented(x, y, epochs, seed):
 def optimizer(net, body, steps):
     from kanets.train.optimizers import LayerwiseAdamW
 
+    head = head_name([layer.name for layer in net.layers])
     fresh = {
         variable.path
         for layer in net.layers
-        if "_attention" in layer.name or layer.name == "predictions"
+        if "_attention" in layer.name or layer.name == head
         for variable in layer.trainable_variables
     }
     factors = {

@@ -857,7 +857,7 @@ def test_a_head_that_is_kept_is_not_fitted(tmp_path, photos, base):
 
 
 @pytest.mark.parametrize(
-    "average", [0.0, pytest.param(0.9, marks=pytest.mark.thorough)]
+    "average", [0.0, pytest.param(0.9, marks=pytest.mark.slow)]
 )
 def test_a_start_that_no_epoch_betters_is_kept(
     tmp_path, photos, base, monkeypatch, capsys, average

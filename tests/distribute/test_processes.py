@@ -67,6 +67,7 @@ def test_two_processes_write_the_log_of_one(sample, reference, tmp_path):
     assert np.isfinite(model.predict(np.zeros((1, 32, 32, 3)), verbose=0)).all()
 
 
+@pytest.mark.slow
 def test_four_devices_of_one_process_do_too(sample, reference, tmp_path):
     flags = "--xla_force_host_platform_device_count=4"
     folder = tmp_path / "run"
@@ -90,6 +91,7 @@ def test_a_run_that_lost_a_process_is_resumed(sample, reference, tmp_path):
     assert (folder / "log.csv").read_text() == reference
 
 
+@pytest.mark.slow
 def test_a_run_of_one_process_is_resumed_by_two(sample, reference, tmp_path):
     folder = tmp_path / "run"
     program = ("train_distributed", folder, fields(sample))

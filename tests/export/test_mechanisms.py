@@ -36,7 +36,12 @@ def net():
 
 
 @pytest.mark.parametrize(
-    "export", [export_litert, export_onnx, export_openvino]
+    "export",
+    [
+        export_litert,
+        export_onnx,
+        pytest.param(export_openvino, marks=pytest.mark.slow),
+    ],
 )
 def test_every_mechanism(export, net, tmp_path):
     x = np.random.default_rng(0).uniform(0, 255, (1, 12, 16, 3))

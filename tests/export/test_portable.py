@@ -138,7 +138,12 @@ def test_a_segmenter(name, tmp_path):
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     "name, num_classes",
-    [("litert", 3), ("onnx", None), ("onnx", 3), ("openvino", 3)],
+    [
+        ("litert", 3),
+        ("onnx", None),
+        pytest.param("onnx", 3, marks=pytest.mark.slow),
+        pytest.param("openvino", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_generator(name, num_classes, tmp_path):
     model = ylg.gan.generator(32, 2, num_classes, latent_size=8, num_heads=2)

@@ -44,8 +44,8 @@ def offline(monkeypatch):
         # The others' kinds: Caffe's, with channels in another order;
         # PyTorch's, with a scale for each; and pixels as they are.
         pytest.param("ResNet50", marks=pytest.mark.thorough),
-        pytest.param("DenseNet121", marks=pytest.mark.thorough),
-        pytest.param("MobileNetV3Small", marks=pytest.mark.thorough),
+        pytest.param("DenseNet121", marks=pytest.mark.slow),
+        pytest.param("MobileNetV3Small", marks=pytest.mark.slow),
     ],
 )
 def test_preprocessing_is_in_the_model(offline, name):
@@ -121,7 +121,7 @@ def test_without_a_network_it_is_one_sentence(monkeypatch, tmp_path, capsys):
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @needs_tensorflow
 def test_it_is_fine_tuned_saved_and_exported(offline, tmp_path, capsys):
     offline("MobileNetV2")
