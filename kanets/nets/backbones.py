@@ -1,8 +1,8 @@
 """The body of a segmenter: fresh, or of a net that is there already.
 
-A KANet's is built anew and takes the weights; an EfficientNetLite's is copied
-with strides and dilations of another output stride; of any other net its maps
-are taken as they are. Nothing is shared with what is given.
+A KANet's is built anew and takes the weights; any other net's is copied, with
+the strides and dilations of the output stride. Nothing is shared with what is
+given.
 """
 
 import pkgutil
@@ -10,10 +10,12 @@ from itertools import zip_longest
 
 import keras
 
-from kanets.nets import efficientnet_lite, kanet
+from kanets import compat
+from kanets.nets import kanet
 from kanets.nets.efficientnet_lite import PYRAMID
 
 MAPS = ("level2", "level5")  # those a segmenter reads
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 OF_A_KANET = {
     "strides": (2, 2, 2, 2, 2),
     "backbone_attention": "kao_qkv",
@@ -126,18 +128,16 @@ def _maps(backbone):
         found = backbone.output
     if not found.keys() >= set(MAPS):
         raise ValueError(
-            "backbone must be a KANet, an EfficientNetLite or a model from "
-            f"pixels to a dict with the maps {' and '.join(MAPS)}. "
+            "backbone must be a net of the zoo's kinds or a model from pixels "
+            f"to a dict with the maps {' and '.join(MAPS)}. "
             f"Received: backbone={backbone.name!r}"
         )
     return {name: found[name] for name in MAPS}
 
 
 def _copied(model, inputs, output_stride):
-    """A copy of a body, dilated where its strides and blocks are known."""
-    changes = {}
-    if efficientnet_lite.readers({layer.name for layer in model.layers}):
-        changes = efficientnet_lite.dilations(model, output_stride)
+    """A copy of a body, dilated to an output stride."""
+    changes = _dilations(model, output_stride)
 
     def copy(layer):
         config = {**layer.get_config(), **changes.get(layer.name, {})}
@@ -154,6 +154,50 @@ def _copied(model, inputs, output_stride):
     return body
 
 
+def _dilations(model, output_stride):
+    """What an output stride changes in a net's convolutions.
+
+    Strides beyond it become 1, and kernels behind them see what they saw: their
+    cells lie as far apart as the strides had brought them (DeepLab's rule). A
+    convolution whose borders a layer pads has them padded as widely on both
+    sides. Other layers that reduce a picture stay as they are.
+
+    Args:
+        model: functional; maybe of an output stride of its own.
+        output_stride: 8 or 16; a greater one of the net's own changes nothing.
+
+    Returns:
+        A dict from a layer's name to the changes of its configuration.
+    """
+    changes = {}
+    known = {id(x): (1, 1) for x in keras.tree.flatten(model.inputs)}
+    for layer, inputs, outputs, _ in compat.calls(model):
+        reached, dilation = map(
+            max, zip(*[known[id(x)] for x in inputs or outputs], strict=True)
+        )
+        stride = _stride(layer)
+        if isinstance(layer, CONVOLUTIONS):
+            rate = layer.dilation_rate[0] * dilation
+            if reached == output_stride:
+                stride, dilation = 1, dilation * stride
+            new = {"strides": (stride,) * 2, "dilation_rate": (rate,) * 2}
+            if layer.kernel_size == (1, 1):
+                del new["dilation_rate"]
+            if any(value != getattr(layer, key) for key, value in new.items()):
+                changes[layer.name] = new
+                padding = compat.producer(inputs[0])
+                if isinstance(padding, keras.layers.ZeroPadding2D):
+                    sides = [rate * (k // 2) for k in layer.kernel_size]
+                    changes[padding.name] = {"padding": tuple(sides)}
+        known |= {id(x): (reached * stride, dilation) for x in outputs}
+    return changes
+
+
+def _stride(layer):
+    strides = getattr(layer, "strides", 1)
+    return max(strides) if isinstance(strides, tuple) else strides
+
+
 def _check_output_stride(body, output_stride):
     size = [n or 16 * output_stride for n in body.input.shape[1:3]]
     shapes = body.compute_output_shape((1, *size, 3))
@@ -163,9 +207,9 @@ def _check_output_stride(body, output_stride):
         for cells, side in zip(reached, size, strict=True)
     ):
         raise ValueError(
-            "output_stride must be what the backbone reduces pictures by, "
-            "unless it is a KANet or an EfficientNetLite whose strides reach "
-            f"it. Received: output_stride={output_stride}, of a picture "
+            "output_stride must be what the backbone reduces pictures by, or "
+            "what strides of its convolutions bring them to on the way. "
+            f"Received: output_stride={output_stride}, of a picture "
             f"{tuple(size)} level5 {tuple(reached)}"
         )
 

@@ -17,7 +17,6 @@ models/official/efficientnet/lite.
 """
 
 import math
-import re
 from typing import NamedTuple
 
 import keras
@@ -239,32 +238,6 @@ def readers(names):
             last = "head" if "head" in names else PYRAMID
             return [*(f"block_{b.index}_expand" for b in strided), last]
     return None
-
-
-def dilations(model, output_stride):
-    """What an output stride changes in the layers of a net.
-
-    Args:
-        model: one of these nets, maybe of an output stride of its own.
-        output_stride: 8 or 16; a greater one of the net's own changes nothing.
-
-    Returns:
-        A dict from a layer's name to the changes of its configuration.
-    """
-    changes = {}
-    reached, dilation = model.get_layer("stem").strides[0], 1
-    for layer in model.layers:  # in the order of the graph
-        if not re.fullmatch(r"block_\d+_depthwise", layer.name):
-            continue
-        stride, rate = layer.strides[0], layer.dilation_rate[0] * dilation
-        if reached == output_stride:
-            stride, dilation = 1, dilation * stride
-        reached *= stride
-        changes[layer.name] = {
-            "strides": (stride, stride),
-            "dilation_rate": (rate, rate),
-        }
-    return changes
 
 
 def _block(x, block, stride, dilation, attentions):

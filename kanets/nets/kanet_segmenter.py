@@ -81,10 +81,13 @@ def KANetSegmenter(  # noqa: N802
             is a trained net; or a `keras.Model`:
 
             - a KANet, whose `alpha` and attention must be those given here;
-            - an EfficientNetLite, which is dilated to `output_stride`;
+            - another net that `feature_maps` knows, such as an
+              EfficientNetLite or a MobileNetV4;
             - a feature model, from pixels to a dict with maps "level2" and
-              "level5", the latter smaller than the picture by
-              `output_stride`.
+              "level5".
+
+            Strides of its convolutions beyond `output_stride` become 1, and
+            the kernels behind them are dilated.
 
         backbone_attention: `attention` of a KANet body's modules.
         strides: of a KANet's body: five numbers, 1 or 2; small pictures want

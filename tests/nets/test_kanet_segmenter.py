@@ -8,7 +8,7 @@ import pytest
 
 from kanets import EfficientNetLite, KANet, create_model, feature_model
 from kanets.layers import KroneckerAttention
-from kanets.nets import KANetSegmenter, feature_maps
+from kanets.nets import KANetSegmenter, MobileNetV4, feature_maps
 from kanets.nets.backbones import body_layers
 from tests.backends import (
     compiled,
@@ -492,6 +492,42 @@ def test_a_light_body_is_dilated(output_stride):
         *("aspp", "attention", "decoder", "dropout", "predictions"),
         "classifier",
     }
+
+
+def padded_on_one_side():
+    """Levels of a net that pads before strides, and below and right alone."""
+    net = keras.applications.MobileNetV2(
+        (64, 96, 3), 0.35, include_top=False, weights=None
+    )
+    ends = {"level2": "block_2_add", "level5": "block_16_project_BN"}
+    maps = {level: net.get_layer(name).output for level, name in ends.items()}
+    return keras.Model(net.input, maps)
+
+
+@pytest.mark.parametrize(
+    "make, first, last",
+    [
+        (lambda: MobileNetV4((64, 96, 3)), 0, "block_16_norm"),
+        pytest.param(
+            padded_on_one_side,
+            1,
+            "block_16_project_BN",
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_every_second_cell_of_a_dilated_body_is_as_it_was(make, first, last):
+    backbone = make()
+    fill_weights(backbone.weights)
+    model = KANetSegmenter(None, 0.25, 2, backbone=backbone)
+    x = pixels(2, 64, 96, 3)
+    [found] = maps_of(model, x, last)
+    [expected] = maps_of(backbone, x, last)
+    assert (expected.shape[1:3], found.shape[1:3]) == ((2, 3), (4, 6))
+    np.testing.assert_allclose(
+        found[:, first::2, first::2], expected, rtol=1e-4, atol=1e-4
+    )
+    assert expected.std() > 0.01
 
 
 @pytest.mark.thorough
