@@ -109,16 +109,9 @@ def write_data(name, root):
     return write_photos(root / "photos", 12, 6, (32, 32), "png")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="runs of TensorFlow")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "classifier",
-        pytest.param("segmenter", marks=pytest.mark.slow),
-        pytest.param("gan", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("name", ["classifier", "segmenter", "gan"])
 def test_a_run_goes_on_where_it_was_stopped(saved, tmp_path, name):
     run = shutil.copytree(saved / f"run_{name}", tmp_path / "run")
     source = write_data(name, tmp_path)

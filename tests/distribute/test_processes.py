@@ -76,6 +76,7 @@ def test_four_devices_of_one_process_do_too(sample, reference, tmp_path):
     assert (folder / "log.csv").read_text() == reference
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_a_process_is_resumed(sample, reference, tmp_path):
     folder = tmp_path / "run"
     arguments = ("train_and_die", folder, fields(sample))
@@ -229,6 +230,7 @@ def test_two_processes_train_and_measure_a_segmenter(tmp_path):
     assert both == [expected] * 2
 
 
+@pytest.mark.slow
 def test_a_vit_of_divided_weights_answers_as_a_whole_one():
     flags = "--xla_force_host_platform_device_count=4"
     [[(whole, divided), parts]] = printed([start("divide", XLA_FLAGS=flags)])

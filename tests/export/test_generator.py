@@ -46,7 +46,9 @@ def folder(model, tmp_path_factory):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("num_classes", (None, 3))
+@pytest.mark.parametrize(
+    "num_classes", (None, pytest.param(3, marks=pytest.mark.slow))
+)
 def test_a_client_without_keras_gets_the_pictures(tmp_path, num_classes):
     model = make(num_classes)
     model.class_names = ("ant", "bee", "cat") if num_classes else ()

@@ -57,7 +57,7 @@ def test_the_folder_is_an_entry_of_a_repository(tmp_path):
     np.testing.assert_allclose(scores, to_numpy(model(pixels)), atol=1e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_open_sides_and_a_segmenter(tmp_path):
     model = kanets.KANetSegmenter((None, None, 3), 0.01, 2)
     folder = kanets.export_triton(

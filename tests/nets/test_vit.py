@@ -255,7 +255,7 @@ def test_a_mechanism_by_name(sizes):
     "name",
     [
         name
-        if name in ("kao_qkv", "lsh")
+        if name == "kao_qkv"
         else pytest.param(name, marks=pytest.mark.slow)
         for name in attention.names()
     ],

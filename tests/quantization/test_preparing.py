@@ -147,7 +147,15 @@ def _rounded(x, low, high):
 
 
 @pytest.mark.parametrize(
-    "name", ["blocks", pytest.param("module", marks=pytest.mark.thorough)]
+    "name",
+    [
+        pytest.param(
+            "blocks", marks=pytest.mark.slow if BACKEND == "jax" else ()
+        ),
+        pytest.param(
+            "module", marks=() if BACKEND == "jax" else pytest.mark.slow
+        ),
+    ],
 )
 def test_it_is_trained_saved_and_stripped(name, tmp_path):
     model = filled(name)
