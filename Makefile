@@ -46,7 +46,7 @@ NEUTRAL := tests/layers tests/nets tests/optimizers tests/quantization tests/zoo
 JAX := tests/optimizers tests/quantization/test_operators.py \
 	tests/quantization/test_preparing.py::test_it_is_trained_saved_and_stripped \
 	tests/test_compat.py tests/ylg/test_backends.py \
-	$(addprefix tests/attention/test_,contract.py core.py \
+	$(addprefix tests/attention/test_,contract.py core.py memory.py \
 	implementations.py operators.py pallas.py scale.py) \
 	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not
 
