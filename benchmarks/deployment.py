@@ -2,6 +2,7 @@
 
     python benchmarks/deployment.py formats --data data
     python benchmarks/deployment.py accuracy --data data
+    python benchmarks/deployment.py table
 
 `--data` holds the folders that the entries are evaluated on. Exports
 go to `--to`, `runs/deployment`; one that is there is not made again.
@@ -16,6 +17,8 @@ only the rows of these.
 `accuracy`: the classifiers of CIFAR-10 on all test pictures, as Keras models
 and as LiteRT of three precisions, with sizes, and latencies measured in turns.
 Writes `benchmarks/deployment_accuracy.csv`.
+
+`table`: prints the tables of `savedmodels/README.md` from what `formats` wrote.
 """
 
 import argparse
@@ -29,7 +32,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tables import write
+from tables import read, write
 
 import kanets
 from kanets import export, zoo
@@ -83,11 +86,13 @@ def write_artifact(model, entry, to, kind, precision, train):
 
 def formats(options):
     path = HERE / "deployment_formats.csv"
+    names = {entry.name for entry in zoo.list_models()}
     with path.open(newline="") as file:
         kept = [
             row
             for row in csv.DictReader(file)
-            if not fnmatch.fnmatch(row["entry"], options.entries)
+            if row["entry"] in names
+            and not fnmatch.fnmatch(row["entry"], options.entries)
         ]
     rows = []
     for entry in zoo.list_models(options.entries):
@@ -124,6 +129,52 @@ def formats(options):
             )
             print(rows[-1], flush=True)
             write(path, sorted(kept + rows, key=lambda row: row["entry"]))
+
+
+NAMES = {
+    "savedmodel": "SavedModel",
+    "litert": "LiteRT",
+    "onnx": "ONNX",
+    "openvino": "OpenVINO",
+}
+
+
+def table(options):
+    """Two tables, a column an entry: equal answers; size and latency."""
+    rows = read(HERE / "deployment_formats.csv")
+    entries = list(dict.fromkeys(row["entry"] for row in rows))
+
+    def equal(row):
+        difference = row["greatest_difference"]
+        text = f"{100 * float(row['agreement']):.1f} %"
+        if not difference:
+            return text
+        value = float(difference)
+        small = f"{value:.0e}".replace("e-0", "e-")
+        return f"{text} ({small if 0 < value < 1e-3 else f'{value:.2g}'})"
+
+    def cost(row):
+        times = [
+            float(row[f"latency_ms_{n}"]) for n in ("1_thread", "2_threads")
+        ]
+        digits = [f"{t:.0f}" if t >= 10 else f"{t:.2g}" for t in times]
+        return "; ".join([f"{float(row['megabytes']):.1f}", *digits])
+
+    for title, cell in (
+        ("equal answers (greatest difference)", equal),
+        ("MB; ms with one thread; with two", cost),
+    ):
+        names = " | ".join(f"`{entry}`" for entry in entries)
+        print(f"| {title} | {names} |\n|---{'|---' * len(entries)}|")
+        for kind, precision in FORMATS:
+            found = {
+                row["entry"]: cell(row)
+                for row in rows
+                if (row["format"], row["precision"]) == (kind, precision)
+            }
+            cells = " | ".join(found.get(entry, "-") for entry in entries)
+            print(f"| {NAMES[kind]} {precision} | {cells} |")
+        print()
 
 
 def accuracy(options):
@@ -189,13 +240,15 @@ def measure(artifacts, picture, rounds):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("question", choices=["formats", "accuracy"])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("question", choices=["formats", "accuracy", "table"])
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--to", type=Path, default="runs/deployment")
     parser.add_argument("--entries", default="*", help="for formats")
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
-    {"formats": formats, "accuracy": accuracy}[options.question](options)
+    {"formats": formats, "accuracy": accuracy, "table": table}[
+        options.question
+    ](options)
 
 
 if __name__ == "__main__":
