@@ -12,6 +12,7 @@ from kanets import checkpoints, cli, data, recipes, zoo
 from kanets.data import Batches, Steps
 from kanets.data.batches import ArrayPictures
 from kanets.train.augment import Mirror
+from kanets.visualize.sheets import captioned
 from tests.photos import write_photos
 from tests.test_dashboards import images
 
@@ -88,6 +89,10 @@ def test_a_run_that_is_stopped_goes_on(photos, judge, tmp_path, capsys):
     assert recipes.read(folder / "recipe.toml") == plan
     samples = sorted(path.name for path in (folder / "samples").iterdir())
     assert samples == ["epoch_0001.png", "epoch_0002.png"]
+    # A line of class names above each column.
+    sheet = captioned(np.zeros((64, 32, 32, 3)), 8, ["class"] * 8)
+    drawn = keras.utils.load_img(folder / "samples" / samples[0])
+    assert np.shape(drawn) == sheet.shape
     assert images(folder) == {"samples": [0, 1]}
     # Started a third time it is complete, and says so.
     assert recipes.train(plan, folder) == result

@@ -18,14 +18,17 @@ class SampleGrid(keras.callbacks.Callback):
         directory: folder of `epoch_0001.png`, `epoch_0002.png`, ...
         rows, columns: of the grid.
         seed: of the latents.
+        draw: function of the pictures (n, H, W, 3) in [-1, 1] and `columns`
+            that lays them out as uint8 pixels; default `picture_grid`.
     """
 
-    def __init__(self, directory, rows=8, columns=10, seed=0):
+    def __init__(self, directory, rows=8, columns=10, seed=0, draw=None):
         super().__init__()
         self.directory = Path(directory)
         self.rows = rows
         self.columns = columns
         self.seed = seed
+        self.draw = picture_grid if draw is None else draw
 
     def on_epoch_end(self, epoch, logs=None):
         labels = None
@@ -36,7 +39,7 @@ class SampleGrid(keras.callbacks.Callback):
             self.rows * self.columns, labels, seed=self.seed
         )
         self.directory.mkdir(parents=True, exist_ok=True)
-        grid = picture_grid(pictures, self.columns)
+        grid = self.draw(pictures, self.columns)
         path = self.directory / self.name_of(epoch + 1)
         keras.utils.save_img(path, grid, scale=False)
 

@@ -26,6 +26,7 @@ from kanets.train.recipes.folder import (
     read_result,
     write_result,
 )
+from kanets.visualize.sheets import captioned
 from ylg.gan.gradients import step_of_backend
 
 NETWORKS = ("generator", "discriminator")
@@ -71,7 +72,7 @@ def train_gan(recipe, directory, verbose=1):
             f"{len(pictures.class_names)} classes."
         )
         batches = _batches(recipe, pictures)
-        callbacks = _callbacks(recipe, directory, pictures, batches)
+        callbacks = _callbacks(recipe, directory, pictures, batches, gan)
         if rows:
             checkpoints.restore(directory, gan)
         shown = contextlib.nullcontext()
@@ -163,23 +164,29 @@ def _batches(recipe, pictures):
     return data.Steps(mirrored, recipe.steps_per_epoch or len(pictures))
 
 
-def _callbacks(recipe, directory, pictures, batches):
-    columns = len(pictures.class_names)
+def _callbacks(recipe, directory, pictures, batches, gan):
+    names = pictures.class_names
+    columns = len(names) if 4 <= len(names) <= 16 else 8
     folder = directory / "samples"
 
     def samples(epochs):
         return {"samples": folder / ylg.gan.SampleGrid.name_of(epochs)}
 
+    def named(images, columns):
+        captions = [names[i % len(names)] for i in range(columns)]
+        return captioned(ylg.gan.to_pixels(images), columns, captions)
+
     found = [
         ylg.gan.SampleGrid(
             folder,
-            columns=columns if 4 <= columns <= 16 else 8,
+            columns=columns,
             seed=recipe.seed,
+            draw=None if gan.num_classes is None else named,
         ),
         tensorboard(directory),
         Pictures(directory, samples),
         wandb_logger(recipe, directory),
-        _Networks(directory, batches, pictures.class_names),
+        _Networks(directory, batches, names),
     ]
     if recipe.measure.extractor:
         found.insert(0, _evaluation(recipe.measure, pictures))
