@@ -22,7 +22,6 @@ Writes `benchmarks/deployment_accuracy.csv`.
 """
 
 import argparse
-import csv
 import fnmatch
 import os
 import platform
@@ -87,13 +86,12 @@ def write_artifact(model, entry, to, kind, precision, train):
 def formats(options):
     path = HERE / "deployment_formats.csv"
     names = {entry.name for entry in zoo.list_models()}
-    with path.open(newline="") as file:
-        kept = [
-            row
-            for row in csv.DictReader(file)
-            if row["entry"] in names
-            and not fnmatch.fnmatch(row["entry"], options.entries)
-        ]
+    kept = [
+        row
+        for row in read(path)
+        if row["entry"] in names
+        and not fnmatch.fnmatch(row["entry"], options.entries)
+    ]
     rows = []
     for entry in zoo.list_models(options.entries):
         model = kanets.load_model(entry.name)

@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from tables import holds, read, write
-from verdict import augmented
+from verdict import arrays, augmented
 
 import kanets
 from kanets.layers.batch_normalization import BatchNormalization
@@ -83,14 +83,6 @@ def accuracy(net, x, y):
     return float(np.mean(np.concatenate(found) == y))
 
 
-def arrays(batches, count=None):
-    """Pixels and labels of a set, or of some of it, drawn once for all."""
-    order = np.random.default_rng(0).permutation(batches.num_pictures)[:count]
-    places = batches.rows[order]
-    x = batches.pictures.take(places).astype("uint8")
-    return x, batches.labels[places]
-
-
 def load(data, name):
     return kanets.data.load(data / name, image_size=(SIDE, SIDE))
 
@@ -117,6 +109,7 @@ def run(options):
         for name in options.sets:
             train, test = load(options.data, name)
             x, y = arrays(train, PICTURES)
+            seen = arrays(test)
             for way in options.ways:
                 rate = WAYS[way]
                 if holds(rows, set=name, way=way, seed=seed):
@@ -128,7 +121,7 @@ def run(options):
                         "set": name,
                         "way": way,
                         "seed": seed,
-                        "accuracy": f"{accuracy(net, *arrays(test)):.4f}",
+                        "accuracy": f"{accuracy(net, *seen):.4f}",
                         "trained_parameters": sum(
                             int(np.prod(w.shape)) for w in net.trainable_weights
                         ),

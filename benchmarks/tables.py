@@ -19,6 +19,16 @@ def write(path, rows):
         writer.writerows(rows)
 
 
+def append(path, row):
+    """Adds a row, below those that are there."""
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
 def holds(rows, **case):
     """Whether a row has these figures."""
     return any(

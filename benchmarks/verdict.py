@@ -27,7 +27,6 @@ pictures and seeds, with its 95 % interval, pictures and seeds both resampled.
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tables import read
+from tables import append, read
 
 import kanets
 from kanets.attention import table as mechanisms
@@ -180,19 +179,24 @@ def pictures(task, data, folder):
     name, body, count, _ = TASKS[task]
     path = folder / f"{task}.npz"
     if not path.exists():
-        loaded = kanets.data.load(
+        train, _ = kanets.data.load(
             data / name, image_size=(body.side,) * 2, validation=0.0
         )
-        train = loaded[0]
-        order = np.random.default_rng(0).permutation(train.num_pictures)
-        order = order[: count + HELD_OUT]
-        x = train.pictures.take(order).astype("uint8")
+        x, y = arrays(train, count + HELD_OUT)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, x=x, y=train.labels[order])
+        np.savez(partial, x=x, y=y)
         partial.rename(path)
     with np.load(path) as file:
         x, y = file["x"], file["y"]
     return (x[:count], y[:count]), (x[count:], y[count:])
+
+
+def arrays(batches, count=None):
+    """Pixels and labels of a set, or of some of it, drawn once for all."""
+    order = np.random.default_rng(0).permutation(batches.num_pictures)[:count]
+    places = batches.rows[order]
+    x = batches.pictures.take(places).astype("uint8")
+    return x, batches.labels[places]
 
 
 def augmented(x, y, epochs, seed):
@@ -322,16 +326,7 @@ def one(options):
         "backend": keras.backend.backend(),
     }
     print(row, flush=True)
-    append(row)
-
-
-def append(row):
-    is_new = not ROWS.exists()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    append(ROWS, row)
 
 
 def run(options):

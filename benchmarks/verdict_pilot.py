@@ -30,7 +30,6 @@ A run takes about 200 seconds of one core (x86-64 with AVX-512, TensorFlow
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -38,7 +37,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tables import read
+from tables import append, read
 
 HERE = Path(__file__).parent
 TRAIN, HELD_OUT = 5_000, 10_000
@@ -132,32 +131,10 @@ def optimizer(net, steps):
     return LayerwiseAdamW(rate, weight_decay=DECAY, factors=body)
 
 
-def split_at(net, layer="block_1_project_norm"):
-    """A frozen net up to `layer`, and a net of what comes after."""
-    import keras
-
-    between = net.get_layer(layer).output
-    stem = keras.Model(net.input, between)
-    stem.trainable = False
-    return stem, keras.Model(between, net.output)
-
-
-def frozen(stem, x, path):
-    """What the frozen part says of pictures, kept in float16."""
-    if not path.exists():
-        parts = [
-            stem.predict_on_batch(x[i : i + 100]).astype("float16")
-            for i in range(0, len(x), 100)
-        ]
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(parts))
-        partial.rename(path)
-    return np.load(path, mmap_mode="r")
-
-
 def one(options):
     """Trains and judges one form with one seed, and appends the row."""
     import keras
+    from verdict import frozen, split_at
 
     form, seed, folder = options.form, options.seed, options.folder
     train, (x, y) = pictures(folder)
@@ -171,7 +148,7 @@ def one(options):
         raise SystemExit(f"{form} does not start closed: {difference}")
     added = net.count_params() - plain.count_params()
     del plain
-    stem, rest = split_at(net)
+    stem, rest = split_at(net, "block_1_project_norm")
     inputs, labels = augmented(*train, seed)
     inputs = frozen(stem, inputs, folder / f"frozen_{seed}.npy")
     seen = frozen(stem, x, folder / "frozen_held_out.npy")
@@ -231,15 +208,6 @@ def one(options):
     }
     print(row, flush=True)
     append(folder / "rows.csv", row)
-
-
-def append(path, row):
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def rows_of(folder):

@@ -55,18 +55,14 @@ def _mechanisms(pattern, task, hub):
     if not names:
         yield [], f"There is no mechanism that {pattern!r} names."
         return
-    found = [
-        {"name": name, "is": inspect.getdoc(layer).partition("\n")[0], **given}
-        for name in names
-        for layer, given in [
-            (MECHANISMS[name].layer, MECHANISMS[name].arguments)
-        ]
-    ]
-    lines = [
-        f"{name:24}{each['is']}"
-        + "".join(f" {key}={value!r}" for key, value in list(each.items())[2:])
-        for name, each in zip(names, found, strict=True)
-    ]
+    found, lines = [], []
+    for name in names:
+        mechanism = MECHANISMS[name]
+        what = inspect.getdoc(mechanism.layer).partition("\n")[0]
+        given = mechanism.arguments
+        found.append({"name": name, "is": what, **given})
+        arguments = "".join(f" {key}={given[key]!r}" for key in given)
+        lines.append(f"{name:24}{what}{arguments}")
     yield found, "\n".join(lines)
 
 
