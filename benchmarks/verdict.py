@@ -20,10 +20,12 @@ before any mechanism, are frozen, and what they say is computed once a seed.
 `run`: a run is a process, two to four minutes of one core (x86-64 with
 AVX-512); it adds its row to `verdict.csv` when all is done, and a row that is
 there is not repeated. FOLDER keeps `correct/`, which held-out pictures were
-named rightly, without which a row has no interval, and `weights/`.
+named rightly, and `weights/`.
 
 `table` prints means over the seeds, and the difference to "none" on the same
 pictures and seeds, with its 95 % interval, pictures and seeds both resampled.
+It also takes what is new in `correct/` into `verdict.npz`, a bit a picture, so
+that intervals can be had without the runs.
 """
 
 import argparse
@@ -42,7 +44,7 @@ from kanets.attention import table as mechanisms
 from kanets.zoo.loading import head_name
 
 HERE = Path(__file__).parent
-ROWS = HERE / "verdict.csv"
+ROWS, CORRECT = HERE / "verdict.csv", HERE / "verdict.npz"
 BATCH, DECAY, WARM_UP = 50, 0.01, 0.05
 HELD_OUT = 10_000
 
@@ -51,16 +53,17 @@ class Pretrained:
     """EfficientNet-Lite0 on pictures of 96 px, but for its first blocks."""
 
     side, rate, new_rate = 96, 5e-4, 1e-3
+    deployed_side = 224
     # Its blocks of stride 1 from 24 channels on, behind what is frozen.
     frozen = "block_1_project_norm"
     after = "block_(2|4|6|7|9|10|12|13|14)_add|block_(8|15)_project_norm"
     inside = "block_(2|4|6|7|8|9|10|12|13|14|15)_expand_norm_relu6"
 
-    def net(self, classes):
+    def net(self, classes, side):
         return kanets.create_model(
             "efficientnet_lite0_imagenet",
             num_classes=classes,
-            input_shape=(self.side, self.side, 3),
+            input_shape=(side, side, 3),
         )
 
 
@@ -68,13 +71,14 @@ class Scratch:
     """MobileNetV2 of half width, whose first convolution divides nothing."""
 
     side, rate, new_rate = 32, 2e-3, 2e-3
+    deployed_side = 32
     frozen = None
     after = "block_[0-9]+_add"
     inside = "block_(2|4|5|7|8|9|11|12|14|15)_expand_relu"
 
-    def net(self, classes):
+    def net(self, classes, side):
         return kanets.nets.MobileNetV2(
-            (self.side, self.side, 3),
+            (side, side, 3),
             classes=classes,
             alpha=0.5,
             strides=(1, 2, 2, 2, 1),
@@ -162,11 +166,10 @@ def chosen(form):
     }
 
 
-def build(task, form, seed, classes):
-    """The net of a task with a form in it; its head depends on the seed."""
-    body = TASKS[task][1]
+def build(body, form, seed, classes, side=None):
+    """A body with a form in it; its head depends on the seed."""
     keras.utils.set_random_seed(seed)
-    net = body.net(classes)
+    net = body.net(classes, side or body.side)
     if form == "none":
         return net
     keras.utils.set_random_seed(seed)
@@ -267,8 +270,8 @@ def one(options):
     _, body, count, epochs = TASKS[task]
     (x, y), (seen, truth) = pictures(task, options.data, folder)
     classes = int(y.max()) + 1
-    net = build(task, form, seed, classes)
-    plain = build(task, "none", seed, classes)
+    net = build(body, form, seed, classes)
+    plain = build(body, "none", seed, classes)
     batch = seen[:16].astype("float32")
     gap = net.predict_on_batch(batch) - plain.predict_on_batch(batch)
     if gap.any():
@@ -296,6 +299,10 @@ def one(options):
             taken = time.process_time() - start
             return print(f"{form}: {taken:.1f} s, {added:,}, {loss:.4f}")
     middle = time.process_time()
+    for layer in net.layers:
+        for weight in layer.weights if "_attention" in layer.name else ():
+            if len(weight.shape) > 1 and not np.any(weight):
+                raise SystemExit(f"{form} never opened: {weight.path}")
     scores = [
         rest.predict_on_batch(seen[i : i + 100].astype("float32"))
         for i in range(0, len(seen), 100)
@@ -357,43 +364,55 @@ def run(options):
                     print(f"{case} failed: {failed}", flush=True)
 
 
+def gather(folder):
+    """Takes the runs' `correct/` into `verdict.npz`."""
+    kept = dict(np.load(CORRECT)) if CORRECT.exists() else {}
+    paths = sorted((folder / "correct").glob("*.npy"))
+    new = {path.stem: np.load(path) for path in paths if path.stem not in kept}
+    if new:
+        np.savez(CORRECT, **kept, **new)
+
+
+def summary():
+    """A dict a task and form: what its rows and bits say, over the seeds."""
+    rows, bits = read(ROWS), np.load(CORRECT)
+    for task, form in dict.fromkeys((r["task"], r["form"]) for r in rows):
+        mine = [r for r in rows if (r["task"], r["form"]) == (task, form)]
+        values = [float(row["accuracy"]) for row in mine]
+        count = int(mine[0]["pictures_held_out"])
+        pairs = []
+        for row in mine:
+            names = [f"{task}_{f}_{row['seed']}" for f in (form, "none")]
+            if form != "none" and all(name in bits for name in names):
+                one, two = (np.unpackbits(bits[n], count=count) for n in names)
+                pairs.append(100.0 * one - 100.0 * two)
+        yield {
+            "task": task,
+            "form": form,
+            "seeds": len(mine),
+            "accuracy": float(np.mean(values)),
+            "deviation": float(np.std(values, ddof=1)) if mine[1:] else None,
+            "difference": float(np.mean(pairs)) if pairs else None,
+            "interval": interval(np.array(pairs)) if pairs else None,
+            "parameters": int(mine[0]["parameters_added"]),
+        }
+
+
 def table(options):
     """Prints what the rows say."""
-    rows = read(ROWS)
-    for task in dict.fromkeys(row["task"] for row in rows):
-        print(f"\n{task}\n\n| form | seeds | accuracy | to none | parameters |")
-        print("|---|---|---|---|---|")
-        of_task = [row for row in rows if row["task"] == task]
-        for form in dict.fromkeys(row["form"] for row in of_task):
-            of_form = [row for row in of_task if row["form"] == form]
-            values = [float(row["accuracy"]) for row in of_form]
-            print(
-                f"| {form} | {len(values)} | {np.mean(values):.2f} "
-                f"| {difference(options.folder, of_form, of_task)} "
-                f"| {int(of_form[0]['parameters_added']):,} |"
-            )
-
-
-def difference(folder, rows, all_rows, other="none"):
-    """The paired difference to another form, in points, and its interval."""
-    seeds = {row["seed"] for row in all_rows if row["form"] == other}
-    pairs = []
-    for row in rows:
-        if row["seed"] not in seeds or row["form"] == other:
-            continue
-        paths = [
-            folder / "correct" / f"{row['task']}_{form}_{row['seed']}.npy"
-            for form in (row["form"], other)
-        ]
-        if not all(path.exists() for path in paths):
-            continue
-        count = int(row["pictures_held_out"])
-        one, two = (np.unpackbits(np.load(p), count=count) for p in paths)
-        pairs.append(100.0 * one - 100.0 * two)
-    if not pairs:
-        return ""
-    low, high = interval(np.array(pairs))
-    return f"{np.mean(pairs):+.2f} [{low:+.2f}, {high:+.2f}]"
+    gather(options.folder)
+    last = None
+    for row in summary():
+        if row["task"] != last:
+            last = row["task"]
+            print(f"\n{last}\n\n| form | seeds | accuracy | to none | added |")
+            print("|---|---|---|---|---|")
+        low, high = row["interval"] if row["interval"] is not None else (0, 0)
+        print(
+            f"| {row['form']} | {row['seeds']} | {row['accuracy']:.2f} "
+            f"| {row['difference'] or 0:+.2f} [{low:+.2f}, {high:+.2f}] "
+            f"| {row['parameters']:,} |"
+        )
 
 
 def interval(values, resamples=2000):

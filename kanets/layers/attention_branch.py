@@ -10,7 +10,6 @@ at the first step (a gate of one number a channel hardly opened when tried).
 import keras
 
 from kanets.attention import table
-from kanets.attention.base import AttentionLayer
 from kanets.attention.checks import check_choice
 from kanets.layers.batch_normalization import BatchNormalization
 
@@ -34,9 +33,9 @@ def residual_attention(
     with that projection, otherwise v; `out` of the patterns of YLG; what a
     gate is made of, and the branch is then what twice the gate changes); and
     "<name>_add". A mechanism with no such map (`projections=""`, "ylg" with
-    a residual or a spectral norm of its own, a layer that is not of the
-    family) is followed by a fourth, "<name>_scale", a batch normalisation
-    whose scale starts at zero.
+    a residual or a spectral norm of its own, a layer whose
+    `start_at_zero()` is false or missing) is followed by a fourth,
+    "<name>_scale", a batch normalisation whose scale starts at zero.
 
     Args:
         x: float tensor (B, H, W, C), symbolic, C known. H and W may be None
@@ -105,7 +104,8 @@ def residual_attention(
 
 
 def _starts_at_zero(layer):
-    return isinstance(layer, AttentionLayer) and layer.start_at_zero()
+    start = getattr(layer, "start_at_zero", None)
+    return start is not None and start()
 
 
 def _check_maps(x):

@@ -100,6 +100,27 @@ def test_precision(identifier, policy):
     np.testing.assert_array_equal(after, before)
 
 
+class ZeroMap(keras.layers.Conv2D):
+    """A layer of somebody else's, which knows how to start at zero."""
+
+    def __init__(self, scale, dtype, name):
+        zeros = {"kernel_initializer": "zeros"}
+        super().__init__(SHAPE[-1], 1, dtype=dtype, name=name, **zeros)
+
+    def start_at_zero(self):
+        return True
+
+
+def test_a_layer_of_ones_own_that_starts_at_zero_gets_no_second_gate():
+    """Two zeros in a row would never open."""
+    model = build(ZeroMap)
+    assert [x.name for x in model.layers[2:]] == ["new_norm", "new", "new_add"]
+    gradients = weight_gradients(
+        keras.Model(model.input, model.outputs[1]), random(*SHAPE)
+    )
+    assert np.abs(gradients[model.get_layer("new").kernel.path]).max() > 1e-4
+
+
 def test_what_starts_at_zero_is_kept(tmp_path):
     """In configurations, copies and files; and so are trained weights."""
     x = random(*SHAPE)
