@@ -24,7 +24,6 @@ shows. Pictures have 96 px, batch 1, logits.
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -32,6 +31,7 @@ import time
 from pathlib import Path
 
 from measure import environment, machine
+from tables import holds, read, write
 
 HERE = Path(__file__).parent
 TABLE = HERE / "insertion.csv"
@@ -55,15 +55,9 @@ def main():
     if arguments.only:
         print(json.dumps(row(arguments.only)))
         return
-    done = set()
-    if TABLE.exists():
-        with TABLE.open(newline="", encoding="utf-8") as file:
-            done = {line["net"] for line in csv.DictReader(file)}
-    else:
-        with TABLE.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow(FIELDS)
+    rows = read(TABLE)
     for net in arguments.nets or nets():
-        if net in done:
+        if holds(rows, net=net):
             continue
         command = [sys.executable, __file__, "--only", net]
         ran = subprocess.run(
@@ -77,8 +71,8 @@ def main():
             continue
         found = json.loads(ran.stdout.splitlines()[-1])
         print(found, flush=True)
-        with TABLE.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, FIELDS, lineterminator="\n").writerow(found)
+        rows.append({field: found.get(field, "") for field in FIELDS})
+        write(TABLE, rows)
 
 
 def nets():

@@ -14,7 +14,7 @@ def read(path):
 def write(path, rows):
     """Writes dicts of the same keys, a row each, under a line of the keys."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -23,7 +23,7 @@ def append(path, row):
     """Adds a row, below those that are there."""
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerow(row)
