@@ -9,13 +9,13 @@ folder per class.
 """
 
 import argparse
-import csv
 import itertools
 import platform
 from pathlib import Path
 
 import keras
 import numpy as np
+import tables
 
 import kanets
 
@@ -133,13 +133,10 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     arguments = parser.parse_args()
-    done = set()
-    if OUTPUT.exists():
-        with OUTPUT.open(newline="") as file:
-            done = {
-                (row["variant"], float(row["peak_rate"]), int(row["seed"]))
-                for row in csv.DictReader(file)
-            }
+    done = {
+        (row["variant"], float(row["peak_rate"]), int(row["seed"]))
+        for row in tables.read(OUTPUT)
+    }
     train, test = read(arguments.data / "train"), read(arguments.data / "test")
     for cell in itertools.product(
         arguments.variants, arguments.rates, arguments.seeds
@@ -148,11 +145,7 @@ def main():
             continue
         row = run(*cell, train, test)
         print(row, flush=True)
-        with OUTPUT.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+        tables.append(OUTPUT, row)
 
 
 if __name__ == "__main__":

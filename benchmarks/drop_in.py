@@ -24,13 +24,13 @@ attention. "smyrf" of share 1 is one cluster, and must be "dense".
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 from measure import machine
+from tables import write
 
 from kanets import attention, data, zoo
 from kanets.attention.checks import logit_scale
@@ -199,10 +199,7 @@ def main():
             print(
                 *(rows[-1].get(field, "") for field in FIELDS[1:-1]), flush=True
             )
-    with open(TABLE, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(TABLE, rows, FIELDS)
 
 
 def measured(subject):

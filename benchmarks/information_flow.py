@@ -10,12 +10,12 @@ passed as a superconcentrator, by maximum flow, and in how many pairs of sets.
 bound holds up to 24.
 """
 
-import csv
 import platform
 from pathlib import Path
 
 import numpy as np
 import scipy
+from tables import write
 
 from ylg.information_flow import InformationFlowGraph, is_superconcentrator
 from ylg.patterns import make_patterns, ylg_heads
@@ -138,12 +138,11 @@ def main():
         "scipy": scipy.__version__,
         "machine": platform.machine(),
     }
-    with OUTPUT.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        for row in rows():
-            print(row, flush=True)
-            writer.writerow(row | versions)
+    found = []
+    for row in rows():
+        print(row, flush=True)
+        found.append(row | versions)
+    write(OUTPUT, found, FIELDS)
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def main():
             continue
         found = json.loads(ran.stdout.splitlines()[-1])
         print(found, flush=True)
-        rows.append({field: found.get(field, "") for field in FIELDS})
-        write(TABLE, rows)
+        rows.append(found)
+        write(TABLE, rows, FIELDS)
 
 
 def nets():

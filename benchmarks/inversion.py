@@ -10,11 +10,11 @@ of the best of the four starts before the first step.
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import keras
 import numpy as np
+from tables import write
 
 import ylg
 from kanets import zoo
@@ -75,10 +75,7 @@ def main():
             )
             print(*rows[-1].values(), flush=True)
             pictures += [target, found.images[0]]
-    with (HERE / "inversion.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(HERE / "inversion.csv", rows, COLUMNS)
     # A row a class: generated, found; real, found.
     grid = ylg.gan.picture_grid(np.stack(pictures), columns=4)
     grid = grid.repeat(3, axis=0).repeat(3, axis=1)

@@ -22,7 +22,6 @@ nine tenths of the files, in the time that all take longer than a tenth. Writes
 
 import argparse
 import collections
-import csv
 import json
 import os
 import random
@@ -35,6 +34,7 @@ from pathlib import Path
 
 from measure import machine
 from pyarrow import parquet
+from tables import write
 
 HERE = Path(__file__).parent
 BROKEN = (
@@ -56,10 +56,7 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
         rows = list(measured(Path(room), options))
-    with (HERE / "predict_many.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write(HERE / "predict_many.csv", rows)
 
 
 def measured(room, options):

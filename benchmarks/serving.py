@@ -30,7 +30,6 @@ answers otherwise than one whose export was left alone. Writes
 import argparse
 import base64
 import contextlib
-import csv
 import gc
 import io
 import json
@@ -53,6 +52,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tables import write
 
 from kanets.export import runtimes
 
@@ -93,14 +93,6 @@ def answer(outputs):
 
 def machine(bundle):
     return f"{platform.machine()}, {os.cpu_count()} cores, {bundle.runtime}"
-
-
-def write(path, rows):
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(path.read_text())
 
 
 def memory_and_processor(process):

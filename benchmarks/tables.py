@@ -11,10 +11,11 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def write(path, rows):
-    """Writes dicts of the same keys, a row each, under a line of the keys."""
+def write(path, rows, columns=None):
+    """Writes dicts, a row each, under a line of columns: the first's keys."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        columns = columns or list(rows[0])
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
