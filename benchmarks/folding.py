@@ -19,11 +19,10 @@ import io
 import itertools
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from measure import machine
+from measure import cpu_turns, machine
 from nets import YARDSTICKS, build
 from PIL import Image
 from tables import read, write
@@ -32,7 +31,7 @@ import kanets
 from kanets.export import classifier, folding, runtimes
 
 HERE = Path(__file__).parent
-SIDE, BATCHES, TURNS, LEAST = 224, (1, 16), 15, 0.15
+SIDE, BATCHES, TURNS = 224, (1, 16), 15
 FORMATS = ("litert", "onnx", "openvino")
 ENTRY = "kanet_qkv_cifar10"
 
@@ -49,22 +48,6 @@ def exported(model, path, format, batch, folded):
 
 def as_it_is(model):
     return functools.partial(model, training=False)
-
-
-def times(calls):
-    """By name, milliseconds of CPU time of each turn."""
-    for call in calls.values():
-        call(), call()
-    taken = {name: [] for name in calls}
-    for _ in range(TURNS):
-        for name, call in calls.items():
-            start, done, passed = time.process_time(), 0, 0.0
-            while passed < LEAST:
-                call()
-                done += 1
-                passed = time.process_time() - start
-            taken[name].append(1e3 * passed / done)
-    return taken
 
 
 def rows(taken, format, batch, yardsticks):
@@ -106,7 +89,7 @@ def nets(folder, chosen):
                         exported(model, path, format, batch, folded)
                     run = runtimes.load(path, 1)
                     calls[net, folded] = functools.partial(run, **feeds)
-            yield from rows(times(calls), format, batch, yardsticks)
+            yield from rows(cpu_turns(calls, TURNS), format, batch, yardsticks)
 
 
 def bundle(folder):
@@ -123,7 +106,9 @@ def bundle(folder):
         feeds = {"image_bytes": [file.getvalue()] * batch}
         calls = {k: functools.partial(run, **feeds) for k, run in runs.items()}
         yardsticks = {ENTRY: (ENTRY, False)}
-        yield from rows(times(calls), "savedmodel", batch, yardsticks)
+        yield from rows(
+            cpu_turns(calls, TURNS), "savedmodel", batch, yardsticks
+        )
 
 
 def main():

@@ -26,11 +26,10 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-from measure import KEPT_MEMORY, machine
+from measure import KEPT_MEMORY, cpu_turns, machine
 from tables import append, holds, read
 from verdict import FORMS, TASKS, build, pictures
 
@@ -72,19 +71,9 @@ def feeds_of(run, x):
     return {name: x.astype(dtype) for name, (_, dtype) in run.inputs.items()}
 
 
-def least(calls, turns=TURNS):
-    """By name, the least milliseconds of CPU time, in turns."""
-    for call in calls.values():
-        call(), call()
-    taken = {name: [] for name in calls}
-    for _ in range(turns):
-        for name, call in calls.items():
-            start, done, passed = time.process_time(), 0, 0.0
-            while passed < LEAST:
-                call()
-                done += 1
-                passed = time.process_time() - start
-            taken[name].append(1e3 * passed / done)
+def least(calls):
+    """By name, the least milliseconds of CPU time of all turns."""
+    taken = cpu_turns(calls, TURNS, LEAST)
     return {name: min(values) for name, values in taken.items()}
 
 
