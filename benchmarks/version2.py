@@ -157,7 +157,10 @@ def run(options):
             net = build(name)
             steps = len(x) // BATCH * EPOCHS
             rate = keras.optimizers.schedules.CosineDecay(
-                0.0, steps - steps // 20, None, 0.0, RATE, steps // 20
+                0.0,
+                decay_steps=steps - steps // 20,
+                warmup_target=RATE,
+                warmup_steps=steps // 20,
             )
             optimizer = keras.optimizers.AdamW(rate, weight_decay=DECAY)
             net.compile(
