@@ -146,6 +146,9 @@ PEERS = (
     *("efficient_additive", "spatial_reduction", "cross_covariance"),
     *("single_head", "single_head_modulation", "non_local", "axial"),
     *("window", "neighborhood"),
+    # Gates stand there in the nets of their papers.
+    *("squeeze_excitation_inside", "efficient_channel_inside"),
+    "coordinate_inside",
 )
 FORMS = (*CONTROLS, *OURS, *PEERS)
 

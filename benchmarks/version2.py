@@ -41,16 +41,17 @@ from kanets.layers import (
 from kanets.nets.parts import classifier
 
 HERE = Path(__file__).parent
-SIDE, CLASSES, EPOCHS, BATCH, RATE, DECAY = 32, 10, 8, 50, 2e-3, 0.05
+SIDE, CLASSES, EPOCHS, BATCH, DECAY = 32, 10, 8, 50, 0.05
 STRIDES = (1, 2, 2, 2, 1)
 ATTENTION = {"name": "kao_rectified", "num_heads": 2, "key_dim": 8}
 RUNTIMES = ("litert", "litert_int8", "onnx")
 
 
 class Plan(NamedTuple):
-    """Stem, then (channels, expansion, kernel, stride), 0 for a 3x3 of all.
+    """Stem, fused block, bottlenecks of (channels, expansion, kernel, stride).
 
-    `attends` are the blocks with attention behind them.
+    `attends` are the bottlenecks with attention behind them. `pools_first`: the
+    head's map is one of the means, as in MobileNetV3 and V4.
     """
 
     stem: int
@@ -58,12 +59,13 @@ class Plan(NamedTuple):
     blocks: tuple
     head: int
     attends: tuple = ()
+    pools_first: bool = False
 
 
-def stage(channels, kernel, *expansions):
+def stage(channels, kernel, *expansions, stride=2):
     """Blocks of which the first strides."""
     return [
-        (channels, expansion, kernel, 2 if i == 0 else 1)
+        (channels, expansion, kernel, stride if i == 0 else 1)
         for i, expansion in enumerate(expansions)
     ]
 
@@ -72,6 +74,11 @@ _DEEP = (*stage(56, 3, 4, 3, 3), *stage(112, 3, 4, 4, 4, 4))
 _WIDE = (*stage(64, 3, 4, 3), *stage(160, 3, 4, 3, 3))
 _KERNELS = (*stage(48, 5, 4, 3, 3), *stage(112, 5, 4, 4, 4, 4))
 _LATE = (*stage(48, 3, 4, 3), *stage(128, 3, 4, 4, 4, 4))
+# Two stages on the last maps, as the larger pictures' strides need them.
+_FIVE = (*stage(56, 3, 4, 3), *stage(112, 3, 4, 4))
+_FIVE += (*stage(144, 3, 4, 4, stride=1),)
+_MORE = (*stage(56, 3, 4, 3), *stage(112, 3, 4, 4, 4))
+_MORE += (*stage(144, 3, 4, 4, stride=1),)
 PLANS = {
     "deep": Plan(16, (56, 28, 2), _DEEP, 640),
     "deep_attends": Plan(16, (56, 28, 2), _DEEP, 640, (2, 4, 6)),
@@ -79,6 +86,10 @@ PLANS = {
     "wide_attends": Plan(16, (56, 28, 2), _WIDE, 640, (1, 4)),
     "large_kernels": Plan(16, (48, 24, 2), _KERNELS, 640),
     "late_attends": Plan(16, (48, 24, 2), _LATE, 960, (1, 3, 5)),
+    "five": Plan(16, (48, 24, 2), _FIVE, 640),
+    "five_attends": Plan(16, (48, 24, 2), _FIVE, 640, (1, 3, 5)),
+    "more": Plan(16, (48, 24, 2), _MORE, 960, (), True),
+    "more_attends": Plan(16, (48, 24, 2), _MORE, 960, (1, 4, 6), True),
 }
 
 
@@ -95,11 +106,12 @@ def of_plan(plan):
             x, channels, expansion, None, kernel, stride, "relu", name=name
         )
         if i in plan.attends:
-            x = residual_attention(
-                x, ATTENTION, gate=None, name=f"{name}_attention"
-            )
+            x = residual_attention(x, ATTENTION, name=f"{name}_attention")
+    pool = keras.layers.GlobalAveragePooling2D(keepdims=True)
+    if plan.pools_first:
+        x = pool(x)
     x = conv_norm(x, plan.head, activation="relu", name="head")
-    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Flatten()(x if plan.pools_first else pool(x))
     return keras.Model(inputs, classifier(x, CLASSES, "softmax", 0.0))
 
 
@@ -107,15 +119,24 @@ def build(name):
     if name in PLANS:
         return of_plan(PLANS[name])
     shape = (SIDE, SIDE, 3)
-    if name.startswith("version1"):
-        attention = None if name.endswith("without") else "kao_qkv"
+    if name.startswith("version"):
+        version = int(name[len("version")])
+        attention = "kao_qkv" if version == 1 else ATTENTION
         return kanets.KANet(
-            shape, 0.5, classes=CLASSES, strides=STRIDES, attention=attention
+            shape,
+            0.5,
+            classes=CLASSES,
+            version=version,
+            strides=STRIDES,
+            attention=None if name.endswith("without") else attention,
         )
     return kanets.nets.MobileNetV4(shape, classes=CLASSES, strides=STRIDES)
 
 
-NETS = ("version1", "version1_without", "mobilenetv4_conv_small", *PLANS)
+NETS = (
+    *("version1", "version1_without", "version2", "version2_without"),
+    *("mobilenetv4_conv_small", *PLANS),
+)
 
 
 def measure(options):
@@ -151,7 +172,7 @@ def run(options):
     (x, y), (seen, truth) = pictures("scratch", options.data, options.folder)
     for seed in options.seeds:
         for name in options.nets:
-            if holds(read(path), net=name, seed=seed):
+            if holds(read(path), net=name, rate=options.rate, seed=seed):
                 continue
             keras.utils.set_random_seed(seed)
             net = build(name)
@@ -159,7 +180,7 @@ def run(options):
             rate = keras.optimizers.schedules.CosineDecay(
                 0.0,
                 decay_steps=steps - steps // 20,
-                warmup_target=RATE,
+                warmup_target=options.rate,
                 warmup_steps=steps // 20,
             )
             optimizer = keras.optimizers.AdamW(rate, weight_decay=DECAY)
@@ -177,6 +198,7 @@ def run(options):
             scores = net.predict(seen.astype("float32"), 200, verbose=0)
             row = {
                 "net": name,
+                "rate": options.rate,
                 "seed": seed,
                 "accuracy": f"{100 * np.mean(scores.argmax(-1) == truth):.2f}",
                 "pictures_train": len(x),
@@ -197,6 +219,7 @@ def main():
     parser.add_argument("--data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("runs/version2"))
     parser.add_argument("--nets", nargs="+", default=list(NETS))
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     {"time": measure, "run": run}[options.command](options)

@@ -51,7 +51,7 @@ def main():
     draw(table, kinds, HERE / "verdict.png")
     page = text(table, rows, kinds, TASKS)
     (HERE / "verdict.md").write_text(page, encoding="utf-8")
-    write(SHORT, list(short(table, kinds)))
+    write(SHORT, short(table))
 
 
 def forms(rows, prices, int8):
@@ -190,7 +190,7 @@ def described(seeds, tasks):
         net = type(body).__doc__.partition(".")[0].partition(",")[0]
         yield (
             f"- `{task}`: {net}, {pictures:,} pictures of {name}, {epochs} "
-            f"epochs, {count} seed{'s' if count > 1 else ''};"
+            f"epochs, {count} seed{'s' if count > 1 else ''}."
         )
 
 
@@ -210,6 +210,7 @@ def answer(table, kinds):
         named = ", ".join(f"`{name}` {fits[name]:+.2f}" for name in best)
         yield f"- **{title}, at most {ALLOWED} of the time**: {named}."
     clear, unclear = [], []
+    enough = min(2, len(table["none"]["tasks"]))
     for name, form in table.items():
         if name == "none":
             continue
@@ -219,9 +220,10 @@ def answer(table, kinds):
             if row["interval"] is not None
         ]
         above = sum(low > 0 for low, _ in intervals)
-        (clear if above >= 2 else unclear).append(name)
+        (clear if above >= enough else unclear).append(name)
     yield (
-        "- **Above the net without, interval and all, in two tasks or more**: "
+        "- **Above the net without, interval and all, in "
+        f"{['', 'the task', 'two tasks or more'][enough]}**: "
         + (", ".join(f"`{n}`" for n in clear) or "none yet")
         + "."
     )
@@ -288,22 +290,22 @@ def hours(rows):
     return f"{seconds / 3600:.1f}"
 
 
-def short(table, kinds):
-    """A row a form that has a mechanism's name."""
+def short(table):
+    """A row a mechanism: its better place, its gain and its times there."""
     tasks = pretrained(table)
+    found = {}
     for name, form in table.items():
         mean = points(form, tasks)
-        if mean is None or name.startswith("maps"):
+        mechanism = name.removesuffix("_inside")
+        if mean is None or mechanism.startswith("maps"):
             continue
-        yield {
-            "mechanism": name.removesuffix("_inside"),
-            "place": "inside" if name.endswith("_inside") else "after",
-            "points": f"{mean:+.2f}",
-            **{
-                f"{runtime}_ratio": two(ratio(form, runtime))
-                for runtime in RUNTIMES
-            },
-        }
+        if mechanism in found and mean <= found[mechanism][0]:
+            continue
+        place = "after" if mechanism == name else "inside"
+        ratios = {f"{r}_ratio": two(ratio(form, r)) for r in RUNTIMES}
+        row = {"mechanism": mechanism, "place": place, "points": f"{mean:+.2f}"}
+        found[mechanism] = mean, row | ratios
+    return [row for _, row in found.values()]
 
 
 if __name__ == "__main__":

@@ -157,7 +157,8 @@ def check(identifier, block=False):
         return
     mechanism, given = resolve(identifier, block)
     if mechanism is not None:
-        mechanism.form(block)(**given, name="checked")
+        own = {} if block and mechanism.block else mechanism.arguments
+        mechanism.form(block)(**{**own, **given}, name="checked")
 
 
 def resolve(identifier, block=False):

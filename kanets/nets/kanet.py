@@ -6,6 +6,7 @@ from the input or from a Kronecker attention operator. It differs from the
 paper in the attention path, which is scaled and normalised: see `AttnModule`.
 """
 
+import inspect
 import re
 
 import keras
@@ -17,7 +18,7 @@ from kanets.layers import (
     BaseModule,
     BaseSkipModule,
 )
-from kanets.nets import efficientnet_lite
+from kanets.nets import efficientnet_lite, kanet_version2
 from kanets.nets.parts import (
     check_arguments,
     check_pooling,
@@ -67,6 +68,7 @@ def KANet(  # noqa: N802
     classifier_activation="softmax",
     name="kanet",
     *,
+    version=1,
     attention="kao_qkv",
     attention_scale="rsqrt",
     attention_norm=True,
@@ -91,6 +93,13 @@ def KANet(  # noqa: N802
 
     `feature_maps(model)` gives the last map at each of the five levels.
 
+    `version=2` has today's blocks: a whole convolution at the large maps,
+    bottlenecks of MobileNetV4, and attention behind the last block of each of
+    the three later stages, as a residual that starts closed. Nothing of it is
+    the paper's but the attention; it is quicker and learns faster
+    (benchmarks/NOTES.md). Its `strides` are those of the stem, the whole
+    convolution and the stages; for 32 pixels (1, 2, 2, 2, 1).
+
     Args:
         input_shape: (H, W, 3) or (None, None, 3); default (224, 224, 3). The
             channels are last, whatever `keras.config.image_data_format()` is.
@@ -104,6 +113,7 @@ def KANet(  # noqa: N802
         classes: number of classes.
         classifier_activation: of the top; None gives logits.
         name: the model's name.
+        version: 1, the paper's, or 2; see above.
         attention: one of `kanets.attention.names()`, such as "kao_qkv",
             "dense_pool" (keys and values averaged over 2x2) or "ylg" (local
             sparse attention of eight heads, for a known input size); a
@@ -111,8 +121,9 @@ def KANet(  # noqa: N802
             "num_heads": 4}; what else `kanets.attention.make` takes to make a
             new layer for each module; or None, which leaves the attention path
             out (the yardstick).
-        attention_scale: scale of the logits, where `attention` does not say:
-            "rsqrt" (1/sqrt(C)), None (the paper's) or a number.
+        attention_scale: of version 1, as the next two: scale of the logits,
+            where `attention` does not say: "rsqrt" (1/sqrt(C)), None (the
+            paper's) or a number.
         attention_norm: whether attention maps are batch-normalised; False is
             the paper's form.
         attention_activation: of attention maps; None is the paper's form.
@@ -120,7 +131,8 @@ def KANet(  # noqa: N802
         output_stride: None, or 8 or 16: what `strides` may reduce the picture
             by. The strides beyond it become 1, and the modules after a
             removed stride are dilated by it, so that they see what they saw
-            (DeepLab's rule). The weights do not depend on it.
+            (DeepLab's rule). The weights do not depend on it. None for
+            version 2, which `KANetSegmenter(backbone=...)` dilates by itself.
         dropout_rate: before the classifier.
         include_preprocessing: whether the model takes pixels in 0..255 and
             maps them to -1..1 itself; without it the caller does.
@@ -134,7 +146,8 @@ def KANet(  # noqa: N802
         ValueError: an argument out of its range, named with its value.
 
     Cost: at 224 px and alpha 1: 3.48 M trainable parameters and 281 M
-    multiply-adds (QKV), 288 M (KV), 365 M (dense).
+    multiply-adds (QKV), 288 M (KV), 365 M (dense); of version 2 3.31 M and
+    511 M (QKV), so that alpha 0.75 is nearest to it.
 
     Example:
 
@@ -152,20 +165,21 @@ def KANet(  # noqa: N802
     x = inputs
     if include_preprocessing:
         x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
-    x = make_body(
-        x,
-        alpha,
-        strides,
-        output_stride,
-        attention,
-        attention_scale=attention_scale,
-        attention_norm=attention_norm,
-        attention_activation=attention_activation,
-    )
-
-    # Head
-    channels = width(HEAD_CHANNELS, max(alpha, 1.0))
-    x = conv_norm_relu6(x, channels, 1, 1, "head")
+    of_attention = {
+        "attention_scale": attention_scale,
+        "attention_norm": attention_norm,
+        "attention_activation": attention_activation,
+    }
+    if version == 1:
+        x = make_body(
+            x, alpha, strides, output_stride, attention, **of_attention
+        )
+        channels = width(HEAD_CHANNELS, max(alpha, 1.0))
+        x = conv_norm_relu6(x, channels, 1, 1, "head")
+    else:
+        _check_version2(version, output_stride=output_stride, **of_attention)
+        x = kanet_version2.make_body(x, alpha, strides, attention)
+        x = kanet_version2.head(x, alpha)
     if include_top:
         x = classifier(x, classes, classifier_activation, dropout_rate)
     else:
@@ -209,6 +223,19 @@ def feature_maps(model):
         level: model.get_layer(reader).input
         for level, reader in zip(LEVELS, readers, strict=True)
     }
+
+
+def _check_version2(version, **arguments):
+    """Raises a ValueError for another version, or what only the first has."""
+    if version != 2:
+        raise ValueError(f"version must be 1 or 2. Received: {version=}")
+    parameters = inspect.signature(KANet).parameters
+    for name, value in arguments.items():
+        if value != parameters[name].default:
+            raise ValueError(
+                f"{name} is for version 1. Received: {name}={value!r}, "
+                f"version={version}"
+            )
 
 
 def make_body(

@@ -254,6 +254,14 @@ def test_what_nothing_stands_for(identifier, text):
             refuse(identifier)
 
 
+def test_what_a_name_stands_for_counts_when_arguments_are_checked():
+    given = {"name": "kao_rectified", "num_heads": 2, "key_dim": 8}
+    attention.check(given)  # key_dim needs the maps that the name brings
+    assert attention.make(given).key_dim == 8
+    with pytest.raises(ValueError, match="key_dim is of layers with"):
+        attention.check({**given, "projections": "v"})
+
+
 def test_a_callable_is_not_called_to_check_it():
     attention.check(lambda: 1 / 0)
     with pytest.raises(ValueError, match="makes a Keras layer. Received"):

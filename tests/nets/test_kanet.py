@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import KANet
+from kanets import KANet, KANetSegmenter
 from kanets.layers import KroneckerAttention
 from kanets.nets import feature_maps
 from kanets.nets.kanet import STAGES
@@ -550,6 +550,57 @@ def write_golden():
         for name, array in tiny_outputs(variant).items()
     }
     np.savez_compressed(GOLDEN, **arrays)
+
+
+VERSION2 = {"version": 2, "strides": (1, 2, 2, 2, 1), "classes": 5}
+VERSION2["classifier_activation"] = None
+OF_TOKENS = {"name": "kao_rectified", "num_heads": 2, "key_dim": 8}
+
+
+def test_version_2_starts_closed_and_opens():
+    x = pixels(2, 24, 40, 3)
+    shape = x.shape[1:]
+    plain = KANet(shape, 0.25, attention=None, **VERSION2)
+    fill_weights(plain.weights)
+    model = KANet(shape, 0.25, attention=OF_TOKENS, **VERSION2)
+    before = {layer.name: layer for layer in plain.layers}
+    added = [layer for layer in model.layers if layer.name not in before]
+    for layer in model.layers:
+        if layer.name in before:
+            layer.set_weights(before[layer.name].get_weights())
+    np.testing.assert_array_equal(run(model, x), run(plain, x))
+    opened = [layer for layer in added if layer.weights]
+    assert [layer.name for layer in opened] == [
+        f"stage{number}_attention" for number in (3, 4, 5)
+    ]
+    for layer in opened:
+        fill_weights(layer.weights)
+        assert np.abs(run(model, x) - run(plain, x)).max() > 1e-2
+        layer.set_weights([0 * w for w in layer.get_weights()])
+
+
+def test_version_2_has_the_levels_of_a_segmenter():
+    model = KANet((32, 64, 3), 0.25, **VERSION2)
+    maps = feature_maps(model).values()
+    sides = [(32, 64), (16, 32), (8, 16), (4, 8), (4, 8)]
+    assert [tuple(m.shape[1:3]) for m in maps] == sides
+    body = KANet((64, 64, 3), 0.25, version=2)
+    segmenter = KANetSegmenter((64, 64, 3), classes=4, backbone=body)
+    assert segmenter.output_shape == (None, 64, 64, 4)
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"version": 3}, "version must be 1 or 2. Received: version=3"),
+        ({"output_stride": 8}, "output_stride is for version 1. Received"),
+        ({"attention_norm": False}, "Received: attention_norm=False"),
+        ({"attention": "kao"}, "kao_qkv"),
+    ],
+)
+def test_version_2_refuses(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        KANet((32, 32, 3), **{"version": 2, **arguments})
 
 
 if __name__ == "__main__":
