@@ -23,7 +23,7 @@ setup(
     ],
     package_dir={"kanets.models": "models"},
     package_data={
-        "kanets": ["*.pyi", "attention/*.csv", "data/*.tsv", "sample/*"],
+        "kanets": ["*.pyi", "data/*.tsv", "sample/*"],
         "ylg": ["*.pyi"],
         "kanets.models": ["*.md", "*/*", "*/*/*"],
     },

@@ -79,3 +79,11 @@ def test_a_worker_that_died_between_questions_is_a_failure(measure, worker):
 def test_peak_memory_is_a_number_or_nothing(measure, worker):
     assert float(measure.peak_memory(worker, {"what": "works"})) < 10
     assert measure.peak_memory(worker, {"what": "raises"}) == ""
+
+
+def test_turns_of_processor_time(measure):
+    calls = {"little": lambda: sum(range(2_000))}
+    calls["much"] = lambda: sum(range(40_000))
+    taken = measure.cpu_turns(calls, turns=3, least=0.02)
+    assert [len(turns) for turns in taken.values()] == [3, 3]
+    assert min(taken["much"]) > 5 * min(taken["little"]) > 0
