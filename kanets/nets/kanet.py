@@ -96,9 +96,9 @@ def KANet(  # noqa: N802
     `version=2` has today's blocks: a whole convolution at the large maps,
     bottlenecks of MobileNetV4, and attention behind the last block of each of
     the three later stages, as a residual that starts closed. Nothing of it is
-    the paper's but the attention; it is quicker and learns faster
-    (benchmarks/NOTES.md). Its `strides` are those of the stem, the whole
-    convolution and the stages; for 32 pixels (1, 2, 2, 2, 1).
+    the paper's but the attention, and it is quicker (benchmarks/NOTES.md,
+    where its accuracy stands, too). Its `strides` are those of the stem, the
+    whole convolution and the stages; for 32 pixels (1, 2, 2, 2, 1).
 
     Args:
         input_shape: (H, W, 3) or (None, None, 3); default (224, 224, 3). The
