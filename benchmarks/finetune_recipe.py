@@ -15,10 +15,8 @@ import dataclasses
 import time
 from pathlib import Path
 
-import keras
-import numpy as np
-from tables import append, holds, read
-from transfer import summarize
+from tables import append_run, holds, read
+from transfer import link, pictures_of, summarize
 
 from kanets import evaluation, recipes
 
@@ -40,17 +38,10 @@ WAYS = {
 
 def split(source, folder):
     """Links to the pictures to learn from and to be judged by."""
-    groups = sorted(p for p in (source / "train").iterdir() if p.is_dir())
-    files = [(g.name, f) for g in groups for f in sorted(g.iterdir())]
-    order = np.random.default_rng(0).permutation(len(files))
+    files = pictures_of(source)
     count = min(PICTURES, len(files) // 2)
-    parts = {"learn": order[:count], "judge": order[count : 2 * count]}
-    for part, chosen in parts.items():
-        for name, file in (files[i] for i in chosen):
-            (folder / part / name).mkdir(parents=True, exist_ok=True)
-            link = folder / part / name / file.name
-            if not link.exists():
-                link.symlink_to(file.resolve())
+    link(files[:count], folder / "learn")
+    link(files[count : 2 * count], folder / "judge")
     return folder / "learn", folder / "judge", count
 
 
@@ -103,12 +94,8 @@ def main():
                     "pictures_judged": measured["pictures"],
                     "epochs": plan.epochs,
                     "cpu_seconds_train": round(taken),
-                    "keras": keras.version(),
-                    "backend": keras.backend.backend(),
                 }
-                print(row, flush=True)
-                append(path, row)
-                keras.utils.clear_session()
+                append_run(path, row)
     summarize(read(path))
 
 

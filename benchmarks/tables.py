@@ -30,6 +30,16 @@ def append(path, row):
         writer.writerow(row)
 
 
+def append_run(path, row):
+    """Adds the row of a run, and by what Keras; what it built is let go."""
+    import keras
+
+    by = {"keras": keras.version(), "backend": keras.backend.backend()}
+    print(row | by, flush=True)
+    append(path, row | by)
+    keras.utils.clear_session()
+
+
 def holds(rows, **case):
     """Whether a row has these figures."""
     return any(

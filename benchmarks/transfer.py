@@ -30,11 +30,10 @@ import statistics
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 from measure import machine
-from tables import append, holds, read, write
-from verdict_price import opened
+from tables import append_run, holds, read, write
+from verdict_price import exported, feeds_of, opened
 
 import kanets
 from kanets import evaluation, recipes
@@ -62,20 +61,31 @@ WAYS = {
 }
 
 
-def subset(source, folder):
-    """A folder of links to at most `PICTURES` pictures of `source/train`."""
+def pictures_of(source):
+    """Class and file of each picture of `source/train`, in one random order."""
     groups = sorted(p for p in (source / "train").iterdir() if p.is_dir())
     files = [(g.name, f) for g in groups for f in sorted(g.iterdir())]
-    order = np.random.default_rng(0).permutation(len(files))[:PICTURES]
-    for name, file in (files[i] for i in order):
+    order = np.random.default_rng(0).permutation(len(files))
+    return [files[i] for i in order]
+
+
+def link(files, folder):
+    """A folder of links to pictures, where they are not there yet."""
+    for name, file in files:
         (folder / name).mkdir(parents=True, exist_ok=True)
-        link = folder / name / file.name
-        if not link.exists():
-            link.symlink_to(file.resolve())
+        place = folder / name / file.name
+        if not place.exists():
+            place.symlink_to(file.resolve())
+
+
+def subset(source, folder):
+    """A folder of links to at most `PICTURES` pictures of `source/train`."""
+    files = pictures_of(source)[:PICTURES]
+    link(files, folder)
     labels = source / "classes.tsv"
     if labels.exists() and not (folder / labels.name).exists():
         (folder / labels.name).symlink_to(labels.resolve())
-    return folder, len(order)
+    return folder, len(files)
 
 
 def recipe(way, source, pictures, seed):
@@ -97,15 +107,13 @@ def recipe(way, source, pictures, seed):
 
 def transfer(options):
     path = HERE / "transfer.csv"
-    rows = read(path)
-    done = {(row["set"], row["way"], int(row["seed"])) for row in rows}
     for seed in options.seeds:
         for name in options.sets:
             source, pictures = subset(
                 options.data / name, options.runs / f"{name}_{PICTURES}"
             )
             for way in WAYS:
-                if (name, way, seed) in done:
+                if holds(read(path), set=name, way=way, seed=seed):
                     continue
                 run = options.runs / f"{name}_{way}_{seed}".replace(" ", "_")
                 plan = recipe(way, source, pictures, seed)
@@ -113,27 +121,21 @@ def transfer(options):
                 result = recipes.train(plan, run, verbose=0)
                 taken = time.process_time() - start
                 measured = evaluation.evaluate(run, options.data / name)
-                rows.append(
-                    {
-                        "set": name,
-                        "way": way,
-                        "seed": seed,
-                        "accuracy": f"{measured['accuracy']:.4f}",
-                        "correct": measured["correct"],
-                        "pictures_tested": measured["pictures"],
-                        "pictures_train": pictures,
-                        "epochs": plan.epochs,
-                        "side": SIDE,
-                        "parameters": result["parameters"],
-                        "cpu_seconds_train": round(taken),
-                        "keras": keras.version(),
-                        "backend": keras.backend.backend(),
-                    }
-                )
-                print(rows[-1], flush=True)
-                write(path, rows)
-                keras.utils.clear_session()
-    summarize(rows)
+                row = {
+                    "set": name,
+                    "way": way,
+                    "seed": seed,
+                    "accuracy": f"{measured['accuracy']:.4f}",
+                    "correct": measured["correct"],
+                    "pictures_tested": measured["pictures"],
+                    "pictures_train": pictures,
+                    "epochs": plan.epochs,
+                    "side": SIDE,
+                    "parameters": result["parameters"],
+                    "cpu_seconds_train": round(taken),
+                }
+                append_run(path, row)
+    summarize(read(path))
 
 
 def body_of(way, folder):
@@ -190,12 +192,8 @@ def camvid(options):
                 "crop": CAMVID_CROP,
                 "parameters": result["parameters"],
                 "cpu_seconds_train": round(taken),
-                "keras": keras.version(),
-                "backend": keras.backend.backend(),
             }
-            print(row, flush=True)
-            append(path, row)
-            keras.utils.clear_session()
+            append_run(path, row)
     summarize([{**row, "set": "camvid"} for row in read(path)], "mean_iou")
 
 
@@ -216,8 +214,6 @@ def summarize(rows, figure="accuracy"):
 
 def price(options, batch=32, rounds=10):
     """Time to predict and to train, the ways side by side."""
-    from kanets.export import export_litert, runtimes
-
     random = np.random.default_rng(0)
     x = random.uniform(0, 255, (batch, SIDE, SIDE, 3)).astype("float32")
     y = random.integers(10, size=batch)
@@ -237,19 +233,13 @@ def price(options, batch=32, rounds=10):
             "multiply_adds": kanets.nets.multiply_adds(model),
         }
         path = options.runs / "price" / way.replace(" ", "_")
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            export_litert(model, path, [str(i) for i in range(10)])
-        runs[way] = runtimes.load(path, 1)
+        runs[way] = exported(model, path, "litert")
         model.compile("adamw", "sparse_categorical_crossentropy")
         models[way] = model
     taken = {way: ([], []) for way in rows}
     for i in range(rounds + 2):
         for way, model in models.items():
-            feeds = {
-                name: x[:1].astype(dtype)
-                for name, (_, dtype) in runs[way].inputs.items()
-            }
+            feeds = feeds_of(runs[way], x[:1])
             start = time.perf_counter()
             runs[way](**feeds)
             middle = time.perf_counter()

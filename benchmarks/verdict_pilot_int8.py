@@ -16,6 +16,7 @@ import numpy as np
 from tables import write
 from verdict_forms import FORMS
 from verdict_pilot import build, pictures
+from verdict_price import feeds_of
 
 from kanets.export import export_litert, runtimes
 
@@ -34,10 +35,6 @@ def exported(net, path, kind, representative):
             representative=representative if kind == "int8" else None,
         )
     return runtimes.load(path, 1)
-
-
-def feeds_of(run, x):
-    return {name: x.astype(dtype) for name, (_, dtype) in run.inputs.items()}
 
 
 def int8(options, count=2000):

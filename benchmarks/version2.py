@@ -28,7 +28,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 from measure import cpu_turns, machine
-from tables import append, holds, read, write
+from tables import append_run, holds, read, write
 from verdict import augmented, pictures
 from verdict_price import exported, feeds_of, opened
 
@@ -205,12 +205,8 @@ def run(options):
                 "pictures_judged": len(seen),
                 "epochs": EPOCHS,
                 "cpu_seconds_train": round(taken),
-                "keras": keras.version(),
-                "backend": keras.backend.backend(),
             }
-            print(row, flush=True)
-            append(path, row)
-            keras.utils.clear_session()
+            append_run(path, row)
 
 
 def main():

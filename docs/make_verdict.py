@@ -145,7 +145,7 @@ def text(table, rows, kinds, tasks):
         "",
         *described(seeds, tasks),
         "",
-        *answer(table, kinds),
+        *answer(table),
         "",
         "![Points against time](verdict.png)",
         "",
@@ -194,7 +194,7 @@ def described(seeds, tasks):
         )
 
 
-def answer(table, kinds):
+def answer(table):
     """What wins at its price, and what cannot be told apart."""
     tasks = pretrained(table)
     for runtime, title in RUNTIMES.items():
