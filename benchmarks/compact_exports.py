@@ -1,9 +1,9 @@
 """Are our exports of the compact nets as quick as those of timm's own?
 
-    pip install -e ".[litert,onnx,openvino,hub]" timm==1.0.31 torch onnxscript
+    pip install -e ".[litert,onnx,openvino,hub]" timm==1.0.31 torch
     python benchmarks/compact_exports.py [NET ...]
 
-Half an hour, one thread. The same random weights in timm's net, which
+Forty minutes, one thread. The same random weights in timm's net, which
 `torch.onnx` exports and OpenVINO reads from there, and in ours, which
 `kanets.create_model(NET, weights=...)` reads from timm's `safetensors` and
 `kanets.export_onnx`, `export_openvino` and `export_litert` export. Both sides
@@ -34,6 +34,7 @@ HERE = Path(__file__).parent
 TABLE = HERE / "compact_exports.csv"
 SIZE, BATCHES, SECONDS = 224, (1, 32), 6.0
 NETS = (
+    "efficientnet_lite0",
     "mobilenetv4_conv_small",
     "mobilenetv4_conv_medium",
     "mobilenetv4_hybrid_medium",
@@ -42,6 +43,7 @@ NETS = (
     "shvit_s1",
     "shvit_s2",
 )
+TIMM_NAMES = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # others alike
 # Of each runtime, our file and theirs.
 RUNTIMES = {
     "onnx": ("onnx/model.onnx", "theirs/model.onnx"),
@@ -92,7 +94,7 @@ def make_theirs(net, folder):
     import torch
 
     torch.manual_seed(0)
-    model = timm.create_model(net).eval()
+    model = timm.create_model(TIMM_NAMES.get(net, net)).eval()
     with torch.no_grad():
         for values in model.state_dict().values():
             if values.ndim == 1:  # no branch is closed, no statistics alike
