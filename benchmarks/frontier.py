@@ -7,9 +7,9 @@
 Measures nothing: joins what the first two have measured on one machine, the
 milliseconds of a picture with one thread, with accuracies, and writes
 `frontier.csv` and `frontier.png`, a panel a runtime above for ImageNet, whose
-top-1 is as published (`kanets.zoo.list_hub`), at 224 pixels, ours and timm's own
-exports, and below for the sets that the zoo's entries were trained on, whose
-accuracy is that of their cards.
+top-1 is as published (`kanets.zoo.list_hub`), at 224 pixels, ours and timm's
+own exports, and below for the sets that the zoo's entries were trained on,
+whose accuracy is that of their cards.
 """
 
 from pathlib import Path
