@@ -2,7 +2,7 @@
 
     python benchmarks/comparison.py cifar10 --data cifar10
     python benchmarks/comparison.py tiny_imagenet_32 --data tiny_imagenet_32
-    python benchmarks/comparison.py camvid --data camvid --seeds 0
+    python benchmarks/comparison.py camvid --data camvid
     python benchmarks/comparison.py speed
 
 The first two train every net of `NETS` with every seed, one after the other,
@@ -12,8 +12,9 @@ is there is not repeated: the figure is that of `kanets evaluate` after the
 last epoch on the test or validation pictures, which choose nothing.
 All nets have the same recipe, strides and width multiplier; `--alpha` and
 `--epochs` set the budget. `camvid` does the same with the recipe
-`training/kanet_segmenter_camvid.toml` and every attention of `SEGMENTERS`
-after the pyramid. `speed` measures the classifiers side by side in this
+`training/kanet_segmenter_camvid.toml`, whose body is that of the run
+`runs/kanet_qkv_tiny_imagenet_32`, and every attention of `SEGMENTERS` after the
+pyramid. `speed` measures the classifiers side by side in this
 process, in rounds, and writes `benchmarks/comparison_speed.csv` (medians).
 """
 
@@ -91,7 +92,7 @@ def build(net, alpha, classes):
 
 
 def segmentation_recipe(attention, source, epochs, seed):
-    """The recipe of the zoo's segmenter with another attention."""
+    """The recipe `kanet_segmenter_camvid` with another attention."""
     recipe = recipes.read(
         HERE.parent / "training" / "kanet_segmenter_camvid.toml"
     )

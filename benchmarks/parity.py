@@ -1,14 +1,15 @@
-"""How far are our nets from timm's, with timm's weights?
+"""How far are our nets from timm's, with the same weights?
 
     python benchmarks/parity.py
 
 Reads files of timm's names and shapes, with the values that
-`tests/golden/README.md` gives them, into every net that has a table of timm's
-names, and compares logits and the means of each stage to what timm computed in
-PyTorch. Writes `parity.csv` beside this file: net, size of the pictures,
-parameters, the largest logit and the worst differences; of 65x97 every tenth
-logit alone is stored. Minutes. More outputs of timm's, keys as in
-`timm_compact.npz`, may be named: they are printed, and not written.
+`tests/golden/README.md` gives them, into the nets whose outputs are stored (all
+that have a table of timm's names but ViT and EfficientNet-Lite2), and compares
+logits and the means of each stage to what timm computed in PyTorch. Writes
+`parity.csv` beside this file: net, size of the pictures, parameters, the
+largest logit and the worst differences; of 65x97 every tenth logit alone is
+stored. Minutes. More outputs of timm's, keys as in `timm_compact.npz`, may be
+named: they are printed, and not written.
 """
 
 import os

@@ -2,8 +2,8 @@
 
     python benchmarks/quantization.py --data DATA
 
-DATA holds `cifar10`. Entries of the zoo leave as LiteRT
-in int8 in two ways: with ranges measured on 200 training pictures, and after
+DATA holds `cifar10`. `kanet_qkv_cifar10` (`ENTRIES`) leaves as LiteRT in
+int8 in two ways: with ranges measured on 200 training pictures, and after
 two epochs that train for 8 bits (`[quantize] from_epoch = 1`, AdamW from 3e-5)
 on 10,000 of their training pictures, beside the same two epochs without. A row
 each goes to `benchmarks/quantization.csv`: the accuracy on the pictures that

@@ -26,12 +26,13 @@ sum over the grid; W, maps of channels; Z, the last one, zero at the start.
                        W that of the values
     kao_self_norm      the same of batch-normalised t
     kao_gate           x · (1 + S(Z relu6(W t)))
-    means_mlp          x + S(Z relu6(W t))
+    means_mlp          x + S(Z relu6(W t)); means_mlp_last, in the last block of
+                       each stage alone
     means_conv         x + S(Z relu6(u + conv5 u)), u = W t, along each axis
     cross_mlp          x + Z relu6(W x + S(W t))
 
-Where a name ends in "_expanded", x are the 6 C channels of the expansion,
-before the depthwise convolution, and the maps narrower.
+Where a name ends in "_expanded", as of `kao_self`, x are the 6 C channels of
+the expansion, before the depthwise convolution, and the maps narrower.
 """
 
 import keras

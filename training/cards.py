@@ -86,7 +86,10 @@ def card(entry):
         entry.evaluate_command,
         "```",
         "",
-        "The layers are those of `kanets`, so it is imported before "
+        "Its weights are those of "
+        f"`{entry.weights_of}`, so only `kanets` loads it."
+        if entry.weights_of
+        else "The layers are those of `kanets`, so it is imported before "
         "`keras.saving.load_model`, too.",
         "",
         "```python",
@@ -149,9 +152,11 @@ def zoo_page(entries):
         "`entry.json` (the",
         "figures, the licence, the checksums of the weights) and a card. "
         "Where `kanets` is",
-        'imported, `keras.saving.load_model("models/<name>")` loads it too. '
-        "`kanets push",
-        "<name> hf://you/<name>` uploads one to the Hugging Face Hub.",
+        'imported, `keras.saving.load_model("models/<name>")` loads it too, '
+        "unless it has",
+        "the weights of another entry, as its card then says. "
+        "`kanets push <name>",
+        "hf://you/<name>` uploads one to the Hugging Face Hub.",
         "",
         "`python training/make_entry.py --cards` writes this page and the "
         "cards anew from",

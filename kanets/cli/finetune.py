@@ -7,7 +7,6 @@ from typer import Option
 from kanets.cli.options import (
     Data,
     IgnoreLabel,
-    ImageSize,
     JitCompile,
     Model,
     OnError,
@@ -59,7 +58,8 @@ def finetune(
         Option(help="Rate factor per layer below; default 1."),
     ] = None,
     learning_rate: Annotated[
-        float | None, Option(help="The peak; default 1e-3.")
+        float | None,
+        Option(help="The peak; default 1e-3, of few pictures 3e-4."),
     ] = None,
     batch_size: Annotated[
         int | None, Option(help="Default 32, of a segmenter 8.")
@@ -80,7 +80,13 @@ def finetune(
         ),
     ] = None,
     jit_compile: JitCompile = None,
-    image_size: ImageSize = None,
+    image_size: Annotated[
+        tuple[int, int] | None,
+        Option(
+            metavar="HEIGHT WIDTH",
+            help="Default: the model's; less for small pictures or no GPU.",
+        ),
+    ] = None,
     ignore_label: IgnoreLabel = None,
     on_error: OnError = "stop",
     wandb: Wandb = None,
