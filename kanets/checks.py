@@ -4,6 +4,8 @@ Imports nothing of the package, and may be imported by all of it.
 """
 
 import difflib
+import math
+import numbers
 import operator
 
 
@@ -16,6 +18,15 @@ def as_integer(value):
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         return None
+
+
+def is_number(value):
+    """Whether a value is a real number that is finite; a bool is none."""
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def is_positive(value):

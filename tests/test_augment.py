@@ -350,3 +350,8 @@ def test_segmentation_needs_no_ignore_label_where_all_fits():
     _, labels = segment(crop_size=(6, 8), scale=2)
     assert labels.shape == (6, 6, 8)
     assert set(np.unique(labels)) == set(range(5))
+
+
+def test_a_shift_is_within_the_picture():
+    with pytest.raises(ValueError, match=r"crop=32 of pictures of \(48, 32\)"):
+        Augmentation(2, (48, 32), crop=32)

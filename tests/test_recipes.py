@@ -185,6 +185,10 @@ def test_every_recipe_of_the_repository_is_valid():
             r"'width'\] \(nearest: width\). Received: model=\{'widht': 8\}",
         ),
         (
+            {"model": {"name": "KANet", "include_top": False}},
+            r"Received: model=\{'include_top': False\}",
+        ),
+        (
             {"model": {"name": "KANet", "alpah": 0.5, "classes": 3}},
             r"\(nearest: alpha\). Received: model=\{'alpah': 0.5, 'cla",
         ),
@@ -275,6 +279,12 @@ def test_a_file_that_is_no_recipe(tmp_path):
     (tmp_path / "bad.toml").write_text("epochs = 3", encoding="utf-16")
     with pytest.raises(ValueError, match="must be a TOML file. .*bad.toml"):
         recipes.read(tmp_path / "bad.toml")
+
+
+def test_a_recipe_with_a_byte_order_mark(tmp_path):
+    text = '[model]\nname = "KANet"\n'
+    (tmp_path / "notepad.toml").write_text(text, encoding="utf-8-sig")
+    assert recipes.read(tmp_path / "notepad.toml").model["name"] == "KANet"
 
 
 def test_a_run_keeps_all_it_says(tmp_path, photos, capsys):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from kanets import visualize, zoo
-from kanets.data.pictures import fit_picture
 from kanets.evaluation import predict
 from kanets.evaluation.files import image_size, read
 from kanets.evaluation.segmentation import label_maps
@@ -29,8 +28,7 @@ def opened(source):
 def seen(source, path):
     """The picture as the model sees it, uint8 (H, W, 3)."""
     size = image_size(opened(source))
-    picture = read(Path(path))
-    return picture if None in size else fit_picture(picture, size)
+    return read(Path(path), None if None in size else size)
 
 
 def scores(source, path):

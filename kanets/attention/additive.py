@@ -68,7 +68,8 @@ class AdditiveAttention(keras.layers.Layer):
         query: float tensor (B, T, C), or (B, C) for one context.
         key: float tensor (B, K, Y).
         value: None for the key, or float tensor (B, K, V).
-        mask: optional bool (B, T), True where a context is valid.
+        mask: optional bool (B, T), T = 1 of one context, True where it is
+            valid.
         key_mask: optional bool (B, K), True where an annotation is.
         training: whether hard attention draws.
         return_attention_scores: also return the weights (B, 1, T, K) in
@@ -150,9 +151,9 @@ class AdditiveAttention(keras.layers.Layer):
         output, weights = self.attend(
             query, self.key_map(key), value, key_mask, training
         )
+        output = zero_padding(output, mask)
         if is_single:
             output = output[:, 0]
-        output = zero_padding(output, mask)
         return (output, weights[:, None]) if return_attention_scores else output
 
     def attend(self, query, mapped_key, value, key_mask=None, training=None):

@@ -4,7 +4,12 @@ from numbers import Real
 
 import numpy as np
 
-from kanets.checks import as_integer, is_positive, positive_integer
+from kanets.checks import (
+    as_integer,
+    is_number,
+    is_positive,
+    positive_integer,
+)
 
 
 def check_positive(**integers):
@@ -78,11 +83,10 @@ def check_scale(scale):
 
     A truth value is no number here: False would be a factor of 0.
     """
-    is_number = isinstance(scale, Real) and not isinstance(scale, bool)
     is_word = isinstance(scale, str) and scale == "rsqrt"
-    if not (scale is None or is_word or is_number):
+    if not (scale is None or is_word or is_number(scale)):
         raise ValueError(
-            'scale must be None, "rsqrt" or a number. '
+            'scale must be None, "rsqrt" or a finite number. '
             f"Received: scale={scale!r}"
         )
 

@@ -19,6 +19,7 @@ from kanets.attention.checks import (
 )
 from kanets.attention.core import wide_dtype
 from kanets.attention.picture import NormedAttention
+from kanets.checks import is_positive
 
 EPSILON = 1e-5
 
@@ -118,12 +119,13 @@ class LinearAttention(NormedAttention):
             num_heads, gamma_initializer=gamma_initializer, **kwargs
         )
         check_positive_or_none(key_dim=key_dim, output_channels=output_channels)
-        for size in kernel_sizes:
-            if not isinstance(size, int) or size < 1 or size % 2 == 0:
-                raise ValueError(
-                    "kernel_sizes must be odd positive integers. "
-                    f"Received: kernel_sizes={kernel_sizes!r}"
-                )
+        if not isinstance(kernel_sizes, list | tuple) or not all(
+            is_positive(size) and size % 2 for size in kernel_sizes
+        ):
+            raise ValueError(
+                "kernel_sizes must be a list of odd positive integers. "
+                f"Received: kernel_sizes={kernel_sizes!r}"
+            )
         self.key_dim = key_dim
         self.kernel_sizes = list(kernel_sizes)
         self.output_channels = output_channels

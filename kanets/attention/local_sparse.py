@@ -279,7 +279,7 @@ class LocalSparseAttention2D(_PatternAttention2D):
         if patterns == "ylg":
             names = patterns_.YLG_HEADS
             names = names if num_heads == 8 else (*names[:2], *names[4:6])
-        elif isinstance(patterns, str) or not patterns:
+        elif not isinstance(patterns, list | tuple) or not patterns:
             raise ValueError(
                 'patterns must be "ylg" or a list of pattern names. '
                 f"Received: patterns={patterns!r}"

@@ -265,8 +265,8 @@ class LSHAttention(HashedAttention):
             0, chunks_before=chunks_before, chunks_after=chunks_after
         )
         _factors(num_buckets)
-        is_number = isinstance(num_buckets, int)
-        self.num_buckets = num_buckets if is_number else list(num_buckets)
+        number = as_integer(num_buckets)
+        self.num_buckets = list(num_buckets) if number is None else number
         self.chunk_length = chunk_length
         self.chunks_before = chunks_before
         self.chunks_after = chunks_after

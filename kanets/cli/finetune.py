@@ -59,7 +59,7 @@ def finetune(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        Option(help="The peak; default 1e-3, of few pictures 3e-4."),
+        Option(help="Default 1e-3; of few pictures 3e-4."),
     ] = None,
     batch_size: Annotated[
         int | None, Option(help="Default 32, of a segmenter 8.")
@@ -84,7 +84,7 @@ def finetune(
         tuple[int, int] | None,
         Option(
             metavar="HEIGHT WIDTH",
-            help="Default: the model's; less for small pictures or no GPU.",
+            help="Default: the model's, or less.",
         ),
     ] = None,
     ignore_label: IgnoreLabel = None,

@@ -34,6 +34,7 @@ def generate(
 ):
     """Draw pictures with a trained generator, below their classes."""
     check_at_least(1, count=count, columns=columns)
+    check_at_least(0, seed=seed)
     check_picture_file(to)
 
     import numpy as np
@@ -72,6 +73,7 @@ def interpolate(
 ):
     """Draw the way from one generated picture to another."""
     check_at_least(1, rows=rows)
+    check_at_least(0, seed=seed)
     check_at_least(2, steps=steps)
     check_picture_file(to)
 

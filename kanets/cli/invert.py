@@ -38,6 +38,9 @@ def invert(
 ):
     """Find the latent vectors that generate a picture."""
     check_at_least(1, starts=starts, steps=steps)
+    check_at_least(0, seed=seed)
+    to = Path(to)
+    to.mkdir(parents=True, exist_ok=True)  # now, not after all those steps
 
     from kanets.data.pictures import fit_picture
     from kanets.zoo.gans import load_network
@@ -60,7 +63,6 @@ def invert(
         steps=steps,
         seed=seed,
     )
-    to = Path(to)
     _write(found, target, to)
     first = found.history[0].min()
     value = {"folder": to, "first_loss": first, "losses": found.losses}
@@ -111,13 +113,12 @@ def one_label(text, generator):
 
 
 def _write(found, target, to):
-    """The files of an `Inversion`, in a folder that need not be there."""
+    """The files of an `Inversion`, in a folder."""
     import numpy as np
 
     from ylg import visualize
     from ylg.gan import to_pixels
 
-    to.mkdir(parents=True, exist_ok=True)
     save_picture(target, to / "target.png")
     for index, image in enumerate(to_pixels(found.images)):
         save_picture(image, to / f"reconstruction_{index + 1}.png")

@@ -9,8 +9,9 @@ def check_at_least(least, **values):
     """Refuses a smaller value of an option."""
     for name, value in values.items():
         if value < least:
+            flag = name.replace("_", "-")
             raise ValueError(
-                f"--{name} must be {least} or more. Received: {value}"
+                f"--{flag} must be {least} or more. Received: {value}"
             )
 
 

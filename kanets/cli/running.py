@@ -53,6 +53,8 @@ def main(arguments=None):
         Misuse exits the process with 2, `--help` with 0.
     """
     codes = []
+    if hasattr(sys.stdout, "reconfigure"):  # a name that it cannot encode
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         program()(arguments, prog_name="kanets", obj=codes)
     except SystemExit:

@@ -39,6 +39,7 @@ from kanets.data.listing import (  # noqa: F401
 from kanets.data.pictures import (
     SUFFIXES,
     PictureError,
+    check_fits,
     fit_picture,
 )
 from kanets.data.records import Record, read
@@ -188,12 +189,12 @@ def decode_pictures(paths, image_size):
         advance(1)
         try:
             image = read(paths[row])
+            if pixels is None:
+                check_fits(image, image_size)
+            elif image_size is not None or image.shape[:2] == size:
+                pixels[row] = fit_picture(image, size)
         except PictureError as e:
             return str(e), None
-        if pixels is not None and (
-            image_size is not None or image.shape[:2] == size
-        ):
-            pixels[row] = fit_picture(image, size)
         return None, image.shape[:2]
 
     with warnings.catch_warnings(), progress(len(paths), "reading") as advance:
@@ -256,9 +257,25 @@ def check_one_size(paths, good, sizes):
             )
 
 
+def _check_name(name, root):
+    """Raises a ValueError for a name that no file of labels can hold."""
+    try:
+        name.encode()
+        lines = len(name.splitlines())
+    except UnicodeEncodeError:
+        lines = 0
+    if lines != 1:
+        raise ValueError(
+            "The name of a class folder must be one line of Unicode text. "
+            f"Received: {name!r} in {str(root)!r}"
+        )
+
+
 def _class_folders(root):
     """Returns `{name of the class: Path}` in the order of the folders."""
     found = subfolders(root)
+    for folder in found:
+        _check_name(folder.name, root)
     if not found:
         raise ValueError(
             "A picture folder must hold one folder per class "

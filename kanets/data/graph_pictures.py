@@ -314,10 +314,18 @@ def _fit_scaled(pictures, rows, columns, size):
     is_wide = columns * high > rows * wide
     new_rows = tf.where(is_wide, high, wide * rows // columns)
     new_columns = tf.where(is_wide, high * columns // rows, wide)
-    new_rows, new_columns = (
-        tf.cast(side, tf.int32) for side in (new_rows, new_columns)
+    check = tf.debugging.Assert(
+        new_rows * new_columns <= MAX_PIXELS,
+        [
+            "pictures must not be so narrow that they are resized to more "
+            f"than {MAX_PIXELS} pixels. Received (height, width):",
+            tf.stack([rows, columns]),
+        ],
     )
-    rows = tf.cast(rows, tf.int32)
+    with tf.control_dependencies([check]):
+        rows, new_rows, new_columns = (
+            tf.cast(side, tf.int32) for side in (rows, new_rows, new_columns)
+        )
     scaled = _resize(pictures, (rows, new_columns), size.interpolation)
     scaled = _resize(scaled, (new_rows, new_columns), size.interpolation)
     height, width = size

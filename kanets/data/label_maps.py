@@ -50,8 +50,8 @@ def load_segmentation(
 
     Args:
         source: a folder with `images/` and `labels/`; or one with `train/`
-            and `val/`, `validation/` or `test/` (the first that exists),
-            each with these two.
+            and `val/`, `validation/`, `valid/` or `test/` (the first that
+            exists), each with these two.
         class_names: list of str, at most 256; label `i` is `class_names[i]`.
             Default: the lines of `classes.txt` in `source` or its parent,
             which names given here must repeat where there is one.
@@ -179,7 +179,7 @@ def _test_folder(root, split=None):
     if part is None:
         raise ValueError(
             "A folder to evaluate on must hold the split, or images/ and "
-            "labels/, or one of test/, val/ and validation/. Received: "
+            "labels/, or one of test/, val/, validation/ and valid/. Received: "
             f"split={split!r}, source={str(root)!r}"
         )
     return part

@@ -4,8 +4,8 @@ import os
 import warnings
 
 TEST = "test"
-VALIDATION_FOLDERS = ("val", "validation", TEST)
-TEST_FOLDERS = (TEST, "val", "validation")
+VALIDATION_FOLDERS = ("val", "validation", "valid", TEST)
+TEST_FOLDERS = (TEST, "val", "validation", "valid")
 
 
 def has_splits(root):

@@ -39,14 +39,13 @@ def load(
         source: one of
 
             - a folder of class folders, `photos/<class>/*.jpg`; or one with
-              `train/` and `val/`, `validation/` or `test/` (the first that
-              exists), each a folder of class folders. Pictures lie directly
-              in their class folder; names that start with a dot are ignored.
-              Where folders are named by ids, `classes.tsv` beside them or
-              beside `train/` gives their labels, a line
-              `<folder>` TAB `<label>` for each. Names that differ in case
-              alone (`ants/`, `Ants/`) are refused, unless that file or
-              `class_names` has both.
+              `train/` and `val/`, `validation/`, `valid/` or `test/` (the
+              first that exists), each a folder of class folders. Pictures lie
+              directly in their class folder; names that start with a dot are
+              ignored. Where folders are named by ids, `classes.tsv` beside
+              them or beside `train/` gives their labels, a line `<folder>`
+              TAB `<label>` for each. Names that differ in case alone (`ants/`,
+              `Ants/`) are refused, unless that file or `class_names` has both.
             - a pack of such a folder, as `kanets.data.pack` writes it.
             - arrays `(images, labels)`, or a dict with `"train"` and
               optionally `"validation"`, each such a pair. `images` is
@@ -271,8 +270,8 @@ def find_test_folder(root, split=None, class_names=None):
     if found is None:
         raise ValueError(
             "A folder to evaluate on must hold the split, or one of test/, "
-            f"val/ and validation/ beside train/. Received: split={split!r}, "
-            f"source={str(root)!r}"
+            "val/, validation/ and valid/ beside train/. Received: "
+            f"split={split!r}, source={str(root)!r}"
         )
     if class_names is None:
         splits = folders.has_splits(root)
@@ -298,9 +297,9 @@ def _split(labels, rows, validation, seed, class_names):
     train, held = np.sort(np.concatenate(train)), np.sort(np.concatenate(held))
     if not len(held):
         raise ValueError(
-            "The split must leave a picture to validate on (0 for no "
-            f"validation). Received: validation={validation} of {len(rows)} "
-            "pictures"
+            "The split must leave a picture to validate on: of more pictures, "
+            "of a folder val/ beside train/, or none at all by validation=0. "
+            f"Received: validation={validation} of {len(rows)} pictures"
         )
     return train, held
 

@@ -251,17 +251,31 @@ def scaled_box(height, width, size):
     Returns:
         `(rows, columns, top, left)`, ints: the size it is resized to, and
         where the centre begins.
+
+    Raises:
+        PictureError: it is so narrow that this is above `MAX_PIXELS`.
     """
     rows, columns = size.scaled
     if width * rows > height * columns:
         columns = rows * width // height
     else:
         rows = columns * height // width
+    if rows * columns > MAX_PIXELS:
+        raise PictureError(
+            f"too narrow: {height} x {width} pixels, resized {rows} x "
+            f"{columns}, the limit is {MAX_PIXELS}"
+        )
     return (
         rows,
         columns,
         *map(half_to_even, (rows - size[0], columns - size[1])),
     )
+
+
+def check_fits(image, image_size):
+    """Raises a PictureError for what `fit_picture` would refuse."""
+    if isinstance(image_size, PictureSize):
+        scaled_box(*image.shape[:2], image_size)
 
 
 def half_to_even(margin):
@@ -284,6 +298,9 @@ def fit_picture(image, image_size):
     Returns:
         Array `(h, w, 3)` of the same dtype; a picture that already has the
         size is returned as it is.
+
+    Raises:
+        PictureError: as `scaled_box`.
     """
     h, w = image_size
     if image.shape[:2] == (h, w):

@@ -34,10 +34,10 @@ def evaluate(source, data, *, distributed=False, **options):
     Args:
         source: a Keras model, what `kanets.load_model` takes, or what
             `kanets.export` wrote, of any format.
-        data: the pictures; of a folder with `test/`, `val/` or `validation/`,
-            that part. For a classifier class folders, or but for a SavedModel
-            a TFDS name; for a segmenter a folder with images/ and labels/;
-            for a generator real pictures as for a classifier.
+        data: the pictures; of a folder with `test/`, `val/`, `validation/` or
+            `valid/`, that part. For a classifier class folders, or but for a
+            SavedModel a TFDS name; for a segmenter a folder with images/ and
+            labels/; for a generator real pictures as for a classifier.
         distributed: bool, on JAX: whether the pictures are divided among all
             devices of all processes that `kanets.distribute.initialize`
             finds, for a classifier or a segmenter that is a Keras model. Each

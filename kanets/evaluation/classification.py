@@ -8,7 +8,6 @@ import numpy as np
 from kanets import data
 from kanets.data import folders
 from kanets.data.loading import find_test_folder
-from kanets.data.pictures import fit_picture
 from kanets.data.records import read_index
 from kanets.distribute.processes import local
 from kanets.distribute.shares import outputs_of_all
@@ -37,8 +36,8 @@ def evaluate(model, source, *, batch_size=100, on_error="stop", report=None):
     Args:
         model: a Keras model or an `Artifact`, with class names.
         source: class folders, or a TFDS name, which does not do for an
-            artifact that takes files. Of a folder with `test/`, `val/` or
-            `validation/`, that part.
+            artifact that takes files. Of a folder with `test/`, `val/`,
+            `validation/` or `valid/`, that part.
         batch_size: pictures per step.
         on_error: "stop" at pictures that cannot be read, or "skip" them.
         report: a folder to write what `kanets.evaluation.report` says to, new
@@ -114,7 +113,7 @@ def iter_predict(model, paths, top_k=5, on_bad=None):
 
 def _fitted(size):
     """A function from a path to the picture as a model sees it."""
-    return lambda path: fit_picture(read(path), size)
+    return lambda path: read(path, size)
 
 
 def _probabilities(model, given, names):

@@ -11,7 +11,7 @@ from kanets import data, tasks
 from kanets.data import folders
 from kanets.data.framing import picture_size
 from kanets.data.graph_pictures import JPEG, PNG
-from kanets.data.pictures import PictureError, read_picture
+from kanets.data.pictures import PictureError, fit_picture, read_picture
 from kanets.data.threads import map_in_threads
 from kanets.evaluation.finding import picture_files
 from kanets.evaluation.sources import Source
@@ -48,16 +48,19 @@ def takes_files(model):
     return not is_keras(model) and model.takes_files
 
 
-def read(picture):
+def read(picture, size=None):
     """One picture as uint8 (H, W, 3); an error names it.
 
     Args:
         picture: a path, or a `Source`.
+        size: (H, W) that it is fitted to; None leaves it as it is.
     """
     try:
         if isinstance(picture, Source):
-            return picture.pixels()
-        return read_picture(picture)
+            pixels = picture.pixels()
+        else:
+            pixels = read_picture(picture)
+        return pixels if size is None else fit_picture(pixels, size)
     except PictureError as error:
         raise data.BadPicturesError([(picture, str(error))]) from None
 

@@ -3,6 +3,7 @@
 import collections
 import math
 import numbers
+import os
 from pathlib import Path
 
 from kanets.data.pictures import SUFFIXES
@@ -74,7 +75,7 @@ def find_pictures(paths, every=1.0):
             f"`every` must be a positive number. Received: every={every!r}"
         )
     found = []
-    for path in paths:
+    for path in _several(paths):
         scheme, mark, _ = str(path).partition("://")
         if str(path) == "-":
             found.append(StandardInput())
@@ -92,10 +93,14 @@ def find_pictures(paths, every=1.0):
     return Pictures(found)
 
 
+def _several(paths):
+    return [paths] if isinstance(paths, str | os.PathLike) else paths
+
+
 def picture_files(paths):
     """The files, and those of the folders, among `paths`."""
     files = []
-    for path in paths:
+    for path in _several(paths):
         if "://" in str(path):
             raise ValueError(
                 "A picture must be a file or folder on this machine: download "
@@ -106,7 +111,9 @@ def picture_files(paths):
             found = sorted(
                 p
                 for p in path.rglob("*")
-                if p.suffix.lower() in SUFFIXES and p.name[0] != "."
+                if p.suffix.lower() in SUFFIXES
+                and not any(n[0] == "." for n in p.relative_to(path).parts)
+                and not p.is_dir()
             )
             if not found:
                 raise ValueError(

@@ -31,7 +31,7 @@ def evaluate(
     Args:
         model: a generator, a Keras model or an `Artifact`.
         source: real pictures: class folders or a TFDS name. Of a folder with
-            `test/`, `val/` or `validation/`, that part.
+            `test/`, `val/`, `validation/` or `valid/`, that part.
         batch_size: pictures per step.
         on_error: "stop" at pictures that cannot be read, or "skip" them.
         extractor, resize: what makes the features that are compared, as

@@ -7,7 +7,6 @@ import numpy as np
 
 from kanets import data, visualize
 from kanets.data.label_maps import find_test_pairs
-from kanets.data.pictures import fit_picture
 from kanets.distribute.shares import outputs_of_all
 from kanets.evaluation.files import (
     check_outputs,
@@ -215,9 +214,8 @@ def _seen(model, pictures, size, views, on_bad):
 
     def look(path):
         content = read_file(path) if takes_files(model) else None
-        picture = read(path if content is None else io.BytesIO(content))
-        picture = picture if size is None else fit_picture(picture, size)
-        return picture, content
+        given = path if content is None else io.BytesIO(content)
+        return read(given, size), content
 
     for [(path, (picture, content))] in in_parts(pictures, look, 1, on_bad):
         given = picture[None].astype("float32")

@@ -84,6 +84,10 @@ def residual_attention(
             f"Received: attention={attention!r}"
         )
     arguments = {"momentum": momentum, "dtype": dtype}
+    if attention is None:
+        raise ValueError(
+            "attention must be what a branch is made of. Received: None"
+        )
     layer = table.make(attention, scale="rsqrt", dtype=dtype, name=name)
     closed = gate is None or _starts_at_zero(layer)
     branch = x

@@ -305,7 +305,13 @@ class AttnModule(_InvertedResidual):
 
     def compute_output_spec(self, inputs, training=None):
         if self.attention is not None:  # what it refuses
-            self.attention.compute_output_spec(inputs)
+            maps = self.attention.compute_output_spec(inputs)
+            if tuple(maps.shape) != tuple(inputs.shape):
+                raise ValueError(
+                    "Attention in a block must keep the shape. Received: "
+                    f"attention={self._identifier!r}, which makes "
+                    f"{tuple(maps.shape)} of {tuple(inputs.shape)}"
+                )
         return super().compute_output_spec(inputs, training=training)
 
     def get_config(self):

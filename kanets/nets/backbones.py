@@ -229,6 +229,14 @@ def _copy_weights(backbone, body):
                 )
         for new, old in zip(layer.weights, given.weights, strict=True):
             new.assign(old)
+    ours = {layer.name for layer in body.layers}
+    for layer in keras.Model(backbone.input, _maps(backbone)).layers:
+        if layer.weights and layer.name not in ours:
+            raise ValueError(
+                "backbone must be a KANet of its own layers alone; attention "
+                "is inserted into the segmenter that is made of it. Received: "
+                f"backbone={backbone.name!r}, with a layer {layer.name!r}"
+            )
 
 
 def _summary(layer):

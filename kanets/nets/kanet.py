@@ -197,7 +197,8 @@ def feature_maps(model):
 
     Returns:
         A dict from "level1" ... "level5" (of an `SHViT` "level6") to symbolic
-        tensors (B, h, w, c), finest first;
+        tensors (B, h, w, c), finest first, behind what `insert_attention` put
+        there;
         `keras.Model(model.input, feature_maps(model))` is the pyramid as a
         model.
 
@@ -206,11 +207,10 @@ def feature_maps(model):
     """
     names = {layer.name for layer in model.layers}
     if names.issuperset(LEVELS.values()):
-        layers = {n: model.get_layer(name) for n, name in LEVELS.items()}
-        return {level: layer.output for level, layer in layers.items()}
+        return {level: _map(model, name) for level, name in LEVELS.items()}
     own = sorted(n for n in names if re.fullmatch(r"level\d", n))
     if own:
-        return {name: model.get_layer(name).output for name in own}
+        return {name: _map(model, name) for name in own}
     readers = efficientnet_lite.readers(names)
     if readers is None:
         raise ValueError(
@@ -223,6 +223,14 @@ def feature_maps(model):
         level: model.get_layer(reader).input
         for level, reader in zip(LEVELS, readers, strict=True)
     }
+
+
+def _map(model, name):
+    """What a layer makes, or the attention that was inserted after it."""
+    names = {layer.name for layer in model.layers}
+    while (behind := f"{name}_attention_add") in names:
+        name = behind
+    return model.get_layer(name).output
 
 
 def _check_version2(version, **arguments):

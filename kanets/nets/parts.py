@@ -6,6 +6,7 @@ import operator
 import keras
 
 from kanets.attention import table
+from kanets.checks import is_number, is_positive
 from kanets.layers import (
     BatchNormalization,
     PixelScale,
@@ -66,6 +67,13 @@ def in_place_of(own, x, attention, *, name):
 def classifier(x, classes, activation, dropout_rate, name="predictions"):
     """Probabilities of features or of the means of maps, in float32."""
     x = pooled(x, "avg") if len(x.shape) == 4 else x
+    if dropout_rate is not None and not (
+        is_number(dropout_rate) and 0 <= dropout_rate <= 1
+    ):
+        raise ValueError(
+            "dropout_rate must be a number from 0 to 1. "
+            f"Received: dropout_rate={dropout_rate!r}"
+        )
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
     return keras.layers.Dense(
@@ -141,9 +149,17 @@ def check_strides(strides, places):
         )
 
 
+def check_alpha(alpha):
+    """Raises a ValueError unless the factor of the widths is positive."""
+    if not is_number(alpha) or not alpha > 0:
+        raise ValueError(
+            f"alpha must be a positive number. Received: alpha={alpha!r}"
+        )
+
+
 def check_variant(variant, variants):
     """Raises a ValueError for a variant that is none of the known."""
-    if variant not in variants:
+    if not isinstance(variant, str) or variant not in variants:
         raise ValueError(
             f"variant must be one of {list(variants)}. "
             f"Received: variant={variant!r}"
@@ -186,11 +202,12 @@ def check_input_shape(input_shape):
     if input_shape is not None and (
         not isinstance(input_shape, tuple | list)
         or len(input_shape) != 3
+        or not all(side is None or is_positive(side) for side in input_shape)
         or input_shape[-1] is None
     ):
         raise ValueError(
-            "input_shape must be (height, width, channels), with None for "
-            f"an open size. Received: input_shape={input_shape}"
+            "input_shape must be positive (height, width, channels), with "
+            f"None for an open size. Received: input_shape={input_shape}"
         )
     if input_shape is not None:
         check_channels_last(input_shape)
@@ -204,8 +221,7 @@ def check_arguments(
     `reducing` are the channels of the stages that `strides` are of.
     """
     check_input_shape(input_shape)
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive. Received: alpha={alpha}")
+    check_alpha(alpha)
     if not are_strides(strides):
         raise ValueError(
             "strides must be five numbers, 1 or 2: of the stem and of the "

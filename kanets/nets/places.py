@@ -105,7 +105,14 @@ def choose(model, at):
     """
     levels = calls(model)
     chosen = {}
-    for written in [at] if isinstance(at, str | re.Pattern) else list(at):
+    if isinstance(at, str | re.Pattern):
+        at = [at]
+    if not isinstance(at, list | tuple | set):
+        raise ValueError(
+            "at must be a name, an expression or a list of these. "
+            f"Received: at={at!r}"
+        )
+    for written in at:
         if written == EVERY_STRIDE:
             found = [c for level in levels for c in before_strides(level)]
             if not found:

@@ -54,6 +54,11 @@ class Augmentation:
         cutmix=0.0,
     ):
         self.num_classes = num_classes
+        if not crop < min(image_size):
+            raise ValueError(
+                "crop must be less than the pictures' sides. Received: "
+                f"crop={crop} of pictures of {tuple(image_size)}"
+            )
         of_all = {"data_format": "channels_last", "dtype": "float32"}
         self.picture_layers = []
         if flip:

@@ -202,8 +202,8 @@ def feature_model(source, levels=None, input_shape=None):
 
     Args:
         source: a `keras.Model`, or what `load_model` reads.
-        levels: names of levels, of "level1", the finest, to "level5"; None
-            is all.
+        levels: a name or names of levels, of "level1", the finest, to
+            "level5"; None is all.
         input_shape: (H, W, C) if another than the model's; sizes may be None.
 
     Returns:
@@ -229,7 +229,9 @@ def feature_model(source, levels=None, input_shape=None):
             carry(model, resized)
         model = resized
     maps = nets.feature_maps(model)
-    levels = list(maps) if levels is None else list(levels)
+    if levels is None:
+        levels = list(maps)
+    levels = [levels] if isinstance(levels, str) else list(levels)
     for level in levels:
         if level not in maps:
             raise ValueError(

@@ -121,7 +121,7 @@ def _files(source, located):
             f"writes one. Received: {str(source)!r}"
         )
     files = {}
-    if folder.name in ("best", "generator"):
+    if (folder.parent / "recipe.toml").is_file():  # of a run
         for pattern in _BESIDE:
             files.update((p.name, p) for p in folder.parent.glob(pattern))
     for path in folder.rglob("*"):

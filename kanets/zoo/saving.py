@@ -15,7 +15,7 @@ def save_model(model, directory, class_names=None):
 
     Args:
         model: a functional `keras.Model`.
-        directory: the folder; an earlier one is replaced, as
+        directory: the folder; an earlier model folder is replaced, as
             `kanets.files.whole` does it.
         class_names: labels, in the order of the outputs; default those of
             the model.
@@ -24,18 +24,20 @@ def save_model(model, directory, class_names=None):
         The folder's `Path`.
 
     Raises:
-        ValueError: a label with a line break in it; not one for each output;
-            weights that are not finite.
+        ValueError: a label that is no text of one line; not one for each
+            output; weights that are not finite.
+        FileExistsError: what is there is no model folder.
         OSError: the disk is full, or the system refused; it names the folder.
     """
-    directory = Path(directory)
+    directory = Path(directory).absolute()
     if class_names is None:
         class_names = getattr(model, "class_names", None) or ()
     for label in class_names:
-        if "\n" in label or "\r" in label:
+        if not isinstance(label, str) or "\n" in label or "\r" in label:
             raise ValueError(
-                f"A class name must be one line. Received: {label!r}"
+                f"A class name must be one line of text. Received: {label!r}"
             )
+    _check_replaceable(directory)
     check_class_names(model, class_names, directory)
     check_finite(model, directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +52,21 @@ def save_model(model, directory, class_names=None):
             (fresh / "assets").rmdir()
         files.write_labels(fresh, class_names)
     return directory
+
+
+def _check_replaceable(directory):
+    """Raises a FileExistsError for what is there and is no model folder."""
+    held = {"config.json", "model.weights.h5"}
+    if directory.is_dir():
+        found = {path.name for path in directory.iterdir()}
+        if not found or found >= held:
+            return
+    elif not directory.exists():
+        return
+    raise FileExistsError(
+        "A model folder is written to a new place, or in place of a model "
+        f"folder. Received: {str(directory)!r}, which is neither"
+    )
 
 
 def nbytes(variables):

@@ -218,7 +218,11 @@ def _from_url(address):
         raise ValueError(
             f"This is no zip file ({error}). Received: {address!r}"
         ) from error
-    inside = list(folder.iterdir())
+    inside = [
+        path
+        for path in folder.iterdir()  # but what macOS adds
+        if path.name != "__MACOSX" and path.name[0] != "."
+    ]
     only = len(inside) == 1 and inside[0].is_dir()
     return inside[0] if only else folder
 

@@ -102,6 +102,15 @@ def test_kerass_own_has_the_same_numbers():
     )
 
 
+def test_a_mask_of_one_context():
+    layer = attention.AdditiveAttention(5)
+    query, key = random(3, 4), random(3, 7, 6)
+    mask = np.array([[True], [False], [True]])
+    expected = to_numpy(layer(query, key)) * mask
+    found = to_numpy(layer(query, key, mask=mask))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_checks_of_every_layer():
     check_layer(ToItself, (2, 7, 6), grids=((1,), (3,)))
 

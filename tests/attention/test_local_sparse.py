@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from kanets import attention
 from tests.backends import BACKEND, dot, gradient, thorough_on_jax, to_numpy
-from tests.layer_checks import check_layer, random
+from tests.layer_checks import check_layer, fill_weights, random
 from ylg.layers import LocalSparseAttention2D, NonLocalAttention2D
 from ylg.ops import dense_weights
 
@@ -112,6 +113,19 @@ def test_twins_differ_in_the_pattern_alone():
     np.testing.assert_allclose(
         to_numpy(sparse(x)), to_numpy(twin(x)), atol=1e-6
     )
+
+
+def test_double_precision():
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 16))
+    wide, plain = (
+        attention.make("ylg", dtype=dtype) for dtype in ("float64", "float32")
+    )
+    wide(x), plain(x.astype("float32"))
+    fill_weights(plain.weights)
+    wide.set_weights(plain.get_weights())
+    found, expected = to_numpy(wide(x)), to_numpy(plain(x.astype("float32")))
+    assert found.dtype == "float64"
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_gate_starts_closed():

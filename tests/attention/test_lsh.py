@@ -169,6 +169,11 @@ def test_golden_buckets_and_order(case):
     )
 
 
+def test_a_number_of_buckets_of_numpy():
+    layer = attention.make({"name": "lsh", "num_buckets": np.int64(4)})
+    assert layer.get_config()["num_buckets"] == 4
+
+
 def test_golden_through_the_layer():
     """As users call it: padding is zero, and what is not is as it was."""
     arrays, _, _ = golden("lsh_r2_mask")

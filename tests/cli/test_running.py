@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -35,6 +36,24 @@ def page(capsys, *arguments):
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) < 80 or "example: " in line for line in lines)
     return lines
+
+
+def test_names_that_the_output_cannot_encode(tmp_path):
+    """The rest is answered, and the name is shown as it can be."""
+    from tests.photos import write_photos
+
+    photos = write_photos(tmp_path / "photos", 1, 2, (8, 8), "png")
+    first, second = sorted(photos.rglob("*.png"))[:2]
+    other = first.rename(first.with_name("0虫.png"))
+    command = "kanet_qkv_cifar10 --top-k 1 --device cpu".split()
+    found = subprocess.run(
+        [sys.executable, "-m", "kanets", "predict", *command, other, second],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"0\\u866b.png" in found.stdout
+    assert second.name.encode() in found.stdout
 
 
 @pytest.mark.parametrize(

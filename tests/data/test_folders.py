@@ -248,3 +248,23 @@ def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
     fault = r"that can be read. Received: '.*/bees' \(Permission denied\)"
     with pytest.raises(ValueError, match=fault):
         data.load(tmp_path)
+
+
+def test_a_validation_folder_by_its_third_name(tmp_path):
+    make_tree(tmp_path / "train")
+    make_tree(tmp_path / "valid", ("n03", "n01", "n02"))
+    train, held = data.load(tmp_path)
+    assert (len(train.rows), len(held.rows)) == (6, 6)
+    assert len(data.load_test(tmp_path).rows) == 6
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a\nx"])
+def test_a_class_has_a_name_that_can_be_written(tmp_path, name):
+    make_tree(tmp_path)
+    try:
+        folder = os.fsencode(tmp_path / "n03")
+        os.rename(folder, folder.removesuffix(b"n03") + name)
+    except OSError:
+        pytest.skip("this system has no such names")
+    with pytest.raises(ValueError, match="one line of Unicode.* Received: '"):
+        data.load(tmp_path)

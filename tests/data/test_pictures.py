@@ -397,3 +397,39 @@ def test_a_size_with_a_crop_of_another_aspect():
     assert pictures.scaled_box(100, 200, wanted) == (40, 80, 10, 25)
     assert pictures.scaled_box(100, 50, wanted) == (120, 60, 50, 15)
     assert fit_picture(photo(100, 50), wanted).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 4_000), (2_000, 1), (1, 12_000_000)])
+def test_what_a_crop_would_make_too_large_is_refused(size, tmp_path):
+    """A picture of few bytes is not resized to gigabytes before its crop."""
+    import tensorflow as tf
+
+    from kanets import data
+    from kanets.data.graph_pictures import fit_pictures
+    from kanets.evaluation.files import read
+
+    wanted = PictureSize((224, 224), 0.875)
+    narrow = np.zeros((*size, 3), np.uint8)
+    with pytest.raises(PictureError, match="too narrow: .* the limit is 5000"):
+        fit_picture(narrow, wanted)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="so narrow"):
+        tf.function(lambda x: fit_pictures(x, wanted))(narrow[None])
+    path = save(tmp_path / "narrow.png", narrow)
+    with pytest.raises(data.BadPicturesError, match="narrow.png: too narrow"):
+        read(path, wanted)
+    assert read(path, (8, 8)).shape == (8, 8, 3)
+
+
+def test_a_set_names_what_is_too_narrow(tmp_path, monkeypatch):
+    from kanets.data import folders
+
+    paths = [
+        save(tmp_path / "a.png", photo(30, 40)),
+        save(tmp_path / "b.png", np.zeros((1, 4_000, 3), np.uint8)),
+    ]
+    budgets = [folders.MEMORY_BUDGET, 0]  # kept, or read when asked for
+    for budget in budgets:
+        monkeypatch.setattr(folders, "MEMORY_BUDGET", budget)
+        _, reasons, _ = folders.decode_pictures(paths, PictureSize((224, 224)))
+        assert reasons[0] is None
+        assert "too narrow: 1 x 4000" in reasons[1]

@@ -1,5 +1,7 @@
 """Accuracy and predictions of models that do not end in a softmax."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -144,3 +146,18 @@ def test_classes_without_names_are_numbers(photos, tmp_path):
     assert [name for name, _ in ranked] == ["1", "0"]
     with pytest.raises(ValueError, match="Class names must.*m.keras' without"):
         evaluation.evaluate(tmp_path / "m.keras", photos)
+
+
+def test_one_picture_is_a_path_alone(photos, model):
+    picture = photos / "val/red/0.png"
+    expected = list(evaluation.predict(model, [picture]))
+    for one in (picture, str(picture)):
+        assert list(evaluation.predict(model, one)) == expected
+
+
+def test_what_is_hidden_and_folders_are_no_pictures(tmp_path, photos, model):
+    shutil.copytree(photos / "val/red", tmp_path / "red")
+    shutil.copytree(photos / "val/red", tmp_path / ".thumbs")
+    (tmp_path / "x.png").mkdir()
+    found = files.picture_files([tmp_path])
+    assert found and all(path.parent.name == "red" for path in found)

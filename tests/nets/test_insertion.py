@@ -333,3 +333,45 @@ def test_keras_applications(name):
     )
     np.testing.assert_array_equal(after, before)
     assert np.ptp(before) > 0
+
+
+@pytest.mark.parametrize(
+    "net, at",
+    [
+        (
+            lambda: kanets.KANet((32, 32, 3), 0.25, classes=3),
+            ["stage2_block2", "stage10_block1"],
+        ),
+        (
+            lambda: kanets.MobileNetV4((32, 32, 3), classes=3),
+            "every stride",
+        ),
+    ],
+    ids=["KANet", "MobileNetV4"],
+)
+def test_the_maps_of_levels_are_behind_what_was_inserted(net, at):
+    copy = insert_attention(filled(net), at, gate=None)
+    maps = kanets.nets.feature_maps(copy)
+    changed = {
+        level
+        for level, tensor in maps.items()
+        if compat.producer(tensor).name.endswith("_attention_add")
+    }
+    read = {
+        id(tensor)
+        for operation, inputs, _, _ in compat.calls(copy)
+        for tensor in inputs
+        if "_attention" not in operation.name
+    }
+    assert len(changed) >= 2
+    for level in changed - {"level5"}:
+        assert id(maps[level]) in read  # what the rest of the net sees
+
+
+@pytest.mark.parametrize("at", [5, None, {"a": 1}])
+def test_places_are_names(at):
+    refused(plain(), at, f"a list of these. Received: at={re.escape(str(at))}")
+
+
+def test_no_attention_is_refused():
+    refused(plain(), "sum", "is made of. Received: None", attention=None)

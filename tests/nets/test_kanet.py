@@ -486,7 +486,28 @@ def test_loads_in_a_fresh_process(tiny, tmp_path):
             {"input_shape": (32, 32, None)},
             r"Received: input_shape=\(32, 32, None\)",
         ),
-        ({"alpha": 0}, "alpha must be positive. Received: alpha=0"),
+        ({"alpha": 0}, "alpha must be a positive number. Received: alpha=0"),
+        ({"input_shape": (0, 32, 3)}, r"Received: input_shape=\(0, 32, 3\)"),
+        ({"alpha": "0.5"}, "a positive number. Received: alpha='0.5'"),
+        ({"alpha": float("inf")}, "Received: alpha=inf"),
+        ({"dropout_rate": "a"}, "from 0 to 1. Received: dropout_rate='a'"),
+        ({"dropout_rate": 1.5}, "Received: dropout_rate=1.5"),
+        (
+            {"attention": {"name": "linear", "output_channels": 5}},
+            r"must keep the shape. Received: .*5\) of \(None, ",
+        ),
+        (
+            {"attention": {"name": "linear", "kernel_sizes": 5}},
+            "a list of odd positive integers. Received: kernel_sizes=5",
+        ),
+        (
+            {"attention": {"name": "ylg", "patterns": 5}},
+            "a list of pattern names. Received: patterns=5",
+        ),
+        (
+            {"attention": {"name": "kao_kv", "scale": float("nan")}},
+            "a finite number. Received: scale=nan",
+        ),
         (
             {"pooling": "mean", "include_top": False},
             'None, "avg" or "max". Received: pooling=\'mean\'',

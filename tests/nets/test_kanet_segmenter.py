@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from kanets import EfficientNetLite, KANet, create_model, feature_model
+from kanets import (
+    EfficientNetLite,
+    KANet,
+    create_model,
+    feature_model,
+    insert_attention,
+)
 from kanets.layers import KroneckerAttention
 from kanets.nets import KANetSegmenter, MobileNetV4, feature_maps
 from kanets.nets.backbones import body_layers
@@ -385,7 +391,7 @@ def test_loads_in_a_fresh_process(tiny, tmp_path):
         ({"output_stride": 32}, "Received: output_stride=32, strides="),
         ({"strides": STRIDES}, r"output_stride=16, strides=\(2, 1, 2, 2, 1\)"),
         ({"classes": 0}, "positive integer. Received: classes=0"),
-        ({"alpha": 0}, "alpha must be positive. Received: alpha=0"),
+        ({"alpha": 0}, "alpha must be a positive number. Received: alpha=0"),
         ({"aspp_channels": 0}, "filters.*Received filters=0"),
         (
             {"attention": "kao"},
@@ -438,6 +444,14 @@ def test_a_backbone_that_differs_is_refused(arguments, text):
     arguments = {"alpha": 0.25, "include_top": False, **arguments}
     backbone = KANet((32, 32, 3), **arguments)
     with pytest.raises(ValueError, match=f"this alpha.* Received: .*{text}"):
+        KANetSegmenter(alpha=0.25, backbone=backbone)
+
+
+def test_a_backbone_with_inserted_attention_is_refused():
+    plain = KANet((32, 32, 3), alpha=0.25, include_top=False)
+    backbone = insert_attention(plain, "stage4_block1", "kao_kv")
+    text = "layers alone; .* with a layer 'stage4_block1_attention_norm'"
+    with pytest.raises(ValueError, match=text):
         KANetSegmenter(alpha=0.25, backbone=backbone)
 
 

@@ -47,6 +47,33 @@ def test_a_folder_gives_the_same_model(model, folder):
     }
 
 
+def test_a_model_takes_the_place_of_a_model_alone(tmp_path, plain):
+    model = make_plain()
+    kept = tmp_path / "photos" / "a.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    for place in (kept.parent, kept):
+        with pytest.raises(FileExistsError, match=f"Received: '{place}', whi"):
+            kanets.save_model(model, place, NAMES)
+    assert kept.read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    for place in ("empty", "insects"):
+        kanets.save_model(model, tmp_path / place, ("x", "y", "z"))
+        assert kanets.load_model(tmp_path / place).class_names == (*"xyz",)
+
+
+def test_a_model_folder_where_one_is(tmp_path, monkeypatch, plain):
+    monkeypatch.chdir(plain)
+    folder = kanets.save_model(make_plain(), ".", ("x", "y", "z"))
+    assert folder == plain
+    assert kanets.load_model(plain).class_names == (*"xyz",)
+
+
+def test_labels_are_text(tmp_path):
+    with pytest.raises(ValueError, match="one line of text. Received: 1"):
+        kanets.save_model(make_plain(), tmp_path / "a", [1, 2, 3])
+
+
 @pytest.mark.thorough
 def test_an_entry_may_have_the_weights_of_another(model, entry):
     folder = kanets.save_model(model, entry.parent / "kanet_y", NAMES)
@@ -280,7 +307,7 @@ def test_an_entry_without_the_checksum_is_refused(entry):
 
 
 def test_a_label_is_one_line(folder, model):
-    with pytest.raises(ValueError, match=r"one line. Received: 'a\\nb'"):
+    with pytest.raises(ValueError, match=r"one line of text. Received: 'a\\nb'"):
         kanets.save_model(model, folder, ("a\nb", "c", "d"))
 
 

@@ -131,6 +131,14 @@ def test_the_best_of_a_run_with_its_card(folder, api, tmp_path):
     )
 
 
+def test_what_lies_beside_a_folder_that_is_called_best(folder, api, tmp_path):
+    shutil.copytree(folder, tmp_path / "desk" / "best")
+    (tmp_path / "desk" / "passport.png").write_bytes(b"png")
+    kanets.push_model(tmp_path / "desk" / "best", ADDRESS)
+    assert "passport.png" not in api.uploaded
+    assert "README.md" in api.uploaded
+
+
 def test_an_entry_is_a_repository(folder, api, directory):
     """With both networks of a GAN, the licence in the entry."""
     gan = make_gan()

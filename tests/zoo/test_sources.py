@@ -41,6 +41,19 @@ def test_a_keras_file_of_a_url(server, model, tmp_path):
     assert cached(tmp_path) == [f"{digest[:16]}-model.keras"]
 
 
+def test_a_zip_that_macos_made(server, folder, model, tmp_path):
+    shutil.copytree(folder, tmp_path / "zip" / "insects")
+    (tmp_path / "zip" / "__MACOSX" / "insects").mkdir(parents=True)
+    (tmp_path / "zip" / "__MACOSX" / "insects" / "._labels.txt").write_text("")
+    (tmp_path / "zip" / ".DS_Store").write_text("")
+    file = shutil.make_archive(
+        str(server.root / "insects"), "zip", tmp_path / "zip"
+    )
+    address = f"{server.url}/insects.zip#sha256={zoo.sha256(file)}"
+    loaded = kanets.load_model(address)
+    np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-6)
+
+
 @pytest.mark.parametrize("inside", [".", "insects"])
 def test_a_zip_of_a_url(server, folder, model, tmp_path, inside):
     root = folder if inside == "." else folder.parent

@@ -56,7 +56,7 @@ def _summary_attention(query, key, value, pattern, scale, return_weights):
     summary, own = pattern.summary, pattern.own
     shared = scores(query, _rows(key, summary), scale)
     # A product of matrices of one by one would be slow.
-    query, keys = (ops.cast(t, "float32") for t in (query, _rows(key, own)))
+    query, keys = (ops.cast(t, shared.dtype) for t in (query, _rows(key, own)))
     single = ops.sum(query * keys, axis=-1, keepdims=True) * scale
     # A query whose own key is a summary sees it once.
     is_summary = np.isin(own, summary)[:, None]
@@ -68,7 +68,8 @@ def _summary_attention(query, key, value, pattern, scale, return_weights):
     total = ops.sum(shared, axis=-1, keepdims=True) + single
     # Few values are divided after the product; in half precision, where a
     # sum of many could overflow, the weights are.
-    is_wide = keras.backend.standardize_dtype(value.dtype) == "float32"
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    is_wide = dtype in ("float32", "float64")
     if return_weights or not is_wide:
         shared, single, total = shared / total, single / total, None
     output = ops.matmul(ops.cast(shared, value.dtype), _rows(value, summary))

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import tomllib
-from pathlib import Path
 
 from kanets import tasks
+from kanets.files import read_text
 
 
 def from_dict(fields):
@@ -41,9 +41,8 @@ def read(path):
         ValueError: the file is missing, not TOML, or not a recipe.
     """
     try:
-        with Path(path).open("rb") as file:
-            fields = tomllib.load(file)
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        fields = tomllib.loads(read_text(path))
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"A recipe must be a TOML file. Received: {str(path)!r} ({error})"
         ) from error

@@ -89,7 +89,8 @@ def _check_net(nets, section, info):
     parameters = inspect.signature(builder).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return section
-    ours = {"input_shape", "classes", "classifier_activation"}
+    ours = {"input_shape", "input_tensor", "include_top", "pooling"}
+    ours |= {"classes", "classifier_activation"}
     return _check_names(
         info.field_name, section, known | set(parameters) - ours
     )
