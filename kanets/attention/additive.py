@@ -21,7 +21,7 @@ from keras import ops
 
 from kanets.attention.base import fresh
 from kanets.attention.checks import check_positive
-from kanets.attention.core import masked_softmax, wide_dtype
+from kanets.attention.core import masked_softmax, wide_dtype, wide_of
 from kanets.attention.grid import zero_padding
 
 
@@ -212,8 +212,9 @@ class AdditiveAttention(keras.layers.Layer):
             return output
         contexts = query.shape[1] if len(query.shape) == 3 else 1
         shape = (query.shape[0], 1, contexts, key.shape[1])
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
-        return output, keras.KerasTensor(shape, dtype=wide)
+        return output, keras.KerasTensor(
+            shape, dtype=wide_of(self.compute_dtype)
+        )
 
     def _check_shapes(self, query_shape, key_shape):
         if key_shape is None or len(key_shape) != 3 or key_shape[-1] is None:

@@ -119,7 +119,7 @@ class AxialAttention(GridAttention):
             after a zero learns nothing.
 
     Call arguments:
-        inputs: float tensor (B, *grid, C); sizes of the grid may be None.
+        query: float tensor (B, *grid, C); sizes of the grid may be None.
         mask: optional bool tensor (B, *grid), True where valid.
         return_attention_scores: also return the weights, in float32
             (B, N, H·W, H + W), as in `axial_attention`.

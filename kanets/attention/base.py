@@ -14,7 +14,7 @@ from kanets.attention.checks import (
     check_positive,
     check_scale,
 )
-from kanets.attention.core import check_heads
+from kanets.attention.core import check_heads, wide_of
 from kanets.attention.grid import check_mask_shape, grid_axes
 from kanets.attention.implementations import check
 
@@ -109,8 +109,9 @@ class AttentionLayer(keras.layers.Layer):
         if not return_attention_scores:
             return output
         _, scores = self.compute_output_shape(query.shape, True)
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
-        return output, keras.KerasTensor(scores, dtype=wide)
+        return output, keras.KerasTensor(
+            scores, dtype=wide_of(self.compute_dtype)
+        )
 
     def compute_output_shape(self, input_shape, return_attention_scores=False):
         output = tuple(input_shape)

@@ -136,6 +136,15 @@ def sort(hashes):
     return order, ops.cast(ops.argsort(order, axis=-1), "int32")
 
 
+def check_sortable(groups, tokens):
+    """Raises a ValueError where the places of tokens would pass int32."""
+    if isinstance(tokens, int) and groups * (tokens + 1) >= 2**31:
+        raise ValueError(
+            "Buckets or clusters times tokens must be below 2**31. "
+            f"Received: {groups} of {tokens} tokens"
+        )
+
+
 def picked(tensor, index):
     """tensor[..., index], for an index of its own for each row.
 

@@ -159,8 +159,12 @@ def unit_length(x, axis):
 
 
 def wide_dtype(*tensors):
-    """float32, or float64 of such tensors."""
-    dtypes = (tensor.dtype for tensor in tensors)
+    """float32, or float64 of such tensors, where the backend has it."""
+    return wide_of(*(tensor.dtype for tensor in tensors))
+
+
+def wide_of(*dtypes):
+    """As `wide_dtype`, of the dtypes themselves."""
     return keras.backend.result_type(*dtypes, "float32")
 
 

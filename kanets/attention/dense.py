@@ -86,7 +86,7 @@ class DenseAttention(GridAttention):
             `KroneckerAttention`.
 
     Call arguments:
-        inputs: float tensor (B, *grid, C).
+        query: float tensor (B, *grid, C).
         mask: optional bool tensor (B, *grid); not together with pooling.
         return_attention_scores: also return the weights
             (B, N, H·W, keys) in float32.

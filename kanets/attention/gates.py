@@ -58,6 +58,8 @@ class Gate(PictureAttention):
         """
         inputs = ops.convert_to_tensor(inputs, self.compute_dtype)
         self.check_inputs(inputs)
+        if not self.built:
+            self.build(inputs.shape)
         return self._gates(inputs, training)
 
     def _gates(self, inputs, training):

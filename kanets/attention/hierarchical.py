@@ -32,6 +32,7 @@ from kanets.attention.blocks import (
     check_windows,
 )
 from kanets.attention.checks import check_divides, check_positive
+from kanets.attention.core import wide_of
 from kanets.attention.grid import check_mask_shape, zero_padding
 
 
@@ -175,14 +176,17 @@ class HierarchicalAttention(keras.layers.Layer):
         return_summaries=False,
     ):
         self._check(query, mask, key=key, value=value, key_mask=key_mask)
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
         (batch, *grid, _), summaries, scores = query.shape, [], []
         for level in self.levels:
             grid = level.blocks(grid)
             blocks = None if None in grid else math.prod(grid)
             for found, shape, dtype in (
                 (summaries, (*grid, level.units), self.compute_dtype),
-                (scores, (self.num_heads, blocks, level.cells), wide),
+                (
+                    scores,
+                    (self.num_heads, blocks, level.cells),
+                    wide_of(self.compute_dtype),
+                ),
             ):
                 found.append(keras.KerasTensor((batch, *shape), dtype=dtype))
         return _with_requests(

@@ -202,7 +202,7 @@ class KroneckerAttention(GridAttention):
             v, in place of `kernel_initializer`; or None.
 
     Call arguments:
-        inputs: float tensor (B, *grid, C); sizes of the grid may be None.
+        query: float tensor (B, *grid, C); sizes of the grid may be None.
         mask: optional bool tensor (B, *grid), True where valid.
         return_attention_scores: also return the weights.
 

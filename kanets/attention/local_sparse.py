@@ -104,6 +104,8 @@ class _PatternAttention2D(AttentionLayer):
             `dense_weights` makes matrices of them.
         """
         inputs = ops.cast(inputs, self.compute_dtype)
+        if not self.built:
+            self.build(inputs.shape)
         _, weights = self._heads(inputs, False, return_weights=True)
         return weights
 

@@ -20,6 +20,7 @@ from kanets.attention.checks import (
 from kanets.attention.clusters import (
     Clusters,
     HashedAttention,
+    check_sortable,
     cluster_attention,
     sort,
     split,
@@ -179,6 +180,7 @@ def chunks(buckets, size, last, mask=None):
         token = ops.minimum(position, length - 1)
         buckets = ops.take(buckets, token, axis=-1)
         buckets = ops.where(position < length, buckets, last)
+    check_sortable(last + 1, slots)
     # By a vector: OpenVINO 2026 multiplies int32 by a scalar wrongly here.
     step = ops.full_like(position, slots)
     order, rank = sort(buckets * step + position)

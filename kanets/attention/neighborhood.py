@@ -30,7 +30,8 @@ class NeighborhoodAxis(Axis):
     clip: bool = False
 
     def __post_init__(self):
-        if self.stride > self.kernel_size and not self.clip:
+        # A causal query that is far before the centre would see nothing.
+        if self.stride > self.kernel_size and (self.causal or not self.clip):
             raise ValueError(
                 "stride must be at most kernel_size. Received: "
                 f"stride={self.stride}, kernel_size={self.kernel_size}"

@@ -16,6 +16,7 @@ from kanets.attention.checks import check_positive, logit_scale
 from kanets.attention.clusters import (
     Clusters,
     HashedAttention,
+    check_sortable,
     cluster_attention,
     picked,
     sort,
@@ -157,6 +158,7 @@ def balanced_clusters(hashes, count, mask=None):
         `Clusters` of ceil(T / G) slots.
     """
     _, num_heads, rounds, length = ops.shape(hashes)
+    check_sortable(count, length)
     size = -(-length // count)
     valid = length
     if mask is not None:

@@ -13,6 +13,7 @@ import keras
 from kanets import compat
 from kanets.nets import kanet
 from kanets.nets.efficientnet_lite import PYRAMID
+from kanets.nets.parts import signed_scale
 
 MAPS = ("level2", "level5")  # those a segmenter reads
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
@@ -111,7 +112,7 @@ def _kanet(
 ):
     x = inputs
     if include_preprocessing:
-        x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
+        x = signed_scale(x)
     x = kanet.make_body(x, alpha, strides, output_stride, backbone_attention)
     levels = kanet.feature_maps(keras.Model(inputs, x))
     return keras.Model(inputs, {name: levels[name] for name in MAPS})

@@ -27,6 +27,7 @@ from kanets.nets.parts import (
     finished,
     make_input,
     pooled,
+    signed_scale,
     width,
 )
 
@@ -164,7 +165,7 @@ def KANet(  # noqa: N802
     inputs = make_input(input_shape, input_tensor)
     x = inputs
     if include_preprocessing:
-        x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
+        x = signed_scale(x)
     of_attention = {
         "attention_scale": attention_scale,
         "attention_norm": attention_norm,

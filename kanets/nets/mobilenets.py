@@ -13,7 +13,15 @@ import contextlib
 
 import keras
 
-from kanets.nets.parts import are_strides, check_channels_last
+from kanets.checks import positive_integer
+from kanets.nets.parts import (
+    are_strides,
+    check_input_shape,
+    classifier,
+    make_input,
+    pooled,
+    signed_scale,
+)
 
 # The layer that reduces the picture in each of the five places.
 V2_REDUCING = (
@@ -55,9 +63,10 @@ def MobileNetV2(  # noqa: N802
         (B, classes) in float32.
 
     Raises:
-        ValueError: `strides` are not five numbers, 1 or 2; an `input_shape`
-            with the channels first.
+        ValueError: `strides` are not five numbers, 1 or 2; an `input_shape`,
+            `classes` or a `dropout_rate` that is none.
     """
+    classes = positive_integer("classes", classes)
     pixels, x = _body(
         lambda scaled: keras.applications.MobileNetV2(
             alpha=alpha, include_top=False, weights=None, input_tensor=scaled
@@ -66,10 +75,8 @@ def MobileNetV2(  # noqa: N802
         input_shape,
         strides,
     )
-    x = keras.layers.GlobalAveragePooling2D(
-        data_format="channels_last", name="pool"
-    )(x)
-    return _classifier(pixels, x, classes, dropout_rate, name)
+    x = classifier(x, classes, "softmax", dropout_rate)
+    return keras.Model(pixels, x, name=name)
 
 
 def MobileNetV3Small(  # noqa: N802
@@ -87,6 +94,7 @@ def MobileNetV3Small(  # noqa: N802
 
     Args, Returns, Raises: as `MobileNetV2`.
     """
+    classes = positive_integer("classes", classes)
     pixels, x = _body(
         lambda scaled: keras.applications.MobileNetV3Small(
             alpha=alpha,
@@ -99,11 +107,10 @@ def MobileNetV3Small(  # noqa: N802
         input_shape,
         strides,
     )
-    x = keras.layers.GlobalAveragePooling2D(
-        data_format="channels_last", name="pool"
-    )(x)
+    x = pooled(x, "avg")
     x = keras.layers.Dense(1024, activation="hard_swish", name="conv_2")(x)
-    return _classifier(pixels, x, classes, dropout_rate, name)
+    x = classifier(x, classes, "softmax", dropout_rate)
+    return keras.Model(pixels, x, name=name)
 
 
 def _body(make, reducing, input_shape, strides):
@@ -112,12 +119,8 @@ def _body(make, reducing, input_shape, strides):
         raise ValueError(
             f"strides must be five numbers, 1 or 2. Received: strides={strides}"
         )
-    shape = (224, 224, 3) if input_shape is None else input_shape
-    check_channels_last(shape)
-    pixels = keras.Input(shape, name="pixels")
-    scaled = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(
-        pixels
-    )
+    check_input_shape(input_shape)
+    scaled = signed_scale(make_input(input_shape, None))
     with _channels_last():
         config = make(scaled).get_config()
     for layer in config["layers"]:
@@ -143,12 +146,3 @@ def _channels_last():
         yield
     finally:
         keras.config.set_image_data_format(before)
-
-
-def _classifier(pixels, x, classes, dropout_rate, name):
-    if dropout_rate:
-        x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
-    x = keras.layers.Dense(
-        classes, activation="softmax", dtype="float32", name="predictions"
-    )(x)
-    return keras.Model(pixels, x, name=name)

@@ -30,6 +30,11 @@ def make_input(input_shape, input_tensor, side=224):
     return input_tensor
 
 
+def signed_scale(pixels):
+    """Pixels 0..255 to -1..1."""
+    return keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(pixels)
+
+
 def imagenet_scale(pixels):
     """Pixels 0..255 less ImageNet's mean, by its deviation, for each colour."""
     return PixelScale(

@@ -7,6 +7,7 @@ net's own is in the published one's place, and has no tensors there.
 from kanets.nets import efficientvit as vit
 from kanets.nets import mobilenet_v4 as v4
 from kanets.nets import shvit as single
+from kanets.nets.parts import check_variant
 
 # The parts of an inverted bottleneck, by our layer.
 _INVERTED = {
@@ -19,6 +20,7 @@ _INVERTED = {
 
 def mobilenet_v4(variant="conv_small", attention=None, **_):
     """Of `mobilenetv4_conv_small` and the like."""
+    check_variant(variant, v4.VARIANTS)
     sizes = v4.VARIANTS[variant]
     names = {
         "stem": ("conv", "conv_stem"),
@@ -85,6 +87,7 @@ def _multi_query(ours, theirs, strided):
 
 def efficientvit(variant="b0", attention=None, **_):
     """Of `efficientvit_b0` and the like."""
+    check_variant(variant, vit.VARIANTS)
     sizes = vit.VARIANTS[variant]
     names = {
         "features": ("dense", "head.classifier.0"),
@@ -117,6 +120,7 @@ def efficientvit(variant="b0", attention=None, **_):
 
 def shvit(variant="s1", attention=None, **_):
     """Of `shvit_s1` and the like."""
+    check_variant(variant, single.VARIANTS)
     sizes = single.VARIANTS[variant]
     names = {
         "head_norm": ("norm", "head.bn"),

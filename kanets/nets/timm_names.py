@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from kanets.nets import efficientnet_lite as lite
+from kanets.nets.parts import check_variant
 from kanets.nets.vit import VARIANTS
 
 _VIT_BLOCK = {  # by our layer: kind and name there
@@ -27,6 +28,7 @@ _VIT_BLOCK = {  # by our layer: kind and name there
 
 def efficientnet_lite(variant="lite0", **_):
     """Of `tf_efficientnet_lite0` ... `2`; the names, not the strides."""
+    check_variant(variant, lite.VARIANTS)
     names = {
         "stem": ("conv", "conv_stem"),
         "stem_norm": ("norm", "bn1"),
@@ -55,6 +57,7 @@ def efficientnet_lite(variant="lite0", **_):
 
 def vit(variant="tiny", depth=None, **_):
     """Of `vit_tiny_patch16_224` and the like, after `vit_tensors`."""
+    check_variant(variant, VARIANTS)
     names = {
         "patches": ("conv", "patch_embed.proj"),
         "positions": ("own", "positions"),

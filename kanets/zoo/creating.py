@@ -123,7 +123,8 @@ def create_model(
         architecture = architecture_of(located.path, name)
         weights = name if weights is None and pretrained else weights
     if weights is not None:
-        architecture = architecture or located.entry
+        if architecture is None and not located.part:
+            architecture = located.entry
         if not pretrained or architecture is None:
             raise ValueError(
                 "weights are for an architecture or an entry, and take the "
@@ -266,8 +267,8 @@ def _check_takes_pictures(model, num_classes, input_shape):
         )
 
 
-def _build(architecture, num_classes, input_shape, overrides):
-    """An architecture, with other arguments, by its builder."""
+def _arguments(architecture, overrides):
+    """What an architecture is built with; raises for what it does not take."""
     if architecture.net not in NETS:
         raise ValueError(
             f"net must be one of {list(NETS)}. Received: "
@@ -281,7 +282,13 @@ def _build(architecture, num_classes, input_shape, overrides):
             f"Overrides must be arguments of {architecture.net}: {known}. "
             f"Received: {unknown}"
         )
-    arguments = {**architecture.arguments, **overrides}
+    return {**architecture.arguments, **overrides}
+
+
+def _build(architecture, num_classes, input_shape, overrides):
+    """An architecture, with other arguments, by its builder."""
+    arguments = _arguments(architecture, overrides)
+    builder = NETS[architecture.net].builder
     classes = architecture.num_classes if num_classes is None else num_classes
     shape = architecture.input_shape if input_shape is None else input_shape
     task = tasks.TASKS[architecture.task]
@@ -300,8 +307,8 @@ def _with_weights(
         shape = architecture.input_shape if shape is None else shape
         return net.prepared(tensors, shape, arguments)
 
+    arguments = _arguments(architecture, overrides)
     net = NETS[architecture.net]
-    arguments = {**architecture.arguments, **overrides}
     found = find_weights(
         source,
         architecture.name,
@@ -317,8 +324,13 @@ def _with_weights(
     if num_classes is not None or input_shape is not None:
         _check_takes_pictures(model, num_classes, input_shape)
     model = _rebuilt(model, None, None, policy)
-    own_head = num_classes is None and overrides.get("include_top", True)
-    report = fill(model, found, () if own_head else HEADS)
+    has_top = overrides.get("include_top", True)
+    optional = set() if num_classes is None and has_top else set(HEADS)
+    if not has_top:  # as are the layers between the body and the head
+        built = {layer.name for layer in model.layers}
+        named = found.names or {}
+        optional |= {n for n in named if n.partition("/")[0] not in built}
+    report = fill(model, found, optional)
     if num_classes is not None:
         set_norm_momentum(model, FINETUNING_MOMENTUM)
         fit_whole_pictures(model)

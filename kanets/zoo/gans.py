@@ -24,11 +24,13 @@ def load_network(source, role):
         ValueError: nothing of that kind there.
     """
     path = Path(source)
+    part = f"{source}/discriminator"
+    if is_entry(str(source)):  # whatever lies in this directory
+        if role == "discriminator" and is_entry(part):
+            return load_model(part)
+        return _of_rank(load_model(source), source, role)
     if (path / role / "config.json").exists():
         return load_model(path / role)
-    part = f"{source}/discriminator"
-    if role == "discriminator" and not path.exists() and is_entry(part):
-        return load_model(part)
     if Path(f"{path}.index").is_file() or (
         path.is_dir() and any(path.glob("*.index"))
     ):
@@ -39,7 +41,11 @@ def load_network(source, role):
             "folder, or a checkpoint of YLG's authors. Received: "
             f"{str(source)!r} with {sorted(p.name for p in path.iterdir())}"
         )
-    model = load_model(source)
+    return _of_rank(load_model(source), source, role)
+
+
+def _of_rank(model, source, role):
+    """The model, if its input is what the role takes."""
     rank = {"generator": 2, "discriminator": 4}[role]
     if len(model.inputs[0].shape) != rank:
         shapes = [tuple(tensor.shape) for tensor in model.inputs]

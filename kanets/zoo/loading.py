@@ -87,6 +87,8 @@ def carry(trained, model, new_head=False, overrides=None, closed=False):
     for name in dict.fromkeys([*old, *new]):
         if name in HEADS and (new_head or name not in new):
             continue
+        if name not in new and not (overrides or {}).get("include_top", True):
+            continue  # between the body and the head
         if closed and name not in old:
             continue
         for value, variable in itertools.zip_longest(

@@ -130,6 +130,12 @@ def _files(source, located):
             files[name.as_posix()] = path
     # Checked against its entry, and maybe from a mirror.
     files[WEIGHTS] = checked_weights(located)
+    known = located.entry.files if located.entry and not located.part else ()
+    for name in known:
+        part, _, file = name.rpartition("/")
+        if part and file == WEIGHTS:  # of the other network of a GAN
+            other = dataclasses.replace(located, path=folder / part, part=part)
+            files[name] = checked_weights(other)
     missing = [name for name in (*NEEDED, CARD) if name not in files]
     if missing:
         raise ValueError(

@@ -143,7 +143,8 @@ def _of_keras(weights, model, table):
     layers = foreign.variables_by_layer(model)
     names = None
     if table is not None:
-        names = {layer: (foreign.OWN, layer) for layer in [*table, *layers]}
+        own = [n for n, (kind, _) in table.items() if kind != foreign.REPLACED]
+        names = {layer: (foreign.OWN, layer) for layer in [*own, *layers]}
     scaling = _rescaling(model)
     return Published(
         source=str(weights),

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import re
 
 import keras
 import numpy as np
@@ -128,6 +129,37 @@ def test_the_query_was_called_inputs_once():
         saved = keras.Model.from_config(config)
     saved.set_weights(model.get_weights())
     np.testing.assert_array_equal(to_numpy(saved(x)), expected)
+
+
+def test_arguments_that_are_documented_are_taken(layer):
+    text = inspect.getdoc(type(layer)).partition("Call arguments:")[2]
+    text = text.partition("\nReturns")[0]
+    names = re.findall(r"^    (\w+(?:, \w+)*): ", text, re.M)
+    documented = {n for part in names for n in part.split(", ")}
+    assert documented <= set(inspect.signature(layer.call).parameters)
+
+
+def test_scores_have_the_dtype_that_is_told():
+    dtypes = set()
+    for dtype in ("float16", "float32", "float64"):
+        layer = attention.make("kao_kv", dtype=dtype)
+        x = keras.ops.cast(random(*SHAPE), dtype)
+        _, told = layer(
+            keras.KerasTensor(SHAPE, dtype), return_attention_scores=True
+        )
+        _, found = layer(x, return_attention_scores=True)
+        assert keras.backend.standardize_dtype(found.dtype) == told.dtype
+        dtypes.add(told.dtype)
+    assert "float32" in dtypes
+
+
+@pytest.mark.parametrize("name", ["ylg", "squeeze_excitation"])
+def test_a_layer_that_was_not_built_shows_where_it_looks(name):
+    layer = attention.make(name)
+    if name == "ylg":
+        assert len(layer.attention_maps(random(*SHAPE), (0, 0))) == SHAPE[0]
+    else:
+        assert layer.gates(random(*SHAPE))[0].shape[0] == SHAPE[0]
 
 
 def test_patterns_take_no_mask():

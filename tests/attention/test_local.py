@@ -136,6 +136,8 @@ def rules():
         (1, 2, 3, 5, 8), (1, 2, 3), (1, 2, 3), (False, True)
     ):
         rule = (kernel, dilation, stride, causal)
+        if causal and stride > kernel:
+            continue  # refused
         axis = neighborhood_axes(1, *rule, True)[0]
         yield axis, neighborhood_by_loop, rule
 
@@ -297,3 +299,11 @@ def test_operators_equal_loops(name):
     if name == "neighborhood":
         found = compiled(call)(*given)
         np.testing.assert_allclose(to_numpy(found), expected, atol=1e-5)
+
+
+def test_a_causal_stride_beyond_the_kernel_is_refused():
+    """Some queries would see nothing, and so whatever a softmax makes of it."""
+    options = {"kernel_size": 3, "stride": 5, "causal": True}
+    layer = attention.make({"name": "neighborhood", **options})
+    with pytest.raises(ValueError, match="stride=5, kernel_size=3"):
+        layer(random(1, 12, 12, 4))

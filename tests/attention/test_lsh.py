@@ -315,3 +315,9 @@ def test_errors():
         attention.LSHAttention(projections="qkvo")
     with pytest.raises(ValueError, match='projections="qvo".*key_dim=4'):
         attention.LSHAttention(key_dim=4)
+
+
+def test_more_than_int32_can_sort_is_refused():
+    buckets = keras.ops.zeros((1, 1, 1, 2**17), "int32")
+    with pytest.raises(ValueError, match="below .* Received: 16385 of 131072"):
+        chunks(buckets, 16, 2**14)

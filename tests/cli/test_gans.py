@@ -188,6 +188,15 @@ def test_where_the_discriminator_is(run, tmp_path):
 
 
 @pytest.mark.parametrize("role", ["generator", "discriminator"])
+def test_a_name_of_the_zoo_is_the_entry(role, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sagan_cifar10").symlink_to(run)
+    here = load_network(run, role)
+    found = load_network("sagan_cifar10", role)
+    assert found.count_params() != here.count_params()
+
+
+@pytest.mark.parametrize("role", ["generator", "discriminator"])
 def test_official_checkpoint(role, tmp_path, monkeypatch):
     (tmp_path / "model.ckpt-90.index").touch()
     monkeypatch.setattr(

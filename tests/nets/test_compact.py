@@ -234,6 +234,38 @@ def test_a_closed_net_takes_timms_weights_and_a_new_head(tmp_path, small):
     assert norm.momentum == 0.9
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        SMALL,
+        pytest.param("efficientvit_b0", marks=pytest.mark.slow),
+        pytest.param("shvit_s1", marks=pytest.mark.slow),
+    ],
+)
+def test_timms_weights_without_the_top(name, tmp_path):
+    names, shapes = FILE[f"{name}/names"], FILE[f"{name}/shapes"]
+    path = timm_files.write(tmp_path / name, names, shapes)
+    body = kanets.create_model(
+        name, weights=path, input_shape=(64, 64, 3), include_top=False
+    )
+    whole = create(name, tmp_path / "whole")
+    for layer in body.layers:
+        theirs = whole.get_layer(layer.name).get_weights()
+        for ours, expected in zip(layer.get_weights(), theirs, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_net_with_another_attention_reads_its_own_files(suffix, tmp_path):
+    options = {"attention": "kao_qkv", "input_shape": (32, 32, 3)}
+    net = SHViT(variant="s1", **options)
+    path = tmp_path / f"net{suffix}"
+    (net.save if suffix == ".keras" else net.save_weights)(path)
+    same = kanets.create_model("shvit_s1", weights=path, **options)
+    x = pixels(1, 32, 32, 3)
+    np.testing.assert_allclose(run(same, x), run(net, x), atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_saved_net_is_the_same(small, tmp_path):
     x = pixels(1, 64, 48, 3)

@@ -1,5 +1,6 @@
 """KANetSegmenter: its counts, each of its parts in NumPy, and daily use."""
 
+import inspect
 import itertools
 
 import keras
@@ -15,7 +16,7 @@ from kanets import (
 )
 from kanets.layers import KroneckerAttention
 from kanets.nets import KANetSegmenter, MobileNetV4, feature_maps
-from kanets.nets.backbones import body_layers
+from kanets.nets.backbones import OF_A_KANET, body_layers
 from tests.backends import (
     compiled,
     counts_once,
@@ -609,3 +610,8 @@ def test_a_named_body_in_mixed_precision(policy):
     for name in ("stem", "block_8_depthwise", "block_9_add", "aspp_1x1_conv"):
         assert computes[name] == "bfloat16"
     assert computes["predictions"] == "float32"
+
+
+def test_what_a_kanets_body_is_made_with_by_itself():
+    given = inspect.signature(KANetSegmenter).parameters
+    assert {n: given[n].default for n in OF_A_KANET} == OF_A_KANET

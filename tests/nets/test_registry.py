@@ -1,6 +1,7 @@
 """The table of nets, and what else knows their names."""
 
 import inspect
+import sys
 
 import pytest
 
@@ -62,3 +63,18 @@ def test_what_a_recipe_may_name_is_its_own(monkeypatch):
     assert "tiny" not in {*nets.CLASSIFIERS, *registry.NETS}
     recipe = recipes.from_dict({"model": {"name": "tiny"}})
     assert recipe.model == {"name": "tiny"}
+
+
+def test_sides_are_those_of_the_nets():
+    """The registry imports no net; what a variant knows, it must say, too."""
+    checked = 0
+    for net in registry.NETS.values():
+        variants = getattr(sys.modules[net.builder.__module__], "VARIANTS", {})
+        for fields in net.architectures.values():
+            known = variants.get(fields["arguments"].get("variant"))
+            side = known[-1] if type(known) is tuple else None
+            side = getattr(known, "side", side)
+            if side is not None:
+                assert fields["input_shape"][0] == side
+                checked += 1
+    assert checked > 10

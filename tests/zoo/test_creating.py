@@ -342,6 +342,8 @@ def test_generators_have_their_size_and_classes(directory):
     expected = predict(gan.generator, inputs)
     np.testing.assert_allclose(predict(created, inputs), expected, atol=1e-5)
     assert created.class_names == NAMES
+    with pytest.raises(ValueError, match="an architecture or an entry"):
+        kanets.create_model("gan_x/discriminator", weights="gan_x")
     for change in ({"num_classes": 2}, {"input_shape": (64, 64, 3)}):
         for name in ("gan_x", "gan_x/discriminator"):
             with pytest.raises(ValueError, match="networks of a GAN"):

@@ -307,7 +307,9 @@ def test_an_entry_without_the_checksum_is_refused(entry):
 
 
 def test_a_label_is_one_line(folder, model):
-    with pytest.raises(ValueError, match=r"one line of text. Received: 'a\\nb'"):
+    with pytest.raises(
+        ValueError, match=r"one line of text. Received: 'a\\nb'"
+    ):
         kanets.save_model(model, folder, ("a\nb", "c", "d"))
 
 

@@ -149,9 +149,13 @@ def test_an_entry_is_a_repository(folder, api, directory):
     pushed = kanets.push_model("gan_x", "hf://owner/gan")
     assert {"entry.json", "discriminator/model.weights.h5"} <= set(pushed.files)
     assert "by kanets" in api.upload_folder.call_args[1]["commit_message"]
-    (entry / "model.weights.h5").write_bytes(b"altered")
-    with pytest.raises(ValueError, match="checksum"):
-        kanets.push_model("gan_x", "hf://owner/gan")
+    for part in ("discriminator", "."):
+        weights = entry / part / "model.weights.h5"
+        whole = weights.read_bytes()
+        weights.write_bytes(b"altered")
+        with pytest.raises(ValueError, match="checksum"):
+            kanets.push_model("gan_x", "hf://owner/gan")
+        weights.write_bytes(whole)
 
 
 @pytest.mark.thorough

@@ -103,3 +103,20 @@ def test_weights_are_for_a_net_by_name(entry, tmp_path):
 def test_an_architecture_says_that_weights_fill_it():
     with pytest.raises(ValueError, match=r"weights=\.\.\. fills it"):
         kanets.create_model("kanet_kv")
+
+
+@pytest.mark.parametrize(
+    "overrides, text",
+    [
+        ({"variant": "lite9"}, r"one of \['lite0'.* Received: variant='lite9'"),
+        ({"widht": 3}, r"arguments of EfficientNetLite.*Received: \['widht'\]"),
+    ],
+)
+def test_overrides_are_checked_before_weights_are_sought(
+    overrides, text, monkeypatch
+):
+    monkeypatch.setattr("kanets.zoo.creating.find_weights", None)
+    with pytest.raises(ValueError, match=text):
+        kanets.create_model(
+            "efficientnet_lite0", weights="hf://a/b", **overrides
+        )
