@@ -60,6 +60,17 @@ def test_fit_on_pictures_and_sentences():
     np.testing.assert_allclose(same, [loss, accuracy], rtol=1e-4)
 
 
+def test_sentences_may_be_weighed():
+    model = compiled(captioner())
+    first = model.evaluate(PICTURES[:1], SENTENCES[:1], verbose=0)
+    weights = np.zeros(len(SENTENCES))
+    weights[0] = 1
+    found = model.evaluate(
+        PICTURES, SENTENCES, sample_weight=weights, verbose=0, batch_size=64
+    )
+    np.testing.assert_allclose(found[1], first[1], atol=1e-5)
+
+
 def test_sentences_and_where_each_word_looked():
     model = captioner()
     fill_weights(model.weights)

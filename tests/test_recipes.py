@@ -938,6 +938,34 @@ def test_a_norm_with_statistics_may_be_frozen(tmp_path, photos, is_new):
             assert np.array_equal(old, new) is not moves
 
 
+@needs_8_bits
+def test_norms_that_were_new_stay_free(tmp_path, photos, monkeypatch):
+    """Also where a run goes on in a phase that they reach trained."""
+    zoo.save_model(tiny((9, 11, 3), 2), tmp_path / "base", ["blue", "red"])
+    plan = recipe(
+        photos,
+        model={"name": str(tmp_path / "base")},
+        epochs=3,
+        keep="last",
+        quantize={"from_epoch": 2},
+        finetune={"freeze_norm": True},
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    recipes.train(plan, whole, verbose=0)
+    interrupted(monkeypatch, 2, lambda: recipes.train(plan, broken, verbose=0))
+    recipes.train(plan, broken, verbose=0)
+    for one, other in zip(weights(whole), weights(broken), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_the_optimizer_of_another_model_is_refused(run, photos):
+    model = zoo.load_model(run)
+    model.layers[1].trainable = False
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    with pytest.raises(Exception, match="Skipping variable loading"):
+        checkpoints.restore(run, model)
+
+
 class Told:
     """The accuracies that a run is told it has, an epoch each."""
 
@@ -1065,6 +1093,26 @@ def test_other_backends_want_pictures_in_memory(photos, monkeypatch):
 def test_another_recipe_does_not_overwrite_a_run(run, photos):
     with pytest.raises(ValueError, match="epochs is 1, not 2"):
         recipes.train(recipe(photos, epochs=2), run, verbose=0)
+
+
+def test_a_run_of_another_kind_is_not_overwritten(run, photos):
+    other = recipes.from_dict(
+        {
+            "segmenter": {"name": "KANetSegmenter", "alpha": 0.25},
+            "data": {"source": str(photos), "class_names": ["a", "b"]},
+        }
+    )
+    with pytest.raises(ValueError, match="segmenter is None, not"):
+        recipes.train(other, run, verbose=0)
+
+
+def test_a_result_of_a_run_that_begins_again_is_gone(run, photos, monkeypatch):
+    """Begun anew in its folder and stopped, it is not complete."""
+    (run / checkpoints.STATE).unlink()
+    plan = recipe(photos, epochs=3)
+    interrupted(monkeypatch, 1, lambda: recipes.train(plan, run, verbose=0))
+    assert not (run / "result.json").exists()
+    assert recipes.train(plan, run, verbose=0)["epochs"] == 3
 
 
 def test_a_complete_run_says_how_to_go_on(run, photos, capsys):

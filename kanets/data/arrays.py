@@ -3,6 +3,7 @@
 import numpy as np
 
 from kanets.data.batches import ArrayPictures
+from kanets.data.listing import TEST_FOLDERS
 from kanets.data.pictures import fit_picture
 
 
@@ -78,7 +79,7 @@ def _test_pair(source, split):
                 f"Received: split={split!r} with a pair of arrays"
             )
         return _pair(source)
-    names = ("test", "val", "validation") if split is None else (split,)
+    names = TEST_FOLDERS if split is None else (split,)
     key = next((name for name in names if name in source), None)
     if key is None:
         raise ValueError(

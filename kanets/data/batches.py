@@ -308,11 +308,14 @@ def gathered(batches, *, shuffle=False, seed=0):
     height, width = batches.image_size
     if batches.num_pictures * height * width * 3 > MEMORY_BUDGET:
         return batches
-    parts = [(np.asarray(x), np.asarray(y)) for x, y in batches]
+    parts = [
+        (np.asarray(images).astype(np.uint8), np.asarray(labels))
+        for images, labels in batches
+    ]
     images = np.concatenate([images for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
     return Batches(
-        ArrayPictures(images.astype(np.uint8)),
+        ArrayPictures(images),
         labels,
         np.arange(len(labels)),
         batch_size=len(parts[0][1]),

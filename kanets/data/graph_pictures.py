@@ -286,10 +286,16 @@ def _fit_centre(pictures, rows, columns, image_size):
     import tensorflow as tf
 
     height, width = image_size
+    # Products of a long side and a target's may pass 2**31.
+    rows, columns = (tf.cast(side, tf.int64) for side in (rows, columns))
     crop_rows = (2 * columns * height + width) // (2 * width)
     crop_rows = tf.clip_by_value(crop_rows, 1, rows)
     crop_columns = (2 * rows * width + height) // (2 * height)
     crop_columns = tf.clip_by_value(crop_columns, 1, columns)
+    rows, columns, crop_rows, crop_columns = (
+        tf.cast(side, tf.int32)
+        for side in (rows, columns, crop_rows, crop_columns)
+    )
     top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
     crop = pictures[:, top : top + crop_rows, left : left + crop_columns]
     # Only here float: a large picture would take four times its memory.

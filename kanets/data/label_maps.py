@@ -121,7 +121,7 @@ def load_segmentation_test(
 
     Args:
         source: as for `load_segmentation`. Of a folder with `train/` and
-            others, the first of test, val and validation is read.
+            others, the first of test, val, validation and valid is read.
         class_names: as for `load_segmentation`.
         ignore_label: as for `load_segmentation`.
         image_size: as for `load_segmentation`.

@@ -122,7 +122,7 @@ def load_test(
 
     Args:
         source: as for `load`. Of a folder with `train/` and others, or a
-            dict, the first of test, val and validation is read.
+            dict, the first of test, val, validation and valid is read.
         image_size: as for `load`.
         batch_size: as for `load`.
         split: str, the subfolder, dict key or TFDS split to read instead.

@@ -143,8 +143,16 @@ def list_records(root, index, part, class_names):
                 "copy or pack it again. Received: "
                 f"{str(file)!r} with {size or 'none'}"
             )
-        lines = file.with_suffix(".jsonl").read_text(encoding="utf-8")
-        for line in lines.splitlines():
+        listing = file.with_suffix(".jsonl")
+        text = listing.read_text(encoding="utf-8") if listing.is_file() else ""
+        lines = text.splitlines()
+        if len(lines) != shard["pictures"]:
+            raise ValueError(
+                f"A shard's list must have {shard['pictures']} lines, as the "
+                "index says: copy or pack it again. Received: "
+                f"{str(listing)!r} with {len(lines)}"
+            )
+        for line in lines:
             name, label, offset, size = json.loads(line)
             label = class_names.index(classes[label])
             found.append((label, Record(str(file), name, offset, size)))

@@ -24,7 +24,7 @@ from kanets.evaluation.files import (
 )
 from kanets.evaluation.finding import find_pictures
 from kanets.evaluation.report import ClassReport, check_folder
-from kanets.nets.logits import outputs_logits
+from kanets.nets.logits import as_probabilities, outputs_logits
 from kanets.progress import progress
 
 _PART = 32  # pictures that are read and predicted at once
@@ -133,10 +133,8 @@ def _probabilities(model, given, names):
 def _as_probabilities(outputs, model, names):
     scores = np.asarray(outputs, np.float32)
     if is_keras(model) and outputs_logits(model):
-        one = scores.shape[-1] == 1
-        activation = keras.ops.sigmoid if one else keras.ops.softmax
         with local():
-            scores = keras.ops.convert_to_numpy(activation(scores))
+            scores = keras.ops.convert_to_numpy(as_probabilities(scores))
     check_outputs(scores, model)
     if scores.shape[-1] == 1 and len(names or ()) != 1:
         scores = np.concatenate([1 - scores, scores], -1)

@@ -13,7 +13,7 @@ from kanets import tasks
 from kanets.data.framing import picture_size
 from kanets.data.pictures import fit_picture
 from kanets.evaluation import files as reading
-from kanets.nets.logits import outputs_logits
+from kanets.nets.logits import as_probabilities, outputs_logits
 from ylg import gan
 
 _SEED = 0  # of the latents
@@ -138,8 +138,9 @@ class Pictures:
         expected = _call(self._model, self._pixels())
         if scores is not None:
             if self._from_logits:
-                softmax = keras.ops.softmax(expected)
-                expected = keras.ops.convert_to_numpy(softmax)
+                expected = keras.ops.convert_to_numpy(
+                    as_probabilities(expected)
+                )
             self.tally.scores(scores.astype("float32"), expected)
         found = _decide(scores, -1) if label_map is None else label_map
         self.tally.decisions(found, _decide(expected, -2))

@@ -27,6 +27,7 @@ from kanets.evaluation.report import (  # noqa: F401
     figures,
 )
 from kanets.evaluation.views import Views
+from kanets.nets.logits import as_probabilities, outputs_logits
 from kanets.progress import progress
 from kanets.visualize.overlays import label_png
 
@@ -54,8 +55,8 @@ def evaluate(
 
     Args:
         model: a segmenter with class names: a Keras model or an `Artifact`.
-        source: a folder with images/ and labels/, or with `test/`, `val/` or
-            `validation/` that hold these.
+        source: a folder with images/ and labels/, or with `test/`, `val/`,
+            `validation/` or `valid/` that hold these.
         batch_size: pictures per step.
         on_error: "stop" at pictures that cannot be read, or "skip" them; one
             that an artifact of files cannot, neither JPEG nor PNG, stops.
@@ -258,13 +259,26 @@ def _views(model, scales, flip, window):
 def label_maps(model, given, views=_AS_IT_IS):
     """The label map (H, W) of each of the pictures that a model is given."""
     if is_keras(model):
-        scores = views.probabilities(
-            lambda images: np.asarray(model.predict_on_batch(images)), given
-        )
+        # Logits have the same greatest, but not the same means.
+        of_logits = not views.single and _gives_logits(model)
+
+        def look(images):
+            scores = model.predict_on_batch(images)
+            scores = as_probabilities(scores) if of_logits else scores
+            return keras.ops.convert_to_numpy(scores)
+
+        scores = views.probabilities(look, given)
         return _label_maps(scores, model)
     outputs = model(given)
     check_outputs(outputs.get("probabilities", 0.0), model)
     return outputs["label_map"]
+
+
+def _gives_logits(model):
+    try:
+        return outputs_logits(model)
+    except ValueError:  # nobody knows: as they are
+        return False
 
 
 def _label_maps(scores, model):

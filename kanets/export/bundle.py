@@ -14,6 +14,7 @@ from kanets import files
 from kanets.checks import positive_integer
 from kanets.data.framing import picture_size
 from kanets.data.graph_pictures import decode_pictures, fit_pictures
+from kanets.export.runtimes.finding import versions
 from kanets.export.warmup import write_warmup
 from kanets.zoo.saving import check_finite
 
@@ -65,12 +66,12 @@ def new_version(directory, version):
         ValueError: `version` is no positive integer.
     """
     directory = pathlib.Path(directory)
-    versions = numbered(directory)
+    present = numbered(directory)
     if version is None:
-        return directory / str(max(versions, default=0) + 1)
+        return directory / str(max(present, default=0) + 1)
     version = positive_integer("`version`", version)
-    if version in versions:
-        raise exists(versions[version])
+    if version in present:
+        raise exists(present[version])
     return directory / str(version)
 
 
@@ -263,13 +264,11 @@ def find_savedmodel(path):
         FileNotFoundError: if there is no SavedModel at `path`.
     """
     path = pathlib.Path(path)
-    candidates = [path]
-    if path.is_dir():
-        versions = numbered(path)
-        candidates += [versions[number] for number in sorted(versions)[::-1]]
-    for folder in candidates:
-        if (folder / "saved_model.pb").is_file():
-            return folder
+    if (path / "saved_model.pb").is_file():
+        return path
+    found = versions(path) if path.is_dir() else None
+    if found:
+        return found[max(found)]
     raise FileNotFoundError(
         "`path` must be an exported version or a folder of versions. "
         f"Received: path={str(path)!r}"

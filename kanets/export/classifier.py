@@ -4,7 +4,7 @@ from kanets.checks import positive_integer
 from kanets.export import bundle
 from kanets.export.folding import fold
 from kanets.export.graph import Graph, open_or_resolved
-from kanets.nets.logits import outputs_logits
+from kanets.nets.logits import as_probabilities, outputs_logits
 
 
 def add_endpoints(
@@ -69,7 +69,7 @@ def make_body(model, image_size, from_logits=None, jit_compile=None):
                 f"outputs={getattr(outputs, 'shape', type(outputs).__name__)}"
             )
         outputs = tf.cast(outputs, tf.float32)
-        return tf.nn.softmax(outputs) if from_logits else outputs
+        return as_probabilities(outputs, tf.nn) if from_logits else outputs
 
     images = tf.TensorSpec((None, *image_size, 3), tf.float32, "images")
     return tf.function(

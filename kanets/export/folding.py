@@ -291,6 +291,8 @@ def _sums(steps, outputs):
         chain = parts and _to_pointwise(step, readers)
         if chain:
             residual = _added(chain[-1], readers)
+            if id(residual) in gone:  # it ends another chain
+                residual = None
             after = [residual] if residual else []
             gone.update(map(id, (step, *chain, *after)))
             last = (*chain, *after)[-1]

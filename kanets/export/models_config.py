@@ -6,7 +6,7 @@ from kanets import checks, files
 from kanets.export.bundle import find_savedmodel
 
 CONFIG_FILE, BATCHING_FILE = "models.config", "batching_parameters.txt"
-_DELAY = 2_000  # microseconds that a request waits for others
+DELAY = 2_000  # microseconds that a request waits for others
 _MODEL = """\
   config {{
     name: "{name}"
@@ -93,7 +93,7 @@ def write_batching_parameters(directory, batch_sizes):
     sizes = increasing_sizes(batch_sizes)
     lines = [
         f"max_batch_size {{ value: {sizes[-1]} }}",
-        f"batch_timeout_micros {{ value: {_DELAY} }}",
+        f"batch_timeout_micros {{ value: {DELAY} }}",
         *(f"allowed_batch_sizes: {size}" for size in sizes),
     ]
     path = pathlib.Path(directory) / BATCHING_FILE

@@ -4,12 +4,12 @@ import pathlib
 
 from kanets import checks, files
 from kanets.export import bundle
+from kanets.export.models_config import DELAY
 from kanets.export.portable import export_onnx, imported
 
 CONFIG = "config.pbtxt"
 # Triton's words for the element types of ONNX that models of ours have.
 _TYPES = {1: "TYPE_FP32", 2: "TYPE_UINT8", 6: "TYPE_INT32", 7: "TYPE_INT64"}
-_DELAY = 2_000  # microseconds that a request waits for others
 _TEXT = """\
 name: "{name}"
 platform: "onnxruntime_onnx"
@@ -80,7 +80,7 @@ def export_triton(
             max_batch_size=max_batch_size,
             inputs=", ".join(map(_tensor, graph.input)),
             outputs=", ".join(_tensor(value, named) for value in graph.output),
-            delay=_DELAY,
+            delay=DELAY,
         )
         (partial / CONFIG).write_text(text, encoding="utf-8")
     return directory

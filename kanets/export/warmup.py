@@ -8,6 +8,8 @@ nested messages are needed, so they are encoded here by hand and the package
 it. Field numbers follow `tensorflow_serving/apis/*.proto`.
 """
 
+from kanets.export.runtimes.protobuf import varint
+
 WARMUP_FILE = "tf_serving_warmup_requests"
 
 _PREDICT_LOG = 6  # PredictionLog.predict_log
@@ -56,14 +58,4 @@ def _field(number, payload):
     """Encodes a string, bytes or message as a length-delimited field."""
     if isinstance(payload, str):
         payload = payload.encode()
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _varint(value):
-    """Encodes a non-negative integer, seven bits a byte, low bits first."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return varint(number << 3 | 2) + varint(len(payload)) + payload

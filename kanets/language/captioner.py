@@ -148,8 +148,8 @@ class Captioner(PictureLanguageModel):
     ):
         """As of any Keras model, where `y` may be sentences about pictures.
 
-        In `validation_data`, too. Examples and data sets of them are taken as
-        they are.
+        In `validation_data`, too; a `sample_weight` is then of each sentence.
+        Examples and data sets of them are taken as they are.
         """
         if isinstance(validation_data, tuple | list):
             validation_data = self._taken(*validation_data)
@@ -169,7 +169,12 @@ class Captioner(PictureLanguageModel):
 
     def _taken(self, x, y=None, sample_weight=None):
         if isinstance(y, list | tuple | np.ndarray) and isinstance(y[0], str):
-            return self.examples(x, y)
+            x, y, weights = self.examples(x, y)
+            if sample_weight is None:
+                return x, y, weights
+            given = np.asarray(sample_weight, "float32")
+            given = given[:, None] if given.ndim == 1 else given
+            return x, y, weights * given
         return x, y, sample_weight
 
     def caption(

@@ -73,6 +73,16 @@ def outputs_logits(model, probabilities=("softmax", "sigmoid")):
     )
 
 
+def as_probabilities(logits, ops=keras.ops):
+    """Of logits: of a single one that of its class, else those of all.
+
+    Args:
+        logits: float tensor (..., classes).
+        ops: what has `sigmoid` and `softmax`: `keras.ops` or `tf.nn`.
+    """
+    return (ops.sigmoid if logits.shape[-1] == 1 else ops.softmax)(logits)
+
+
 def _last_activation(model):
     """The layer or operation with a model's last activation, and its name."""
     layer = name = None

@@ -120,6 +120,8 @@ class Write(apache_beam.DoFn):
                 for picture, reason in answers.bad:
                     line = {"picture": picture, "reason": reason}
                     file.write(json.dumps(line) + "\n")
+        elif places.file_systems().exists(bad):  # of one that was cut off
+            places.file_systems().delete([bad])
         with places.whole(table) as path, self.open_table(path) as add:
             for row in answers.rows:
                 add(*row)

@@ -2,13 +2,12 @@
 
 import base64
 import binascii
-import functools
 import threading
 from pathlib import Path
 
 import numpy as np
 
-from kanets.export.bundle import numbered
+from kanets.export.runtimes.finding import versions
 
 SIGNATURE = "serving_default"
 # What of a message of TensorFlow's is for who sent the request.
@@ -34,17 +33,14 @@ class Bundle:
         self.current = None  # number of the version that answers
         self._loaded = {}
         self._lock = threading.Lock()
+        self._loading = threading.Lock()  # one at a time, while others answer
 
     def versions(self):
         """Numbers of the versions in the folder, the highest first."""
         return sorted(self._paths(), reverse=True)
 
     def _paths(self):
-        return {
-            number: path
-            for number, path in numbered(self.folder).items()
-            if (path / "saved_model.pb").is_file()
-        }
+        return versions(self.folder)
 
     def swap(self):
         """Lets the highest version answer; returns whether it is another.
@@ -53,16 +49,17 @@ class Bundle:
         answers; what is no longer in the folder is forgotten.
         """
         numbers = self.versions()
-        if not numbers or numbers[0] == self.current:
+        if not numbers:
             return False
         self._version(numbers[0])
-        self.current = numbers[0]
-        self._loaded = {
-            number: version
-            for number, version in self._loaded.items()
-            if number in numbers
-        }
-        return True
+        with self._lock:
+            swapped, self.current = numbers[0] != self.current, numbers[0]
+            self._loaded = {
+                number: version
+                for number, version in self._loaded.items()
+                if number in numbers
+            }
+        return swapped
 
     def answer(self, request, number=None):
         """Answers the body of a `:predict` request.
@@ -88,11 +85,19 @@ class Bundle:
         return self._version(number).metadata()
 
     def _version(self, number):
-        number = self.current if number is None else number
         with self._lock:
-            if number not in self._loaded:
-                self._loaded[number] = _Version(self._paths()[number])
-        return self._loaded[number]
+            number = self.current if number is None else number
+            found = self._loaded.get(number)
+        if found is not None:
+            return found
+        with self._loading:
+            with self._lock:
+                found = self._loaded.get(number)
+            if found is None:
+                found = _Version(self._paths()[number])
+                with self._lock:
+                    self._loaded[number] = found
+        return found
 
 
 class _Version:
@@ -132,7 +137,6 @@ class _Version:
         outputs = {n: t.numpy() for n, t in outputs.items()}
         return _rows(outputs) if by_row else {"outputs": _alone(_json(outputs))}
 
-    @functools.cache  # noqa: B019, a version lives as long as its answers
     def metadata(self):
         return {
             name: {

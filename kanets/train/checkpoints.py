@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import warnings
 from pathlib import Path
 
 import h5py
@@ -183,7 +184,9 @@ def restore(directory, model):
     path = Path(directory) / STATE
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    model.load_weights(path)
+    with warnings.catch_warnings():  # Keras would begin with a new optimizer
+        warnings.filterwarnings("error", message="Skipping variable loading")
+        model.load_weights(path)
     # Keras leaves the state of random layers, such as dropout, out.
     states = _seed_states(model)
     with h5py.File(path, "r") as file:

@@ -1,8 +1,11 @@
 """What `kanets info` and `kanets doctor` say."""
 
 import json
+import re
+from pathlib import Path
 
 from kanets import attention, cli, zoo
+from kanets.cli.doctor import EXTRAS
 
 
 def call(capsys, *arguments):
@@ -66,3 +69,12 @@ def test_list_tells_of_mechanisms(capsys):
     assert out == "There is no mechanism that 'x*' names.\n"
     code, _, err = call(capsys, "list", "--attention", "--hub")
     assert code == 1 and "Received: no --task, --hub True" in err
+
+
+def test_doctor_knows_what_commands_ask_for():
+    """Every extra that an error of the package names."""
+    asked = set()
+    for path in (Path(__file__).parents[2] / "kanets").rglob("*.py"):
+        asked |= set(re.findall(r"kanets\[(\w+)\]", path.read_text("utf-8")))
+    assert len(asked) > 5
+    assert asked <= set(EXTRAS.values())

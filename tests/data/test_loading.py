@@ -788,3 +788,8 @@ def test_jax_without_tensorflow(tmp_path):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.strip() == "backend jax"
+
+
+def test_the_parts_of_a_dict_are_called_as_folders():
+    test = data.load_test({"valid": (X, Y)})
+    assert test.num_pictures == len(X)

@@ -212,6 +212,18 @@ def test_a_shard_that_goes_missing_is_named(tree, tmp_path, monkeypatch):
         train.pictures.take([0])
 
 
+def test_a_list_that_is_cut_or_missing_is_named(tree, tmp_path):
+    data.pack(tree, tmp_path / "pack")
+    listing = sorted((tmp_path / "pack").glob("train*.jsonl"))[0]
+    lines = listing.read_text().splitlines(keepends=True)
+    listing.write_text("".join(lines[:-1]))
+    with pytest.raises(ValueError, match=rf"have {len(lines)} lines.*jsonl'"):
+        data.load(tmp_path / "pack")
+    listing.unlink()
+    with pytest.raises(ValueError, match="jsonl' with 0"):
+        data.load(tmp_path / "pack")
+
+
 def test_the_command_and_training(tree, tmp_path, capsys):
     to = tmp_path / "pack"
     assert cli.main(["pack", str(tree), "--to", str(to)]) == 0

@@ -433,3 +433,17 @@ def test_a_set_names_what_is_too_narrow(tmp_path, monkeypatch):
         _, reasons, _ = folders.decode_pictures(paths, PictureSize((224, 224)))
         assert reasons[0] is None
         assert "too narrow: 1 x 4000" in reasons[1]
+
+
+def test_a_long_picture_on_its_way_through_int32():
+    """2 * 60_000 * 20_000 is beyond 2**31."""
+    import tensorflow as tf
+
+    from kanets.data.graph_pictures import fit_pictures
+
+    image = np.zeros((3, 60_000, 3), np.uint8)
+    image[1], image[2] = 100, 200
+    expected = fit_picture(image, (20_000, 2))
+    assert len(np.unique(expected)) > 3
+    found = tf.function(lambda x: fit_pictures(x, (20_000, 2)))(image[None])
+    assert np.abs(found[0].numpy() - expected).max() <= 1

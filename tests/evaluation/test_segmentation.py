@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from kanets import cli, evaluation, export, zoo
+from kanets.evaluation import segmentation
 from kanets.evaluation.segmentation import confusion, figures
 from kanets.evaluation.views import Views
 from tests.backends import BACKEND
@@ -321,3 +322,22 @@ def test_misuse_is_named(streets, model, tmp_path, capsys):
     twin.write_bytes(picture.read_bytes())
     with pytest.raises(ValueError, match=r"must differ. Received: \['0'\]"):
         evaluation.predict(model, [picture, twin], to=tmp_path / "seen")
+
+
+def test_views_of_logits_are_means_of_probabilities():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 20)(inputs)
+    kernel = keras.initializers.RandomNormal(seed=0)
+    x = keras.layers.Conv2D(3, 3, padding="same", kernel_initializer=kernel)(x)
+    logits = keras.layers.Identity()(keras.layers.Conv2D(3, 1)(x))
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 12, 16, 3))
+    one, other = (
+        segmentation.label_maps(
+            keras.Model(inputs, outputs),
+            pictures.astype("float32"),
+            Views((0.5, 1.0), True),
+        )
+        for outputs in (logits, keras.layers.Softmax()(logits))
+    )
+    np.testing.assert_array_equal(one, other)
+    assert len(np.unique(one)) > 1

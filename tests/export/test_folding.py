@@ -251,3 +251,22 @@ def test_operations_that_are_gone():
     for attention in ("kao_qkv", {"name": "kao_kv", "projections": "qkvo"}):
         net = kanets.insert_attention(body(), "relu_[01]", attention)
         assert operations(fold(trained(net)), net)["FusedBatchNormV3"] == 0
+
+
+def test_two_sums_that_meet_in_one_addition():
+    inputs = keras.Input((6, 5, 3))
+    halves = [
+        layers.Conv2D(4, 1, name=f"half_{number}")(inputs)
+        for number in range(4)
+    ]
+    sides = [
+        layers.Conv2D(3, 1, name=f"side_{number}")(
+            layers.Concatenate()(halves[2 * number : 2 * number + 2])
+        )
+        for number in range(2)
+    ]
+    net = trained(keras.Model(inputs, layers.Add()(sides)))
+    x = pictures(net)
+    expected = keras.ops.convert_to_numpy(net(x, training=False))
+    found = keras.ops.convert_to_numpy(fold(net)(x))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

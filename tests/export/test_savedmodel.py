@@ -733,3 +733,21 @@ assert "tensorflow" not in sys.modules
     assert "model.save('model.keras')" in message
     assert "KERAS_BACKEND=tensorflow. Received: backend='jax'" in message
     assert not list(tmp_path.iterdir())
+
+
+def test_a_single_logit_is_of_a_sigmoid(tmp_path):
+    import tensorflow as tf
+
+    inputs = keras.Input((6, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="predictions")(x))
+    model.layers[-1].set_weights([np.full((3, 1), 0.01), np.array([-3.0])])
+    folder = export_savedmodel(model, tmp_path / "one", ["red"])
+    images = np.random.default_rng(0).uniform(0, 255, (4, 6, 8, 3))
+    images = (images * np.arange(4)[:, None, None, None] / 4).round()
+    images = images.astype("float32")
+    expected = 1 / (1 + np.exp(-np.asarray(model(images))))
+    served = tf.saved_model.load(str(folder)).signatures["serve_images"]
+    found = served(images=images.astype("uint8"))["probabilities"].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(found) > 0.1

@@ -186,6 +186,10 @@ def test_what_is_there_is_not_done_again(room, tmp_path, monkeypatch):
     ):
         (broken / name).unlink()
     (broken / ".tmp-part-00000-of-00004.jsonl-0").write_text("half")
+    # What was bad at an attempt that was cut off, and is not any more.
+    (broken / "part-00003-of-00004.jsonl").unlink()
+    stale = '{"picture": "x.png", "reason": "read error"}\n'
+    (broken / "bad-00003-of-00004.jsonl").write_text(stale)
     kept = (broken / "part-00002-of-00004.jsonl").stat()
     ask(room, broken)
     assert content(broken) == expected

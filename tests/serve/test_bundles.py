@@ -1,12 +1,16 @@
 """TensorFlow Serving's JSON, answered by a bundle."""
 
 import base64
+import gc
+import threading
+import weakref
 
 import keras
 import numpy as np
 import pytest
 
 import kanets
+from kanets.serve import bundles as served
 from kanets.serve.bundles import Bundle, RequestError, bundles
 from tests.backends import needs_tensorflow
 from tests.photos import write_photos
@@ -136,6 +140,49 @@ def test_a_new_version_answers_and_the_old_is_forgotten(tmp_path, photos):
     assert bundle.answer(request)["predictions"][0]["classes"][0] == "blue"
     with pytest.raises(KeyError):
         bundle.answer(request, 1)
+
+
+def test_a_lower_version_that_is_taken_away_is_forgotten(tmp_path, photos):
+    for gain in (1.0, -1.0):
+        kanets.export_savedmodel(by_colour(gain), tmp_path / "colours", NAMES)
+    bundle = Bundle(tmp_path / "colours")
+    bundle.swap()
+    request = {"instances": [b64(photos[1])]}
+    bundle.metadata(1)
+    assert bundle.answer(request, 1)["predictions"]
+    old = weakref.ref(bundle._version(1))
+    (tmp_path / "colours" / "1").rename(tmp_path / "gone")
+    assert not bundle.swap()
+    with pytest.raises(KeyError):
+        bundle.answer(request, 1)
+    gc.collect()
+    assert old() is None
+
+
+def test_the_former_version_answers_while_another_is_loaded(
+    tmp_path, photos, monkeypatch
+):
+    kanets.export_savedmodel(by_colour(), tmp_path / "colours", NAMES)
+    bundle = Bundle(tmp_path / "colours")
+    bundle.swap()
+    kanets.export_savedmodel(by_colour(-1.0), tmp_path / "colours", NAMES)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(served._Version):
+        def __init__(self, path):
+            begun.set()
+            assert go_on.wait(60)
+            super().__init__(path)
+
+    monkeypatch.setattr(served, "_Version", Slow)
+    loading = threading.Thread(target=bundle.swap)
+    loading.start()
+    assert begun.wait(60)
+    request = {"instances": [b64(photos[1])]}
+    assert bundle.answer(request)["predictions"][0]["classes"][0] == "red"
+    go_on.set()
+    loading.join()
+    assert bundle.answer(request)["predictions"][0]["classes"][0] == "blue"
 
 
 def test_folders_without_versions_are_left_out(tmp_path):

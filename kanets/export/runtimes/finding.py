@@ -52,14 +52,26 @@ def find(artifact):
     return SUFFIXES[path.suffix], path
 
 
-def _highest_version(directory, received):
-    versions = {
+def versions(directory):
+    """The SavedModels of a folder of versions, by TensorFlow Serving's rule.
+
+    Args:
+        directory: a folder.
+
+    Returns:
+        A dict from numbers to the `pathlib.Path` of each.
+    """
+    return {
         int(path.name): path
-        for path in directory.iterdir()
+        for path in pathlib.Path(directory).iterdir()
         if path.name.isascii()
         and path.name.isdigit()
         and (path / "saved_model.pb").is_file()
     }
-    if not versions:
+
+
+def _highest_version(directory, received):
+    found = versions(directory)
+    if not found:
         raise FileNotFoundError(f"{_ACCEPTED} {received}, which holds none")
-    return versions[max(versions)]
+    return found[max(found)]

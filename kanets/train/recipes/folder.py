@@ -49,11 +49,12 @@ def claim(recipe, directory, scheduled):
                 (_further(recipe, directory, done) if over else _ANOTHER)
                 + f" Received: {str(directory)!r}, where "
                 + ", ".join(
-                    f"{n} is {theirs[n]!r}, not {ours[n]!r}" for n in differing
+                    f"{n} is {theirs.get(n)!r}, not {ours[n]!r}"
+                    for n in differing
                 )
             )
-        (directory / RESULT).unlink(missing_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / RESULT).unlink(missing_ok=True)  # of what was there before
     files.write_text(path, text)
 
 

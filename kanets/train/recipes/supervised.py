@@ -156,6 +156,8 @@ def train(parts, recipe, directory, verbose=1, report=False):
 def _fit_all(parts, model, recipe, done, of_use, sets, directory, verbose):
     """All phases that are not over, on the training and validation set."""
     shown, say = None, printer(verbose)
+    # Those that were loaded, whatever the phases make of the others.
+    frozen_norms = _trained_norms(model) if recipe.finetune.freeze_norm else ()
     # One for all phases: it and what is served share no head.
     student = logits_model(model)
     logits = parts.taught(recipe, sets[0], student, say)
@@ -183,6 +185,7 @@ def _fit_all(parts, model, recipe, done, of_use, sets, directory, verbose):
                     logits,
                     recipe,
                     phase,
+                    frozen_norms,
                     begin,
                     of_use and not begin and not phase.quantized,
                     sets,
@@ -198,6 +201,7 @@ def _fit(
     logits,
     recipe,
     phase,
+    frozen_norms,
     initial_epoch,
     of_use,
     sets,
@@ -210,8 +214,9 @@ def _fit(
     model = served if logits is None else logits
     for layer in model.layers:
         layer.trainable = layer.name in HEADS or not phase.frozen
-    if recipe.finetune.freeze_norm:
-        _freeze_norm(model)
+    for layer in compat.all_layers(model):
+        if layer.name in frozen_norms:
+            layer.trainable = False
     steps = len(train_set)
     epochs = phase.last_epoch - phase.first_epoch
     model.compile(
@@ -266,8 +271,9 @@ def _fit(
     )
 
 
-def _freeze_norm(model):
-    """Batch norm whose statistics are not as new normalises as at inference."""
+def _trained_norms(model):
+    """Names of the batch norms whose statistics are not as new."""
+    names = set()
     for layer in compat.all_layers(model):
         if not isinstance(layer, keras.layers.BatchNormalization):
             continue
@@ -276,7 +282,8 @@ def _freeze_norm(model):
             for v in (layer.moving_mean, layer.moving_variance)
         )
         if np.any(mean != 0) or np.any(variance != 1):
-            layer.trainable = False
+            names.add(layer.name)
+    return names
 
 
 def _display(recipe, sets, directory):
