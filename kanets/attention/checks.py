@@ -86,7 +86,7 @@ def check_scale(scale):
     is_word = isinstance(scale, str) and scale == "rsqrt"
     if not (scale is None or is_word or is_number(scale)):
         raise ValueError(
-            'scale must be None, "rsqrt" or a finite number. '
+            'scale must be None, "rsqrt" or a number. '
             f"Received: scale={scale!r}"
         )
 

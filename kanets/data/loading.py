@@ -297,8 +297,8 @@ def _split(labels, rows, validation, seed, class_names):
     train, held = np.sort(np.concatenate(train)), np.sort(np.concatenate(held))
     if not len(held):
         raise ValueError(
-            "The split must leave a picture to validate on: of more pictures, "
-            "of a folder val/ beside train/, or none at all by validation=0. "
+            "The split must leave a picture to validate on (of more pictures, "
+            "or in a folder val/ beside train/; validation=0 is none at all). "
             f"Received: validation={validation} of {len(rows)} pictures"
         )
     return train, held

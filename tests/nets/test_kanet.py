@@ -506,7 +506,7 @@ def test_loads_in_a_fresh_process(tiny, tmp_path):
         ),
         (
             {"attention": {"name": "kao_kv", "scale": float("nan")}},
-            "a finite number. Received: scale=nan",
+            "or a number. Received: scale=nan",
         ),
         (
             {"pooling": "mean", "include_top": False},
