@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 from measure import machine
 from tables import append_run, holds, read, write
+from verdict import maps
 from verdict_price import exported, feeds_of, opened
 
 import kanets
@@ -58,6 +59,11 @@ WAYS = {
         }
         for name in ("kao_qkv", "kao_kv", "dense")
     },
+}
+# Under a segmenter also what looks nowhere, of about as many parameters.
+CAMVID_WAYS = {
+    **WAYS,
+    "1x1 maps": {"name": BODY, "attention": maps(20), **POSITION},
 }
 
 
@@ -140,11 +146,12 @@ def transfer(options):
 
 def body_of(way, folder):
     """The net that a segmenter takes its body from, saved in a folder."""
-    if Path(WAYS[way]["name"]).is_dir():
-        return WAYS[way]["name"]
+    given = CAMVID_WAYS[way]
+    if Path(given["name"]).is_dir():
+        return given["name"]
     path = folder / f"body_{way}".replace(" ", "_")
     if not path.exists():
-        kanets.save_model(kanets.create_model(**WAYS[way]), path)
+        kanets.save_model(kanets.create_model(**given), path)
     return str(path)
 
 
@@ -172,7 +179,7 @@ def camvid(options):
     path = HERE / "transfer_camvid.csv"
     source = options.data / "camvid"
     for seed in options.seeds:
-        for way in WAYS:
+        for way in CAMVID_WAYS:
             if holds(read(path), way=way, seed=seed):
                 continue
             run = options.runs / f"camvid_{way}_{seed}".replace(" ", "_")

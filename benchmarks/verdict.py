@@ -94,6 +94,7 @@ TASKS = {
 }
 
 
+@keras.saving.register_keras_serializable(package="verdict")
 class Maps(keras.layers.Layer):
     """1x1, ReLU6, 1x1: the control that looks nowhere.
 
@@ -125,6 +126,10 @@ class Maps(keras.layers.Layer):
 
     def start_at_zero(self):
         return True
+
+    def get_config(self):
+        given = {"hidden": self.hidden, "means": self.means}
+        return {**super().get_config(), **given}
 
 
 def maps(hidden=128, means=False):
