@@ -62,9 +62,8 @@ def measured():
         for row in read(HERE / "deployment_formats.csv")
     }
     for entry in kanets.list_models(task="classification"):
-        if "imagenet" in entry.name.split("_"):
-            if "tiny" not in entry.name:
-                continue  # photos of its training set say nothing
+        if entry.name.endswith("_imagenet"):
+            continue  # photos of its training set say nothing
         for name, (_, (kind, precision)) in RUNTIMES.items():
             row = times.get((entry.name, kind, precision))
             if row is not None:

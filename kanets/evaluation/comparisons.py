@@ -122,7 +122,7 @@ class Pictures:
 
     def feeds(self, rows):
         files = self._files[rows]
-        self._pictures = [self._fit(reading.read(file)) for file in files]
+        self._pictures = [reading.read(file, self._size) for file in files]
         if self._takes_files:
             return {"image_bytes": np.array([f.read_bytes() for f in files])}
         if self._size is None:
@@ -145,13 +145,9 @@ class Pictures:
         found = _decide(scores, -1) if label_map is None else label_map
         self.tally.decisions(found, _decide(expected, -2))
 
-    def _fit(self, picture):
-        if self._size is None:
-            return picture
-        return fit_picture(picture, self._size)
-
     def _pixels(self):
-        pictures = [self._fit(picture) for picture in self._pictures]
+        # Those that were read before the size was known.
+        pictures = [fit_picture(p, self._size) for p in self._pictures]
         return np.stack(pictures).astype("float32")
 
 

@@ -37,10 +37,7 @@ class Bundle:
 
     def versions(self):
         """Numbers of the versions in the folder, the highest first."""
-        return sorted(self._paths(), reverse=True)
-
-    def _paths(self):
-        return versions(self.folder)
+        return sorted(versions(self.folder), reverse=True)
 
     def swap(self):
         """Lets the highest version answer; returns whether it is another.
@@ -94,7 +91,7 @@ class Bundle:
             with self._lock:
                 found = self._loaded.get(number)
             if found is None:
-                found = _Version(self._paths()[number])
+                found = _Version(versions(self.folder)[number])
                 with self._lock:
                     self._loaded[number] = found
         return found

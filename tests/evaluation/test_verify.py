@@ -156,9 +156,9 @@ def test_pictures_are_taken_evenly(artifacts, model, pictures, monkeypatch):
 
     seen, read = [], files.read
 
-    def record(path):
+    def record(path, *size):
         seen.append(path.name[:2])
-        return read(path)
+        return read(path, *size)
 
     monkeypatch.setattr(files, "read", record)
     report = verify(artifacts["onnx"], model, pictures, count=4, rounds=1)
