@@ -11,7 +11,7 @@ from kanets.cli.running import command
 SAMPLE = Path(__file__).parents[1] / "sample"
 
 
-@command("demo --to runs/demo")
+@command("demo --to runs/demo", trains=True)
 def demo(
     *,
     to: Annotated[str, Option(help="The folder to write to.")] = "runs/demo",

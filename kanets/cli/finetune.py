@@ -23,6 +23,7 @@ from kanets.cli.train import GOES_ON, trained
     when_stopped=GOES_ON,
     reads=True,
     computes=True,
+    trains=True,
 )
 def finetune(
     model: Model,

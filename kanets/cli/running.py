@@ -89,7 +89,13 @@ def _options_of_all(
 
 
 def command(
-    example, *, when_stopped="", of_recipe=False, reads=False, computes=False
+    example,
+    *,
+    when_stopped="",
+    of_recipe=False,
+    reads=False,
+    computes=False,
+    trains=False,
 ):
     """Makes a function a command of `kanets`, called as its example is.
 
@@ -103,6 +109,7 @@ def command(
             so that errors call it as the recipe does.
         reads: whether it reads pictures, by as many threads as the user says.
         computes: whether it does so by a net, on the device the user says.
+        trains: whether it trains one, on TensorFlow by oneDNN's kernels.
 
     Returns:
         A decorator that returns the function itself.
@@ -112,6 +119,8 @@ def command(
         run = functools.partial(_run, function, when_stopped, of_recipe)
 
         def callback(**given):
+            if trains:
+                _prefer_onednn()
             run(**given)
 
         callback.__signature__ = _signature(function, reads, computes)
@@ -140,6 +149,17 @@ def _signature(function, reads, computes):
     parameters.append(keyword("debug", default=False, annotation=Debug))
     parameters.append(keyword("context", annotation=typer.Context))
     return inspect.Signature(parameters)
+
+
+def _prefer_onednn():
+    """Has TensorFlow train by oneDNN's kernels, unless the user says not.
+
+    Of its own accord it leaves them off where a CPU has no AVX-512, and a
+    step takes a fifth to a half longer (benchmarks/onednn.py). For commands
+    that only predict they stay as they are: one picture can take far longer.
+    """
+    if "tensorflow" not in sys.modules:  # which reads it as it is loaded
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def _run(

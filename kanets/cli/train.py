@@ -26,6 +26,7 @@ GOES_ON = " Training continues with the same command."
     of_recipe=True,
     reads=True,
     computes=True,
+    trains=True,
 )
 def train(
     recipe: Annotated[str, Argument(help="A TOML file, as in training/.")],

@@ -10,9 +10,11 @@ import time
 
 import numpy as np
 import pytest
+import typer
 
 import kanets
 from kanets import cli, evaluation, recipes
+from kanets.cli import running
 from kanets.cli.messages import with_flags
 from kanets.cli.running import to_json
 from kanets.data.threads import map_in_threads
@@ -54,6 +56,36 @@ def test_names_that_the_output_cannot_encode(tmp_path):
     )
     assert b"0\\u866b.png" in found.stdout
     assert second.name.encode() in found.stdout
+
+
+def test_training_commands_ask_for_onednn(monkeypatch):
+    """Before TensorFlow is loaded, and not against what the user said."""
+    name, seen = "TF_ENABLE_ONEDNN_OPTS", []
+
+    def ask(value, trains=True, loaded=False):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+        with monkeypatch.context() as patch:
+            if not loaded:
+                patch.delitem(sys.modules, "tensorflow", raising=False)
+            else:
+                patch.setitem(sys.modules, "tensorflow", None)
+            application = typer.Typer()
+            application.callback()(running._options_of_all)
+            patch.setattr(running, "app", application)
+            running.command("look at", trains=trains)(look)
+            with pytest.raises(SystemExit):
+                application(["look"], obj=[])
+        return seen[-1]
+
+    def look():
+        seen.append(os.environ.get(name))
+
+    assert ask(None) == "1"
+    assert ask("0") == "0"
+    assert ask(None, trains=False) is None
+    assert ask(None, loaded=True) is None
 
 
 @pytest.mark.parametrize(
