@@ -1,9 +1,11 @@
 """Augmentation: what it does to pictures and labels, and repeatability."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from kanets import data
 from kanets.train.augment import (
@@ -260,6 +262,36 @@ def test_segmentation_pads_what_is_too_small():
     for label_map, grid, row in zip(labels, GRIDS, rows, strict=True):
         inner = label_map[~row]
         assert any(np.array_equal(inner, grid[:, j : j + 14]) for j in range(4))
+
+
+def test_segmentation_in_another_light():
+    """As Pillow makes it, which rounds after each of the three."""
+    random = np.random.default_rng(4)
+    images = random.integers(30, 200, (8, 12, 17, 3)).astype("float32")
+    found, labels = segment(
+        images=images, labels=GRIDS[:1].repeat(8, 0), color=0.4, flip=False
+    )
+    np.testing.assert_array_equal(labels, GRIDS[:1].repeat(8, 0))
+    assert found.min() >= 0 and found.max() <= 255
+
+    def light(picture, brightness, contrast, saturation):
+        picture = Image.fromarray(picture.astype("uint8"))
+        picture = ImageEnhance.Brightness(picture).enhance(brightness)
+        picture = ImageEnhance.Contrast(picture).enhance(contrast)
+        return np.asarray(ImageEnhance.Color(picture).enhance(saturation))
+
+    drawn = np.random.default_rng(1)
+    for picture, one in zip(images, found, strict=True):
+        drawn.uniform(-1, 1), drawn.integers(1), drawn.integers(1)  # the crop
+        expected = light(picture, *drawn.uniform(0.6, 1.4, 3))
+        assert np.abs(one - expected).max() < 4
+        assert np.abs(one - picture).mean() > 4
+
+
+@pytest.mark.parametrize("color", [-0.1, 1.0, math.nan])
+def test_segmentation_refuses_no_light(color):
+    with pytest.raises(ValueError, match=rf"in \[0, 1\).*color={color}"):
+        SegmentationAugmentation(color=color)
 
 
 @pytest.mark.parametrize("crop_size", [(31, 37), None, (64, 50)])

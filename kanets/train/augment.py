@@ -10,6 +10,8 @@ from kanets.data.arguments import check_size
 from kanets.data.label_map_files import sample_nearest
 from kanets.data.streams import with_random_states
 
+GREY = np.float32([0.299, 0.587, 0.114])  # of red, green and blue, Rec. 601
+
 
 class Augmentation:
     """Turns `(images, labels)` into augmented images and one-hot labels.
@@ -192,9 +194,14 @@ class Mirror:
 class SegmentationAugmentation:
     """Scales, crops and mirrors pictures together with their label maps.
 
+    And gives them another light, so that a city by day is of use at dusk.
+
     Each picture on its own: a scale drawn log-uniformly from `1/scale` to
     `scale`; a crop at a random place of the scaled picture, padded where that
-    is smaller (grey 127.5, `ignore_label`); mirrored half of the time.
+    is smaller (grey 127.5, `ignore_label`); mirrored half of the time. Then
+    its brightness, contrast to its mean grey and saturation are each
+    multiplied by a number from 1 - `color` to 1 + `color`, one after the
+    other, and what leaves 0..255 is cut off.
 
     A scaled picture is resized by the rule of the package, antialiased
     bilinear, and rounded to 8 bits; its label map is sampled at the centres
@@ -207,6 +214,7 @@ class SegmentationAugmentation:
         scale: float, at least 1, which is no scaling.
         ignore_label: int, the label of what is padded; None where the crop
             always fits into the picture.
+        color: float in [0, 1), how much the light differs; 0 leaves it.
 
     Call arguments:
         images: float array (B, H, W, 3), 0..255.
@@ -222,16 +230,29 @@ class SegmentationAugmentation:
 
     each_alone = True
 
-    def __init__(self, crop_size=None, flip=True, scale=1.0, ignore_label=None):
+    def __init__(
+        self,
+        crop_size=None,
+        flip=True,
+        scale=1.0,
+        ignore_label=None,
+        color=0.0,
+    ):
         if not 1 <= scale < math.inf:
             raise ValueError(
                 "`scale` must be at least 1, which is no scaling. "
                 f"Received: scale={scale!r}"
             )
+        if not 0 <= color < 1:
+            raise ValueError(
+                "`color` must be in [0, 1), where 0 leaves the light as it "
+                f"is. Received: color={color!r}"
+            )
         self.crop_size = check_size("crop_size", crop_size)
         self.flip = flip
         self.scale = scale
         self.ignore_label = ignore_label
+        self.color = color
         self._generator = np.random.default_rng(0)
 
     def reseed(self, seed):
@@ -277,8 +298,20 @@ class SegmentationAugmentation:
         )
         if self.flip and random.integers(2):
             image, label_map = image[:, ::-1], label_map[:, ::-1]
+        if self.color:
+            factors = random.uniform(1 - self.color, 1 + self.color, 3)
+            image = _relit(image, *factors)
         window = np.s_[above : above + height, before : before + width]
         new_image[window], new_label_map[window] = image, label_map
+
+
+def _relit(image, brightness, contrast, saturation):
+    """A picture (h, w, 3) in 0..255 with these three multiplied in turn."""
+    image = np.clip(image * np.float32(brightness), 0, 255)
+    mean = (image @ GREY).mean()
+    image = np.clip(mean + np.float32(contrast) * (image - mean), 0, 255)
+    grey = (image @ GREY)[..., None]
+    return np.clip(grey + np.float32(saturation) * (image - grey), 0, 255)
 
 
 def _place(length, crop, scale, random):

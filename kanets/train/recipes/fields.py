@@ -212,6 +212,7 @@ class SegmentationAugment:
     flip: rules.Flag = True
     crop_size: rules.Size = None
     scale: rules.Scale = 1.0
+    color: rules.Decay = 0.0
 
 
 @_recipe

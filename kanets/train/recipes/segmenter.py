@@ -43,6 +43,7 @@ def _load(recipe):
         recipe.augment.flip,
         recipe.augment.scale,
         settings.ignore_label,
+        recipe.augment.color,
     )
     return data.augmented(train_set, augmentation), validation_set
 
