@@ -171,6 +171,8 @@ class Started:
 def started_from(settings, entries):
     """The `Started` of a recipe's section, or None for a net made anew.
 
+    What starts from another run started where that did.
+
     Args:
         settings: the arguments of the section, with its name.
         entries: those of the zoo, by name.
@@ -179,6 +181,11 @@ def started_from(settings, entries):
     name = given.pop("name", None)
     source = given.pop("weights", name)
     given.pop("pretrained", None)
+    run = Path(str(name), "recipe.toml")
+    if source == name and run.is_file():
+        recipe = recipes.read(run)
+        before = arguments(getattr(recipe, tasks.of_recipe(recipe).section))
+        return started_from(before | given, entries)
     if name in entries:
         net, licence = entries[name], ""
     elif str(source).startswith("hf://timm/"):

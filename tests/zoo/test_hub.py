@@ -163,7 +163,7 @@ def test_the_environment_names_the_hub(hub, repository, tmp_path):
         assert bool(hub.paths) is not bool(more)
 
 
-def test_the_card_of_what_starts_there(hub, repository, monkeypatch):
+def test_the_card_of_what_starts_there(hub, repository, monkeypatch, tmp_path):
     """It tells the net and the licence of the weights."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "training"))
     make_entry = importlib.import_module("make_entry")
@@ -175,3 +175,10 @@ def test_the_card_of_what_starts_there(hub, repository, monkeypatch):
         assert started.source == ADDRESS and started.licence == "mit"
         assert started.settings == {"name": "Tiny", "attention": "kao_kv"}
     assert make_entry.started_from({"name": "KANet"}, {}) is None
+    run = tmp_path / "run"
+    run.mkdir()
+    run.joinpath("recipe.toml").write_text(
+        f'[model]\nname = "{ADDRESS}"\nattention = "kao_kv"\n'
+    )
+    again = make_entry.started_from({"name": str(run)}, {})
+    assert again.source == ADDRESS and again.settings == started.settings
