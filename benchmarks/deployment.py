@@ -11,12 +11,14 @@ go to `--to`, `runs/deployment`; one that is there is not made again.
 pictures (a segmenter: 50; a generator: 200 latents) that no training saw: the
 greatest difference of a score (of a generator, of a pixel in -1..1), the share
 of equal answers, megabytes, and the latency of one picture with one thread and
-with two. Writes `benchmarks/deployment_formats.csv`; with `--entries PATTERN`
-only the rows of these.
+with two. Writes `benchmarks/deployment_formats.csv`.
 
-`accuracy`: the classifiers of CIFAR-10 on all test pictures, as Keras models
-and as LiteRT of three precisions, with sizes, and latencies measured in turns.
-Writes `benchmarks/deployment_accuracy.csv`.
+`accuracy`: classifiers and the segmenter on all pictures of their cards, as
+Keras models, SavedModels and LiteRT of three precisions, with the sizes and,
+measured in turns, the latencies of the latter. Writes
+`benchmarks/deployment_accuracy.csv`.
+
+With `--entries PATTERN` only the rows of these are measured anew.
 
 `table`: prints the tables of `savedmodels/README.md` from what `formats` wrote.
 """
@@ -34,9 +36,8 @@ import numpy as np
 from tables import read, write
 
 import kanets
-from kanets import export, zoo
-from kanets.data.folders import read_pictures
-from kanets.evaluation.files import picture_files, representative
+from kanets import evaluation, export, tasks, zoo
+from kanets.evaluation.files import representative
 from kanets.evaluation.verify import verify
 from kanets.export import runtimes
 
@@ -53,6 +54,10 @@ FORMATS = [
     ("openvino", "float16"),
 ]
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores"
+# Of which `accuracy` measures all pictures of a card.
+MEASURED = [("savedmodel", "float32")] + [
+    ("litert", precision) for precision in ("float32", "float16", "int8")
+]
 CAMVID_SIZE = (360, 480)  # of all its pictures
 
 
@@ -83,15 +88,19 @@ def write_artifact(model, entry, to, kind, precision, train):
     return folder
 
 
-def formats(options):
-    path = HERE / "deployment_formats.csv"
+def others(path, pattern):
+    """Rows of entries that are still there and are not measured anew."""
     names = {entry.name for entry in zoo.list_models()}
-    kept = [
+    return [
         row
         for row in read(path)
-        if row["entry"] in names
-        and not fnmatch.fnmatch(row["entry"], options.entries)
+        if row["entry"] in names and not fnmatch.fnmatch(row["entry"], pattern)
     ]
+
+
+def formats(options):
+    path = HERE / "deployment_formats.csv"
+    kept = others(path, options.entries)
     rows = []
     for entry in zoo.list_models(options.entries):
         model = kanets.load_model(entry.name)
@@ -176,63 +185,76 @@ def table(options):
 
 
 def accuracy(options):
-    test = options.data / "cifar10" / "test"
-    files = picture_files([test])
-    table = []
-    for entry in zoo.list_models("*cifar10", task="classification"):
+    path = HERE / "deployment_accuracy.csv"
+    kept = others(path, options.entries)
+    rows = []
+    for entry in zoo.list_models(options.entries):
+        if entry.task == "generation":
+            continue
         model = kanets.load_model(entry.name)
-        pictures, rows, _ = read_pictures(files, model.input_shape[1:3], "stop")
-        pictures = pictures.take(rows).astype("float32")
-        names = list(model.class_names)
-        labels = np.array([names.index(path.parent.name) for path in files])
-        found = {"keras": model.predict(pictures, verbose=0)}
-        sizes = {"keras": ""}
-        artifacts = {}
-        for precision in ("float32", "float16", "int8"):
-            train = options.data / "cifar10" / "train"
-            path = write_artifact(
-                model, entry.name, options.to, "litert", precision, train
+        measured, train = folders(entry, options.data)
+        flags = entry.evaluate_command.split()[5:]
+        given = {
+            flag.strip("-").replace("-", "_"): int(value)
+            for flag, value in zip(flags[::2], flags[1::2], strict=True)
+        }
+        paths = {
+            f"{kind} {precision}": write_artifact(
+                model, entry.name, options.to, kind, precision, train
             )
-            name = f"litert {precision}"
-            size = (path / "model.tflite").stat().st_size
-            sizes[name] = f"{size / 1e6:.3f}"
-            for threads in (1, 2):
-                artifacts[name, threads] = runtimes.load(path, threads)
-            run = artifacts[name, 2]
-            found[name] = run(images=pictures)["probabilities"]
-        latencies = measure(artifacts, pictures[:1], options.rounds)
-        for name, scores in found.items():
-            correct = int((scores.argmax(-1) == labels).sum())
-            table.append(
+            for kind, precision in MEASURED
+        }
+        latencies = measure(paths, model, options.rounds)
+        for name in ("keras", *paths):
+            source = paths.get(name, model)
+            found = evaluation.evaluate(source, measured, **given)
+            task = tasks.of_result(found)
+            size = ""
+            if name in latencies:
+                size = f"{(source / 'model.tflite').stat().st_size / 1e6:.3f}"
+            one, two = latencies.get(name, ("", ""))
+            rows.append(
                 {
                     "entry": entry.name,
                     "model": name,
-                    "pictures": len(labels),
-                    "correct": correct,
-                    "accuracy": f"{correct / len(labels):.4f}",
-                    "megabytes": sizes[name],
-                    "latency_ms_1_thread": latencies.get((name, 1), ""),
-                    "latency_ms_2_threads": latencies.get((name, 2), ""),
+                    "pictures": found["pictures"],
+                    "metric": task.metric,
+                    "value": f"{found[task.figure]:.4f}",
+                    "megabytes": size,
+                    "latency_ms_1_thread": one,
+                    "latency_ms_2_threads": two,
                     "machine": MACHINE,
                     "keras": keras.version(),
                 }
             )
-            print(table[-1], flush=True)
-    write(HERE / "deployment_accuracy.csv", table)
+            print(*list(rows[-1].values())[:-2], sep="\t", flush=True)
+            write(path, sorted(kept + rows, key=lambda row: row["entry"]))
 
 
-def measure(artifacts, picture, rounds):
-    """Median milliseconds of each, in turns."""
-    seconds = {key: [] for key in artifacts}
+def measure(paths, model, rounds):
+    """By name, median milliseconds of a picture with one thread and two."""
+    size = model.input_shape[1:3]
+    size = CAMVID_SIZE if None in size else size
+    picture = np.full((1, *size, 3), 127.5, "float32")
+    calls = {
+        (name, threads): runtimes.load(path, threads)
+        for name, path in paths.items()
+        if name.startswith("litert")
+        for threads in (1, 2)
+    }
+    seconds = {key: [] for key in calls}
     for turn in range(rounds + 3):
-        for key, run in artifacts.items():
+        for key, run in calls.items():
             start = time.perf_counter()
             run(images=picture)
             if turn >= 3:  # the first ones warm up
                 seconds[key].append(time.perf_counter() - start)
     return {
-        key: f"{statistics.median(values) * 1e3:.2f}"
-        for key, values in seconds.items()
+        name: tuple(
+            f"{statistics.median(seconds[name, threads]) * 1e3:.2f}"
+            for threads in (1, 2)
+        )
+        for name, _ in calls
     }
 
 
@@ -241,7 +263,7 @@ def main():
     parser.add_argument("question", choices=["formats", "accuracy", "table"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--to", type=Path, default="runs/deployment")
-    parser.add_argument("--entries", default="*", help="for formats")
+    parser.add_argument("--entries", default="*", help="a pattern")
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
     {"formats": formats, "accuracy": accuracy, "table": table}[

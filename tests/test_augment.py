@@ -387,3 +387,20 @@ def test_segmentation_needs_no_ignore_label_where_all_fits():
 def test_a_shift_is_within_the_picture():
     with pytest.raises(ValueError, match=r"crop=32 of pictures of \(48, 32\)"):
         Augmentation(2, (48, 32), crop=32)
+
+
+def test_cutmix_is_of_the_paper():
+    """Shares are of Beta(alpha, alpha), and labels those of the pixels."""
+    black = np.zeros((256, 16, 16, 3), "float32")
+    black[128:] = 255
+    labels = np.arange(256) // 128
+    augmentation = Augmentation(2, (16, 16), flip=False, cutmix=1.0)
+    shares = []
+    for seed in range(8):
+        augmentation.reseed(seed)
+        images, mixed = map(to_numpy, augmentation(black, labels))
+        white = (images[..., 0] > 127).mean((1, 2))
+        np.testing.assert_allclose(mixed[:, 1], white, atol=1e-5)
+        shares += list(np.minimum(white, 1 - white)[white % 1 > 0])
+    # Where both are seen, the smaller share is uniform in 0..0.5.
+    assert 0.2 < np.mean(shares) < 0.3

@@ -6,6 +6,8 @@ from kanets.data.batches import ArrayPictures
 from kanets.data.listing import TEST_FOLDERS
 from kanets.data.pictures import fit_picture
 
+MOST_CLASSES = 1_000_000  # labels beyond are ids of something else
+
 
 def read_arrays(source, image_size, class_names):
     """Reads the arrays that `kanets.data.load` takes.
@@ -127,6 +129,11 @@ def _checked(images, labels, image_size):
         raise ValueError(
             "Labels must not be negative. Received: label "
             f"{labels.min()} at index {labels.argmin()}"
+        )
+    if labels.max() > MOST_CLASSES:
+        raise ValueError(
+            f"Labels must count classes from 0, to {MOST_CLASSES:,} at most. "
+            f"Received: label {labels.max()} at index {labels.argmax()}"
         )
     if image_size is not None and images.shape[1:3] != image_size:
         images = np.repeat(images, 3, -1) if images.shape[-1] == 1 else images

@@ -72,8 +72,8 @@ def _parts(root):
     places = {WHOLE: root}
     if folders.has_splits(root):
         names = ("train", *folders.VALIDATION_FOLDERS)
-        places = {name: root / name for name in names}
-        places = {name: path for name, path in places.items() if path.is_dir()}
+        found = {name: folders.find_folder(root, (name,)) for name in names}
+        places = {name: path for name, path in found.items() if path}
     classes = folders.list_classes(next(iter(places.values())))
     parts = {}
     for name, place in places.items():

@@ -193,7 +193,12 @@ def _orientation(image):
 def _rgb(image):
     """Converts a loaded Pillow image of any mode to a uint8 RGB array."""
     if image.mode.startswith("I"):
-        return _rgb_from_16_bit(np.asarray(image).astype(np.int64))
+        grey = np.asarray(image).astype(np.int64)
+        rgb = _rgb_from_16_bit(grey)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):  # a PNG's one grey that is not seen
+            rgb[grey == clear] = 255
+        return rgb
     if image.mode == "F":
         raise PictureError("floating-point pixels have no stated range")
     if image.has_transparency_data:

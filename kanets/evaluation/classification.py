@@ -164,6 +164,8 @@ def _of_pixels(model, source, batch_size, on_error):
 def _of_all(model, pictures):
     """Batches for `ClassReport.add`; each process reads its share."""
     paths, start = pictures.paths, 0
+    # What is of no files is in memory, or in a pack.
+    of_files = bool(paths) and Path(paths[0]).is_file()
     for outputs in outputs_of_all(model, pictures):
         rows = slice(start, start + len(outputs))
         start = rows.stop
@@ -172,8 +174,7 @@ def _of_all(model, pictures):
             pictures.labels[places],
             _as_probabilities(outputs, model, pictures.class_names),
             paths and paths[rows],
-            # What is of no files is in memory.
-            None if paths else pictures.pictures.take(places),
+            None if of_files else pictures.pictures.take(places),
         )
 
 

@@ -97,6 +97,18 @@ def _several(paths):
     return [paths] if isinstance(paths, str | os.PathLike) else paths
 
 
+def _inside(path):
+    """What is in a folder and in those below it, also behind links."""
+    seen = set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to where it is in
+            below.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder, name) for name in names)
+
+
 def picture_files(paths):
     """The files, and those of the folders, among `paths`."""
     files = []
@@ -110,10 +122,9 @@ def picture_files(paths):
         if path.is_dir():
             found = sorted(
                 p
-                for p in path.rglob("*")
+                for p in _inside(path)
                 if p.suffix.lower() in SUFFIXES
                 and not any(n[0] == "." for n in p.relative_to(path).parts)
-                and not p.is_dir()
             )
             if not found:
                 raise ValueError(

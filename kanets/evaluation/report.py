@@ -38,7 +38,10 @@ def check_folder(folder):
     ours = (NAME, *_PICTURES)
     if not folder.exists():
         return
-    if not folder.is_dir() or any(p.name not in ours for p in folder.iterdir()):
+    if (
+        not (folder.is_dir() and folder.name)  # "." cannot be replaced
+        or any(p.name not in ours for p in folder.iterdir())
+    ):
         raise ValueError(
             "A report is written to a folder that is new, empty, or that of "
             f"an earlier report. Received: report={str(folder)!r}"
@@ -196,7 +199,8 @@ class ClassReport(Report):
             labels: int array (B,).
             scores: float array (B, classes), probabilities.
             paths: list of B paths, or None for pictures that are no files.
-            images: array (B, H, W, 3), 0..255, or None where paths are given.
+            images: array (B, H, W, 3), 0..255, or None where paths are those
+                of files.
         """
         top = np.argsort(-scores, axis=-1, kind="stable")[:, :_TOP]
         self._among_top += int((top == labels[:, None]).sum())
@@ -207,7 +211,8 @@ class ClassReport(Report):
             def kept(row=row):
                 path = None if paths is None else str(paths[row])
                 pixels = None
-                if path is None:
+                of_file = path is not None and Path(path).is_file()
+                if images is not None and not of_file:
                     pixels = np.asarray(images[row]).astype(np.uint8)
                 true, best = int(labels[row]), int(said[row])
                 figures = float(scores[row, best]), float(scores[row, true])
@@ -254,7 +259,7 @@ class ClassReport(Report):
         for index, (file, pixels, true, best, figures) in self._ranked():
             said = f"{100 * figures[0]:.0f} % {self.class_names[best]}"
             name = f"picture {index}" if file is None else Path(file).name
-            picture = pixels if file is None else _read(file)
+            picture = _read(file) if pixels is None else pixels  # of a pack
             tiles.append((picture, self.class_names[true], said, name))
         wrong = self.pictures - int(np.trace(self.counts))
         some = f"The {len(tiles)} surest of {wrong:,}"

@@ -283,6 +283,12 @@ def _gives_logits(model):
 
 def _label_maps(scores, model):
     check_outputs(scores, model)
+    if scores.shape[-1] < 2:
+        raise ValueError(
+            "A segmenter must give a score for each class, of which there are "
+            f"two or more. Received: {model.name!r} with outputs of "
+            f"{scores.shape[-1]} channel"
+        )
     return scores.argmax(-1)
 
 

@@ -30,8 +30,8 @@ class Augmentation:
         randaugment: int, operations of RandAugment per picture (0: none).
         magnitude: float in 0..1, their strength.
         mixup: float, alpha of MixUp (0: none).
-        cutmix: float, alpha of CutMix (0: none). With MixUp, each batch gets
-            one of the two.
+        cutmix: float in 0..1, alpha of CutMix (0: none). With MixUp, each
+            batch gets one of the two.
 
     Call arguments:
         images: float array (B, h, w, 3), 0..255.
@@ -88,7 +88,8 @@ class Augmentation:
         if mixup:
             self.mixing_layers.append(keras.layers.MixUp(mixup, **of_all))
         if cutmix:
-            self.mixing_layers.append(keras.layers.CutMix(cutmix, **of_all))
+            # Of one number Keras draws alpha anew for each batch, from 0 on.
+            self.mixing_layers.append(CutMix((cutmix, cutmix), **of_all))
         # Whether no picture's result depends on the pixels of others.
         self.each_alone = not self.mixing_layers
         self._which = keras.random.SeedGenerator(0)
@@ -164,6 +165,19 @@ def _compiled(function, variables):
         return results
 
     return stateful
+
+
+class CutMix(keras.layers.CutMix):
+    """Keras's, with the labels' shares those of the pixels.
+
+    Keras takes them from the box before it is rounded to whole pixels, which
+    is off by a few percent where pictures are small.
+    """
+
+    def _generate_batch_mask(self, images_shape, box_corners):
+        pasted, _ = super()._generate_batch_mask(images_shape, box_corners)
+        share = self.backend.cast(pasted, self.compute_dtype)
+        return pasted, 1.0 - self.backend.numpy.mean(share, axis=(1, 2, 3))
 
 
 class Mirror:

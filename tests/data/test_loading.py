@@ -516,6 +516,7 @@ NAN[3, 0, 0, 0] = np.nan
         ((X, Y[:-1]), r"30 pictures .*labels of shape \(29,\)"),
         ((X, Y * 1.0), "must be integers. Received: labels of dtype float64"),
         ((X, Y - 1), "not be negative. Received: label -1 at index 0"),
+        ((X, Y + 2**32), "from 0, to 1,000,000 .* label 429496729\\d at index"),
         ((X, Y * 2), r"training picture. Received: none for \['1', '3'\]"),
         ((X, Y * 0), r"two classes. Received: class_names=\['0'\]"),
         ((NAN, Y), "finite. Received: images with 1 NaN or infinite"),

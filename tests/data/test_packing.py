@@ -201,6 +201,13 @@ def test_what_is_wrong_is_said(tree, tmp_path):
         data.load(to)
 
 
+def test_a_part_behind_a_broken_link_is_not_left_out(tree, tmp_path):
+    shutil.rmtree(tree / "val")
+    (tree / "val").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="must lead somewhere.*val"):
+        data.pack(tree, tmp_path / "pack")
+
+
 def test_a_shard_that_goes_missing_is_named(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "MEMORY_BUDGET", 0)
     data.pack(tree, tmp_path / "pack")

@@ -116,6 +116,13 @@ def test_grey_and_palette(tmp_path):
     assert set(np.unique(read)) <= {0, 255}
 
 
+def test_16_bit_grey_that_is_not_seen_is_white(tmp_path):
+    values = np.array([[0, 7, 65535], [7, 6, 8]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=7)
+    read = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(read[..., 0], [[0, 255, 255], [255, 0, 0]])
+
+
 def test_16_bit_grey_is_scaled(tmp_path):
     values = np.array([[0, 128, 257, 32768], [65535, 65406, 1000, 60000]])
     read = read_picture(save(tmp_path / "a.png", values.astype(np.uint16)))

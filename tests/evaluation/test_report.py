@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kanets import evaluation, visualize, zoo
+from kanets import data, evaluation, visualize, zoo
 from kanets.evaluation import classification, report
 from tests.evaluation import test_segmentation as streets_of
 from tests.evaluation.test_classification import NAMES, by_colour
@@ -122,6 +122,18 @@ def test_exports_of_files_and_arrays(photos, model, tmp_path):
         assert (250, 40, 40) in {c for _, c in image.getcolors(2**16)}
 
 
+def test_mistakes_in_a_pack_are_drawn(photos, model, tmp_path):
+    """Its pictures are no files; they look as those of the folder."""
+    data.pack(photos, tmp_path / "pack")
+    sheets = []
+    for source in (photos, tmp_path / "pack"):
+        folder = tmp_path / f"of_{source.name}"
+        evaluation.evaluate(model, source, report=folder)
+        with Image.open(folder / "mistakes.png") as image:
+            sheets.append({c for _, c in image.getcolors(2**16)})
+    assert sheets[0] == sheets[1]
+
+
 def test_the_surest_mistakes_are_kept():
     found = report.ClassReport(["a", "b"])
     sure = np.random.default_rng(0).permutation(np.linspace(0.51, 0.99, 40))
@@ -173,6 +185,10 @@ def test_a_folder_of_something_else_is_refused(model, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match=r"Received: report='\.'"):
+        report.check_folder(".")
     monkeypatch.setattr(classification, "_of_pixels", None)  # comes later
     for name in ("mine", "file"):
         with pytest.raises(ValueError, match=f"new, empty.*{name}'$"):

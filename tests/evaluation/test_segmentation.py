@@ -324,6 +324,14 @@ def test_misuse_is_named(streets, model, tmp_path, capsys):
         evaluation.predict(model, [picture, twin], to=tmp_path / "seen")
 
 
+def test_one_channel_is_no_segmenter():
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs)
+    model = keras.Model(inputs, outputs, name="road")
+    with pytest.raises(ValueError, match="'road' with outputs of 1 channel"):
+        segmentation.label_maps(model, np.zeros((1, 8, 8, 3), "float32"))
+
+
 def test_views_of_logits_are_means_of_probabilities():
     inputs = keras.Input((None, None, 3))
     x = keras.layers.Rescaling(1 / 20)(inputs)

@@ -4,6 +4,7 @@ import csv
 import http.server
 import io
 import json
+import shutil
 import sys
 import threading
 import time
@@ -74,6 +75,18 @@ def server(photos):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_folders_behind_links_are_looked_into(photos, tmp_path):
+    """Once: a link to where it is in leads nowhere new."""
+    shutil.copytree(photos / "val" / "red", tmp_path / "real")
+    top = tmp_path / "top"
+    (top / "below").mkdir(parents=True)
+    (top / "cats").symlink_to(tmp_path / "real")
+    (top / "below" / "up").symlink_to(top)
+    found = evaluation.find_pictures([top])
+    expected = sorted((top / "cats").glob("*.png"))
+    assert expected and list(found) == expected
 
 
 def test_a_picture_of_the_web(photos, model, server):

@@ -42,7 +42,7 @@ class Augment:
     randaugment: rules.Whole = 0
     magnitude: rules.Fraction = 0.5
     mixup: rules.Number = 0.0
-    cutmix: rules.Number = 0.0
+    cutmix: rules.Fraction = 0.0
 
 
 @typed
