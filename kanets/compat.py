@@ -20,6 +20,20 @@ def all_layers(model):
     return list(model._flatten_layers())
 
 
+def finalize(model):
+    """Lets layers derive anew what they derive from weights given by hand.
+
+    A `Normalization` computes with what it made of its mean and variance when
+    it was adapted or loaded, not with these.
+
+    Args:
+        model: a model, or a layer.
+    """
+    for layer in all_layers(model):
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
 def calls(model):
     """The calls that a functional model of Keras is made of, in order.
 

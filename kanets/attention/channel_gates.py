@@ -252,12 +252,12 @@ class ConvolutionalBlockAttention(Gate):
         )
 
     def _gates(self, inputs, training):
-        largest = ops.max(inputs, axis=(1, 2), keepdims=True)
+        largest = ops.amax(inputs, axis=(1, 2), keepdims=True)
         both = ops.concatenate([picture_means(inputs), largest], axis=1)
         both = self.expand(ops.relu(self.reduce(both)))
         channels = ops.sigmoid(ops.sum(both, axis=1, keepdims=True))
         x = inputs * channels
-        maps = [ops.mean(x, -1, keepdims=True), ops.max(x, -1, keepdims=True)]
+        maps = [ops.mean(x, -1, keepdims=True), ops.amax(x, -1, keepdims=True)]
         maps = self.around(ops.concatenate(maps, axis=-1))
         return channels, ops.sigmoid(self.norm(maps, training=training))
 

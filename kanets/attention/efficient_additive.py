@@ -125,6 +125,9 @@ class EfficientAdditiveAttention(MappedAttention):
         if not return_attention_scores:
             return output
         sizes = ops.abs(weights)
+        # A picture of zeros has no weights; its cells share alike.
+        none = ops.sum(sizes, axis=-1, keepdims=True) == 0
+        sizes = ops.where(none, ops.ones_like(sizes), sizes)
         shares = sizes / ops.sum(sizes, axis=-1, keepdims=True)
         # All queries see one sum.
         ones = ops.ones_like(shares)[:, None, :, None]

@@ -10,6 +10,7 @@ Letters: B batch, H W grid, C channels, N heads, D size of a head, S scales.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from kanets.attention.base import fresh
@@ -199,6 +200,12 @@ class LinearAttention(NormedAttention):
             return output
         parts = ops.split(weights, len(scales), axis=1)
         return output, sum(parts[1:], parts[0]) / len(scales)
+
+    def _maps_at(self, scores, cell, grid):
+        maps = super()._maps_at(scores, cell, grid)
+        # A scale whose query is rectified to zeros looks nowhere.
+        maps = np.where(maps.any((2, 3), keepdims=True), maps, 1.0)
+        return maps / maps.sum((2, 3), keepdims=True)
 
     def get_config(self):
         return {

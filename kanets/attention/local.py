@@ -253,7 +253,7 @@ def _tiled(query, key, value, axes, grid, scale, key_mask, extras):
         shown = gathered(key_mask[..., None], keys, 1)
         visible = ops.logical_and(ops.swapaxes(shown, 2, 3), visible)
     # Added and not chosen by `where`, with which XLA compiles small products,
-    # and a mask, for seconds. Every query sees a key: nothing hidden matters.
+    # and a mask, for seconds. A query that sees a key sees nothing hidden.
     bias = ops.cast(ops.logical_not(visible), "float32") * HIDDEN
     output, _ = attend(
         gathered(query, queries, 2),
@@ -263,6 +263,9 @@ def _tiled(query, key, value, axes, grid, scale, key_mask, extras):
         scale=scale,
     )
     slots = tiles * queries.shape[1]
+    if key_mask is not None:
+        seen = ops.any(visible, axis=-1, keepdims=True)
+        output = output * ops.cast(seen, output.dtype)
     output = ops.reshape(output, (-1, heads, slots, value.shape[-1]))
     return _take(output, home, 2), None
 
@@ -278,7 +281,14 @@ def _dense(query, key, value, axes, grid, scale, key_mask, extras):
     visible = np.pad(visible, ((0, 0), (extras, 0)), constant_values=True)
     if key_mask is not None:
         visible = ops.logical_and(key_mask[:, None, None], visible)
-    return attend(query, key, value, visible, scale=scale)
+    return attend(
+        query,
+        key,
+        value,
+        visible,
+        scale=scale,
+        rows_may_be_empty=key_mask is not None,
+    )
 
 
 def _take(x, index, axis):

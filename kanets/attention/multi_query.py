@@ -239,7 +239,11 @@ class MultiQueryAttention(MappedAttention):
         return cells(queries), cells(keys)
 
     def _maps_at(self, scores, cell, grid):
-        row, column = (place // self.query_stride for place in cell)
+        stride = self.query_stride
+        row, column = (
+            (place + _padded_before(size, stride)) // stride
+            for place, size in zip(cell, grid, strict=True)
+        )
         columns = -(-grid[1] // self.query_stride)
         keys = scores[:, :, row * columns + column]
         return spread_by(keys, *(self._key_shares(size) for size in grid))
@@ -270,7 +274,7 @@ class MultiQueryAttention(MappedAttention):
 
 
 def _enlarged(x, factor, like):
-    """Bilinearly, with half-pixel centres, cut to the size of another map.
+    """Bilinearly, with half-pixel centres, cut to where another map was pooled.
 
     Along an axis each cell becomes `factor` cells, which lie between it and
     its neighbours by known shares.
@@ -294,4 +298,10 @@ def _enlarged(x, factor, like):
             x, (-1, *size[1:axis], size[axis] * factor, *size[axis + 1 :])
         )
     _, height, width, _ = ops.shape(like)
-    return x[:, :height, :width]
+    top, left = (_padded_before(size, factor) for size in (height, width))
+    return x[:, top : top + height, left : left + width]
+
+
+def _padded_before(size, stride):
+    """The cells that `average_pool` puts before an axis, half of all."""
+    return -size % stride // 2

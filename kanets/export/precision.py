@@ -52,9 +52,7 @@ def in_precision(model, precision):
         ) from e
     with np.errstate(over="ignore"):  # an error, below
         copy.set_weights(plain.get_weights())
-    for layer in compat.all_layers(copy):
-        if hasattr(layer, "finalize_state"):  # what it derives from weights
-            layer.finalize_state()
+    compat.finalize(copy)
     check_finite(copy, f"{model.name} in {precision}")
     if hasattr(model, "class_names"):
         copy.class_names = model.class_names

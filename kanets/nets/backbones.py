@@ -152,6 +152,7 @@ def _copied(model, inputs, output_stride):
                 layer.weights, weights[layer.name], strict=True
             ):
                 new.assign(old)
+    compat.finalize(body)
     return body
 
 

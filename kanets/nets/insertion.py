@@ -84,6 +84,7 @@ def insert_attention(
     copier = _Copier(model, chosen, train, attention, arguments)
     copy = copier.model(model)
     copier.carry()
+    _carry_names(model, copy)
     return copy
 
 
@@ -99,7 +100,14 @@ def copied(model):
     copier = _Copier(model, [], "all", None, {})
     copy = copier.model(model)
     copier.carry()
+    _carry_names(model, copy)
     return copy
+
+
+def _carry_names(model, copy):
+    """Of the classes, where an entry or a run has them."""
+    if hasattr(model, "class_names"):
+        copy.class_names = model.class_names
 
 
 class _Copier:
@@ -235,6 +243,7 @@ def _carry_weights(layer, copy):
     for source, target in zip(old, new, strict=True):
         # JAX deletes the array that a step of training began with.
         target.assign(keras.ops.copy(source))
+    compat.finalize(copy)
 
 
 def _carry_flags(layer, copy, may_train):

@@ -37,6 +37,12 @@ def signed_scale(pixels):
 
 def imagenet_scale(pixels):
     """Pixels 0..255 less ImageNet's mean, by its deviation, for each colour."""
+    if pixels.shape[-1] != len(IMAGENET_MEAN):
+        raise ValueError(
+            "input_shape must be of three channels, red, green and blue, to be "
+            "scaled as ImageNet's; include_preprocessing=False takes others. "
+            f"Received: input_shape={tuple(pixels.shape[1:])}"
+        )
     return PixelScale(
         [1 / (255 * deviation) for deviation in IMAGENET_DEVIATION],
         [

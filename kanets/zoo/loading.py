@@ -7,6 +7,7 @@ import zipfile
 
 import keras
 
+from kanets import compat
 from kanets.checks import one_line
 from kanets.files import LABELS, read_labels
 from kanets.zoo.entries import newer
@@ -104,6 +105,7 @@ def carry(trained, model, new_head=False, overrides=None, closed=False):
                     f"{name!r} has {wanted}, trained {given}"
                 )
             variable.assign(value)
+    compat.finalize(model)
 
 
 def _architecture(folder):

@@ -11,6 +11,7 @@ from kanets.attention import (
     MultiQueryAttention,
     SingleHeadAttention,
     linear_attention,
+    multi_query,
     multi_query_attention,
 )
 from tests.attention import golden_convnets
@@ -20,6 +21,7 @@ from tests.layer_checks import check_layer, fill_weights, random
 
 FILE = Path(__file__).parent.parent / "golden" / "convnet_tokens.npz"
 CASES = cases(FILE)
+ROWS = np.float32([10, 20]).reshape(1, 2, 1, 1)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,6 +109,39 @@ def test_maps_of_strided_keys(stride, padding, starts):
         expected[:, rows, columns] += keys[:, i, j, None, None] / area
     maps = layer.attention_maps(x, (4, 7))[0]
     np.testing.assert_allclose(maps, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 8])
+def test_results_of_strided_queries_lie_on_their_windows(size):
+    """A cell moves nothing but what its window and those beside it answer."""
+    layer = MultiQueryAttention(query_stride=4)
+    x = random(1, size, 4, 4)
+    layer.build(x.shape)
+    fill_weights(layer.weights, layer.name)
+    layer.query_norm.moving_variance.assign(np.ones(4))
+    # In the middle of a window bilinear interpolation gives its answer alone
+    # or nearly so: the share of the next one is 1/8.
+    before = -size % 4 // 2
+    scores = to_numpy(layer(x, return_attention_scores=True)[1])[0, 0]
+    for row in range(size):
+        maps = layer.attention_maps(x, (row, 0))[0, 0]
+        np.testing.assert_allclose(
+            maps.ravel(), scores[(row + before) // 4], atol=1e-6
+        )
+    pooled = to_numpy(multi_query._enlarged(ROWS, 4, x))[0, :, 0, 0]
+    middles = np.arange(2) * 4 + 1.5 - before
+    expected = np.interp(np.arange(size), middles, [10.0, 20.0])
+    np.testing.assert_allclose(pooled, expected, atol=1e-5)
+
+
+@thorough_on_jax
+def test_maps_where_a_scale_looks_nowhere():
+    layer = LinearAttention(2)
+    x = random(1, 5, 7, 4)
+    sums = [
+        layer.attention_maps(x, (i, j)).sum((2, 3)) for i, j in np.ndindex(5, 7)
+    ]
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
 
 
 @thorough_on_jax

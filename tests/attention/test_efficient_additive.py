@@ -105,3 +105,9 @@ def test_layer():
 def test_errors(arguments, text):
     with pytest.raises(ValueError, match=text):
         attention.make({"name": "efficient_additive", **arguments})
+
+
+def test_a_picture_of_zeros_is_seen_alike():
+    layer = EfficientAdditiveAttention()
+    _, scores = layer(np.zeros((1, 2, 3, 4)), return_attention_scores=True)
+    np.testing.assert_allclose(to_numpy(scores), 1 / 6, rtol=1e-6)

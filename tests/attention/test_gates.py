@@ -13,7 +13,7 @@ from kanets.layers import residual_attention
 from tests.attention import gate_references as references
 from tests.attention.golden_convnets import differences
 from tests.attention.references import cases
-from tests.backends import dot, gradient, thorough_on_jax, to_numpy
+from tests.backends import compiled, dot, gradient, thorough_on_jax, to_numpy
 from tests.layer_checks import check_layer, fill_weights, random
 
 FILE = Path(__file__).parent.parent / "golden" / "convnet_gates.npz"
@@ -280,3 +280,11 @@ def test_what_is_no_picture(name):
         [[argument, value]] = given.items()
         with pytest.raises(ValueError, match=f"{argument}={value!r}"):
             type(layer)(**given)
+
+
+def test_cbam_of_no_pictures():
+    layer = attention.make("cbam")
+    assert compiled(layer)(np.zeros((0, 3, 4, 8), "float32")).shape == (
+        *(0, 3, 4),
+        8,
+    )

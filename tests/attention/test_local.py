@@ -307,3 +307,29 @@ def test_a_causal_stride_beyond_the_kernel_is_refused():
     layer = attention.make({"name": "neighborhood", **options})
     with pytest.raises(ValueError, match="stride=5, kernel_size=3"):
         layer(random(1, 12, 12, 4))
+
+
+@pytest.mark.parametrize("scores", [False, True])
+def test_a_query_that_sees_padding_alone_gives_zeros(scores):
+    """A stride beyond the kernel, so that a cell does not see itself."""
+    x = random(1, 9, 1, 4)
+    mask = np.ones((1, 9), bool)
+    mask[0, 2] = False
+    other = x.copy()
+    other[0, 2] = 1e3
+
+    def look(x):
+        return attention.neighborhood_attention(
+            *(x, x, x, 1),
+            stride=4,
+            clip=True,
+            mask=mask,
+            return_attention_scores=scores,
+        )
+
+    found, expected = look(other), look(x)
+    if scores:
+        found, expected = found[0], expected[0]
+    found = to_numpy(found)
+    assert np.abs(found).max() < 10 and (found[0, :2] == 0).all()
+    np.testing.assert_array_equal(found, to_numpy(expected))

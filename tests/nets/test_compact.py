@@ -334,6 +334,7 @@ def test_the_body_of_a_segmenter():
         (SHViT, {"variant": "s5"}, "'s4'.*variant='s5'"),
         (SHViT, {"strides": (2,) * 5}, "6 numbers.*of the stem.*stage 2"),
         (SHViT, {"input_shape": (3, 64, 64)}, r"shape=\(3, 64, 64\)"),
+        (MobileNetV4, {"input_shape": (64, 64, 1)}, r"shape=\(64, 64, 1\)"),
         (
             SHViT,
             {"attention": keras.layers.Identity()},

@@ -375,3 +375,28 @@ def test_places_are_names(at):
 
 def test_no_attention_is_refused():
     refused(plain(), "sum", "is made of. Received: None", attention=None)
+
+
+def test_what_a_layer_derives_from_its_weights_is_right(tmp_path):
+    """`Normalization` is adapted, and every kind of copy computes as it."""
+    x = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3))
+    x = x.astype("float32")
+    inputs = keras.Input((8, 8, 3))
+    normalization = layers.Normalization()
+    normalization.adapt(x)
+    y = layers.Conv2D(4, 3, padding="same", name="c")(normalization(inputs))
+    y = layers.GlobalAveragePooling2D()(y)
+    y = layers.Dense(3, "softmax", name="predictions")(y)
+    model = keras.Model(inputs, y)
+    model.class_names = ("a", "b", "c")
+    model.save(tmp_path / "m.keras")
+    expected = to_numpy(model(x))
+    copy = insert_attention(model, "c")
+    assert copy.class_names == ("a", "b", "c")
+    file = str(tmp_path / "m.keras")
+    for other in (
+        copy,
+        kanets.create_model(file, dtype="float32"),
+        kanets.create_model(file, input_shape=(None, None, 3)),
+    ):
+        np.testing.assert_allclose(to_numpy(other(x)), expected, atol=1e-5)
