@@ -16,6 +16,7 @@ from kanets.data.framing import picture_size
 from kanets.data.graph_pictures import decode_pictures, fit_pictures
 from kanets.export.runtimes.finding import versions
 from kanets.export.warmup import write_warmup
+from kanets.quantization.preparing import check_trained, is_prepared
 from kanets.zoo.saving import check_finite
 
 positive_int = positive_integer  # its name here in earlier versions
@@ -51,6 +52,8 @@ def check_model(model):
             "`model` must be built: call it on a batch first. "
             f"Received: model={model.name!r}, not built"
         )
+    if is_prepared(model):
+        check_trained(model)
     check_finite(model, model.name)
 
 

@@ -15,6 +15,8 @@ is a pass over maps, some in another layout. Placing maps side by side also
 forces one scale of 8-bit integers on all of them.
 """
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
@@ -25,7 +27,6 @@ from kanets.attention.kronecker import kao_kv, kao_qkv
 from kanets.nets import places, tracing
 from kanets.quantization import folding, is_prepared, kinds
 
-_CHAIN = keras.Sequential.call
 _MOST_BYTES = 2**30
 _OF_EACH_NUMBER = ("relu", "relu6", "sigmoid", "silu", "tanh")
 
@@ -76,10 +77,20 @@ def fold(model):
             net.inputs,
             keras.tree.flatten(inputs),
             outputs,
-            lambda step, args, kwargs: step.run(*args, **kwargs),
+            _at_inference,
         )
 
     return answer
+
+
+def _at_inference(step, args, kwargs):
+    """Calls a step, which by itself might train, as augmentation does."""
+    run = step.run
+    if isinstance(run, keras.layers.Layer) and (
+        "training" in inspect.signature(run.call).parameters
+    ):
+        kwargs = {**kwargs, "training": False}
+    return run(*args, **kwargs)
 
 
 def _graph(model):
@@ -87,8 +98,6 @@ def _graph(model):
     if is_prepared(model) or not places.is_graph(model):
         return None
     net = places.graph(model)
-    if type(model).call not in (type(net).call, _CHAIN):
-        return None
     if 4 * model.count_params() > _MOST_BYTES:
         return None
     is_known = all(
@@ -161,14 +170,19 @@ class _Affine:
 
 
 class _Kronecker:
-    """`KroneckerAttention` of constants; see there for q, k, v and o."""
+    """`KroneckerAttention` of constants; see there for q, k, v and o.
 
-    def __init__(self, layer):
+    Args:
+        layer: the built layer.
+        axes: of the grid, 1 of a sequence to 3 of a video.
+    """
+
+    def __init__(self, layer, axes):
         self.layer = layer
         self.maps = {
             n: _Linear(linear) for n, linear in layer.learned_maps.items()
         }
-        self.ends = 2 if layer.mode == "qkv" else 1
+        self.ends = axes if layer.mode == "qkv" else 1
 
     def __call__(self, x):
         layer = self.layer
@@ -243,7 +257,8 @@ def _constants(steps, outputs):
             step.run = _Linear(layer)
             continue
         if type(layer) is KroneckerAttention:
-            step.run, step.kwargs = _Kronecker(layer), {}
+            axes = len(step.inputs[0].shape) - 2
+            step.run, step.kwargs = _Kronecker(layer, axes), {}
         elif type(layer) in folding.NORMS and folding.is_of_last_axis(layer):
             scale, offset = map(_array, folding.scale_and_offset(layer))
             step.run, step.kwargs = _Affine(scale, offset), {}

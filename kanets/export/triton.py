@@ -91,10 +91,12 @@ def _tensor(value, named=False):
     kind = value.type.tensor_type
     # The batch is Triton's own; a side that is open is -1.
     dims = [d.dim_value or -1 for d in kind.shape.dim[1:]]
+    # A number for each of the batch has no shape, which Triton wants told.
+    reshape = "" if dims else " reshape { shape: [] }"
     labels = ""
     if named and value.name == "probabilities" and len(dims) == 1:
         labels = f' label_filename: "{files.LABELS}"'
     return (
         f'{{ name: "{value.name}" data_type: {_TYPES[kind.elem_type]} '
-        f"dims: {dims}{labels} }}"
+        f"dims: {dims or [1]}{reshape}{labels} }}"
     )

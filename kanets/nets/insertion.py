@@ -51,11 +51,12 @@ def insert_attention(
         inputs and outputs, not compiled. It is saved and loaded as any other.
         New layers are called "<layer>_attention", with "_norm" and "_add"
         (and "_scale", see `residual_attention`), and a number where such
-        a name is taken; they have the dtype policy of the layer before. Where
-        they stand behind an output, that output's name is theirs. Layers that
-        are called several times are so in the copy, and nested models remain
-        nested; where something is inserted in one, or in a model of a class
-        of its own, the copy is a plain functional model.
+        a name is taken; what a name, a dictionary or a factory makes has the
+        dtype policy of the layer before. Where they stand behind an output,
+        that output's name is theirs. Layers that are called several times are
+        so in the copy, and nested models remain nested; where something is
+        inserted in one, or in a model of a class of its own, the copy is a
+        plain functional model.
 
     Raises:
         ValueError: a model that is not functional or not built; `at` that

@@ -51,10 +51,17 @@ class Call:
 
 
 def is_graph(layer):
-    """Whether a layer is a model whose calls are known."""
+    """Whether a layer is a model whose calls are known, and are all it does."""
+    if not isinstance(layer, keras.Model) or _has_own_call(layer):
+        return False
     if isinstance(layer, keras.Sequential):
         return layer.built and bool(layer.inputs)
-    return isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
+    return isinstance(layer, keras.Function)
+
+
+def _has_own_call(model):
+    owner = next(k for k in type(model).__mro__ if "call" in vars(k))
+    return owner.__module__.partition(".")[0] != "keras"
 
 
 def graph(model):

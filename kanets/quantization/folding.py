@@ -72,8 +72,8 @@ class Normalized:
         if len(x.shape) != 4 or (training and self.norm.trainable):
             return self.norm(x, training=training)
         scale, offset = scale_and_offset(self.norm)
-        scale, offset = (
-            ops.cast(t, self.norm.compute_dtype) for t in (scale, offset)
+        x, scale, offset = (
+            ops.cast(t, self.norm.compute_dtype) for t in (x, scale, offset)
         )
         kernel = ops.reshape(scale, (1, 1, -1, 1))
         return ops.depthwise_conv(x, kernel, data_format="channels_last") + (

@@ -87,6 +87,8 @@ def activation(operation):
     """
     if isinstance(operation, keras.layers.Activation):
         operation = operation.activation
+    if getattr(operation, "weights", ()):
+        return None  # of one's own, by the name of one
     if isinstance(operation, keras.layers.ReLU):
         return "relu" if _is_plain(operation) else None
     name = getattr(operation, "__name__", type(operation).__name__).lower()
@@ -110,7 +112,18 @@ def of_operation(operation, name):
             "Quantization is for maps with the channels last. Received: layer "
             f"{name!r} of data_format='channels_first'"
         )
+    if mode := getattr(operation, "quantization_mode", None):
+        raise ValueError(
+            "A net is prepared while its weights are floats. Received: layer "
+            f"{name!r} of quantization_mode={mode!r}"
+        )
     if type(operation) in folding.KINDS:
+        if operation.activity_regularizer is not None:
+            raise ValueError(
+                "A prepared layer has no loss of its own; leave its "
+                f"regularizer out. Received: layer {name!r} with "
+                f"activity_regularizer={operation.activity_regularizer!r}"
+            )
         return LINEAR
     if type(operation) in folding.NORMS and folding.is_of_last_axis(operation):
         return NORM

@@ -43,8 +43,8 @@ class Program:
 
         Args:
             inputs: as of the model.
-            quantize: function from a tensor and a `Step.quantizer` to the
-                tensor rounded.
+            quantize: function from a tensor and one of `Step.quantizer` to
+                the tensor rounded.
             training: bool.
 
         Returns:
@@ -55,9 +55,10 @@ class Program:
             if isinstance(step.run, Folded | Normalized):
                 kwargs = {"training": training}
             results = keras.tree.flatten(step.run(*args, **kwargs))
-            if step.quantizer is None:
-                return results
-            return [quantize(x, step.quantizer) for x in results]
+            return [
+                x if quantizer is None else quantize(x, quantizer)
+                for x, quantizer in zip(results, step.quantizer, strict=True)
+            ]
 
         return tracing.run(
             [*self._inputs, *self._steps],
@@ -88,21 +89,25 @@ class Program:
         return kept
 
     def _place(self):
-        """Gives the steps their quantizers; the names of the ranges."""
+        """Gives the steps one for each output; the names of the ranges."""
         readers = tracing.readers(self._steps, self._outputs)
         names, of_tensor = [], {}
         for step in [*self._inputs, *self._steps]:
-            step.quantizer = self._quantizer(step, readers, of_tensor, names)
-            source = step.quantizer
+            step.quantizer = [
+                self._quantizer(step, number, readers, of_tensor, names)
+                for number in range(len(step.outputs))
+            ]
+            sources = step.quantizer
             if step.kind == kinds.EXACT and step.inputs:
                 source = of_tensor.get(id(step.inputs[0]))
-            of_tensor.update((id(t), source) for t in step.outputs)
+                sources = [source] * len(step.outputs)
+            of_tensor.update(zip(map(id, step.outputs), sources, strict=True))
         return names
 
-    def _quantizer(self, step, readers, of_tensor, names):
+    def _quantizer(self, step, number, readers, of_tensor, names):
         if step.kind == kinds.EXACT or not all(map(_is_float, step.outputs)):
             return None
-        after = readers.get(id(step.outputs[0]), [])
+        after = readers.get(id(step.outputs[number]), [])
         if step.kind == kinds.FIXED:
             # A loss learns nothing of a probability that is rounded to 0.
             if after == [None]:
@@ -118,13 +123,16 @@ class Program:
             found = of_tensor.get(id(step.inputs[0]))
             if found is not None:
                 return found
-        names.append(step.name)
+        several = len(step.outputs) > 1
+        names.append(f"{step.name}_{number}" if several else step.name)
         return len(names) - 1
 
 
 def _open_attention(step):
     """The graph of attention, if integers can do all of it."""
     layer = step.run
+    if len(step.outputs) != 1:  # its weights, too
+        return None
     if any(None in tensor.shape[1:] for tensor in step.inputs):
         return None  # sizes would be constants in the graph
 

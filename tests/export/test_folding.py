@@ -270,3 +270,33 @@ def test_two_sums_that_meet_in_one_addition():
     expected = keras.ops.convert_to_numpy(net(x, training=False))
     found = keras.ops.convert_to_numpy(fold(net)(x))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_augmented():
+    inputs = keras.Input((12, 10, 3))
+    x = layers.RandomFlip()(inputs)
+    x = layers.RandomRotation(0.5)(layers.Dropout(0.5)(x))
+    net = keras.Model(inputs, layers.Conv2D(4, 3)(x))
+    assert_equal(trained(net))
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (4, 5, 8), (3, 4, 5, 8)])
+@pytest.mark.parametrize("mode", ["qkv", "kv"])
+def test_normalised_attention_of_any_grid(shape, mode):
+    inputs = keras.Input(shape)
+    x = kanets.attention.KroneckerAttention(
+        mode, projections="qkvo", use_bias=True
+    )(inputs)
+    net = trained(keras.Model(inputs, layers.BatchNormalization()(x)))
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    expected = keras.ops.convert_to_numpy(net(x, training=False))
+    found = keras.ops.convert_to_numpy(fold(net)(x))
+    np.testing.assert_allclose(
+        found, expected, 0, 1e-5 * np.abs(expected).max()
+    )
+
+
+def test_a_model_with_a_call_of_its_own_inside():
+    inputs = keras.Input((12, 10, 3))
+    x = _functional_with_a_call()(inputs)
+    assert_equal(trained(keras.Model(inputs, layers.ReLU()(x))))

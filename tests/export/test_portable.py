@@ -470,3 +470,13 @@ def test_a_missing_package_is_named(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx.convert", None)
     with pytest.raises(ImportError, match=r"tf2onnx: pip.*kanets\[onnx\]"):
         export_onnx(model, tmp_path / "o")
+
+
+def test_an_operator_that_onnx_has_not(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs) / 255.0
+    x = keras.ops.erfinv(keras.ops.tanh(x) * 0.5)
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
+    with pytest.raises(ValueError, match=r"lacks an operator.*\['Erfinv'\]"):
+        kanets.export_onnx(model, tmp_path / "net", ["a", "b"])
+    assert not list(tmp_path.iterdir())

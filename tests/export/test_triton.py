@@ -71,6 +71,17 @@ def test_open_sides_and_a_segmenter(tmp_path):
     assert "label_filename" not in text
 
 
+def test_a_number_for_each_picture_has_its_shape_told(tmp_path):
+    import ylg
+
+    generator = ylg.gan.generator(32, 2, 3, latent_size=8, num_heads=2)
+    folder = kanets.export_triton(generator, tmp_path / "gan")
+    text = (folder / "config.pbtxt").read_text()
+    assert 'name: "label" data_type: TYPE_INT32 dims: [1] reshape { shape' in (
+        text
+    )
+
+
 def test_it_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="`max_batch_size`.*Received.*0"):
         kanets.export_triton(tiny(), tmp_path / "a", NAMES, max_batch_size=0)

@@ -1,6 +1,7 @@
 """What prepared nets leave as, and that it answers as they do."""
 
 import collections
+import functools
 import io
 
 import keras
@@ -145,6 +146,14 @@ def test_errors(tmp_path):
     prepared = quantization.prepare(nets.module())
     prepared.class_names = NAMES
     folder = tmp_path / "f"
+    for export in (
+        functools.partial(kanets.export_litert, precision="int8"),
+        kanets.export_savedmodel,
+        kanets.export_onnx,
+    ):
+        with pytest.raises(ValueError, match="seen a batch in training"):
+            export(prepared, folder)
+    prepared(pictures(2, (8, 8, 3)), training=True)
     with pytest.raises(ValueError, match='leaves in precision="int8"; .*strip'):
         kanets.export_litert(prepared, folder)
     with pytest.raises(ValueError, match="takes no `representative` pictures"):
@@ -154,8 +163,6 @@ def test_errors(tmp_path):
             precision="int8",
             representative=pictures(2, (8, 8, 3)),
         )
-    with pytest.raises(ValueError, match="seen a batch in training"):
-        kanets.export_litert(prepared, folder, precision="int8")
     assert not folder.exists()
 
 

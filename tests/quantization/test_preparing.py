@@ -90,7 +90,8 @@ def test_what_is_folded_and_where_it_rounds():
         *("scale", "stem_relu", "mix", "mix_silu", "project", "add_relu"),
         *("mean", "gate", "gated", "alone_norm", "relu", "predictions"),
     }
-    fixed = [s.quantizer for s in program._steps if s.kind == "fixed"]
+    steps = [s for s in program._steps if s.kind == "fixed"]
+    fixed = [quantizer for step in steps for quantizer in step.quantizer]
     assert fixed == [(0.0, 255 / 256), (0.0, 255 / 256), None]
 
 
@@ -247,7 +248,7 @@ def test_attention_that_is_not_of_integers_stays_whole():
     x = attention.make("neighborhood", name="looks")(inputs)
     model = keras.Model(inputs, x)
     (step,) = quantization.prepare(model).layers[-1]._program._steps
-    assert step.name == "looks" and step.quantizer == 1
+    assert step.name == "looks" and step.quantizer == [1]
 
 
 class Beside(layers.Layer):
@@ -269,6 +270,28 @@ def of(layer):
     return keras.Model(inputs, layer(inputs))
 
 
+def of_quantized(mode):
+    layer = layers.Dense(4, name="in_int")
+    model = of(layer)
+    layer.quantize(mode)
+    return model
+
+
+class Linear(Beside):
+    """A layer of one's own, by the name of an activation."""
+
+
+def OwnCall(layer, name):  # noqa: N802
+    """A functional model whose calls are not all that it does."""
+
+    class OwnCall(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return super().call(inputs / 10, training=training)
+
+    inputs = keras.Input(nets.SIZE)
+    return OwnCall(inputs, layer(inputs), name=name)
+
+
 class Subclass(keras.Model):
     def call(self, x):
         return x
@@ -278,6 +301,7 @@ class Subclass(keras.Model):
     "make, text",
     [
         (lambda: of(Beside(name="beside")), "'beside' of class Beside"),
+        (lambda: of(Linear(name="mine")), "'mine' of class Linear"),
         (
             lambda: of(layers.SeparableConv2D(4, 3, name="twofold")),
             "must be a Conv2D, DepthwiseConv2D, Dense, .*'twofold' of class "
@@ -288,6 +312,20 @@ class Subclass(keras.Model):
             "normalization of the last axis.*'rows'",
         ),
         (called_twice, "called once.* Received: 'inner', called several"),
+        (
+            lambda: of(OwnCall(layers.Dense(4), name="own")),
+            "'own' of class OwnCall",
+        ),
+        (
+            lambda: of_quantized("int8"),
+            "its weights are floats.*'in_int' of quantization_mode='int8'",
+        ),
+        (
+            lambda: of(
+                layers.Dense(4, activity_regularizer="l2", name="costly")
+            ),
+            "'costly' with activity_regularizer=<",
+        ),
         (Subclass, "must be a functional.*Received: model of class Subclass"),
         (
             lambda: quantization.prepare(called_once()),
@@ -335,3 +373,31 @@ def test_other_mechanisms(name):
     prepared = quantization.prepare(model)
     x = pictures(2, (32, 32, 3))
     assert np.isfinite(to_numpy(prepared(x, training=True))).all()
+
+
+def test_each_output_of_a_step_has_a_range():
+    class Both(layers.Layer):
+        def call(self, x):
+            return x * 0.01, x * 100.0
+
+    inputs = keras.Input((4,))
+    small, large = Both(name="both")(inputs)
+    model = keras.Model(inputs, [small, large])
+    prepared = quantization.prepare(model)
+    names = prepared.layers[-1].range_names
+    assert {"both_0", "both_1"} <= set(names)
+    x = np.random.default_rng(0).uniform(-1, 1, (64, 4)).astype("float32")
+    prepared(x, training=True)
+    for found, expected in zip(prepared(x), model(x), strict=True):
+        scale = np.abs(to_numpy(expected)).max()
+        np.testing.assert_allclose(found, expected, atol=0.03 * scale)
+
+
+def test_a_normalisation_of_another_dtype():
+    inputs = keras.Input(nets.SIZE)
+    x = layers.BatchNormalization(dtype="mixed_float16")(inputs)
+    x = layers.Conv2D(4, 3, dtype="mixed_float16")(x)
+    prepared = quantization.prepare(keras.Model(inputs, x))
+    x = pictures(2) / 255
+    prepared(x, training=True)
+    assert np.isfinite(to_numpy(prepared(x))).all()
