@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from keras import ops
 
 from kanets import attention
 from kanets.attention import (
@@ -128,7 +129,7 @@ def test_results_of_strided_queries_lie_on_their_windows(size):
         np.testing.assert_allclose(
             maps.ravel(), scores[(row + before) // 4], atol=1e-6
         )
-    pooled = to_numpy(multi_query._enlarged(ROWS, 4, x))[0, :, 0, 0]
+    pooled = to_numpy(multi_query._enlarged(ops.array(ROWS), 4, x))[0, :, 0, 0]
     middles = np.arange(2) * 4 + 1.5 - before
     expected = np.interp(np.arange(size), middles, [10.0, 20.0])
     np.testing.assert_allclose(pooled, expected, atol=1e-5)
