@@ -61,6 +61,7 @@ def test_names_that_the_output_cannot_encode(tmp_path):
 def test_training_commands_ask_for_onednn(monkeypatch):
     """Before TensorFlow is loaded, and not against what the user said."""
     name, seen = "TF_ENABLE_ONEDNN_OPTS", []
+    monkeypatch.setenv(name, "")  # so that it is undone, who ever sets it
 
     def ask(value, trains=True, loaded=False):
         monkeypatch.delenv(name, raising=False)
