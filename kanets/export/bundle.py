@@ -38,8 +38,8 @@ def check_model(model):
 
     Raises:
         RuntimeError: as `check_backend`.
-        ValueError: it is no Keras model, is not built, or has weights that
-            are not finite.
+        ValueError: it is no Keras model, is not built, was prepared for 8 bits
+            and has learned no ranges, or has weights that are not finite.
     """
     check_backend()
     if not isinstance(model, keras.Model):

@@ -21,7 +21,8 @@ class Step:
         run: what is called, a layer, an operation or a function.
         args, kwargs: of the call, symbolic tensors and others.
         outputs: list of symbolic tensors.
-        kind, quantizer: of `kanets.quantization`, which says what they are.
+        kind: of `kanets.quantization`, which says what it is.
+        quantizer: of the same, a list with one for each output.
     """
 
     name: str
