@@ -18,12 +18,11 @@ forces one scale of 8-bit integers on all of them.
 import inspect
 
 import keras
-import numpy as np
 from keras import ops
 
 from kanets import compat
 from kanets.attention import KroneckerAttention
-from kanets.attention.kronecker import kao_kv, kao_qkv
+from kanets.export.constants import Affine, Kronecker, Linear, constant
 from kanets.nets import places, tracing
 from kanets.quantization import folding, is_prepared, kinds
 
@@ -110,137 +109,6 @@ def _graph(model):
     return net if is_known else None
 
 
-class _Linear:
-    """A layer of `folding.KINDS`, without its activation, of constants."""
-
-    def __init__(self, layer, kernel=None, bias=None):
-        self.layer, self.kernel, self.bias = layer, kernel, bias
-        if kernel is None:
-            self.kernel = _array(layer.kernel)
-            self.bias = _array(layer.bias) if layer.use_bias else None
-
-    def __call__(self, x):
-        y = folding.linear(self.layer, x, _narrow(self.kernel))
-        return y if self.bias is None else _add_bias(y, _narrow(self.bias))
-
-    @property
-    def is_pointwise(self):
-        """Whether each output is of one position's channels, all of them."""
-        layer = self.layer
-        return type(layer) is keras.layers.Conv2D and (
-            layer.kernel_size == (1, 1) and layer.groups == 1
-        )
-
-    def normalize(self, scale, offset):
-        """Takes in what follows, y scale + offset."""
-        is_depthwise = folding.is_depthwise(self.layer)
-        outputs = self.kernel.shape[2:] if is_depthwise else scale.shape
-        self.kernel = self.kernel * scale.reshape(outputs)
-        self.bias = offset if self.bias is None else self.bias * scale + offset
-
-    def take_normalized(self, scale, offset):
-        """Takes in what came before, of a map of (in, out)."""
-        first = offset @ self.kernel
-        self.kernel = scale[:, None] * self.kernel
-        self.bias = first if self.bias is None else self.bias + first
-
-    def part(self, start, stop, with_bias):
-        """Of the inputs start to stop: all it makes of them, or, depthwise,
-        what becomes of each."""
-        kernel, bias = self.kernel[:, :, start:stop], self.bias
-        if folding.is_depthwise(self.layer):
-            bias = None if bias is None else bias[start:stop]
-        elif not with_bias:
-            bias = None
-        return _Linear(self.layer, kernel, bias)
-
-
-class _Affine:
-    """x scale + offset along the last axis."""
-
-    def __init__(self, scale, offset):
-        self.scale, self.offset = scale, offset
-
-    def __call__(self, x):
-        return x * _narrow(self.scale) + _narrow(self.offset)
-
-    def normalize(self, scale, offset):
-        self.scale = self.scale * scale
-        self.offset = self.offset * scale + offset
-
-
-class _Kronecker:
-    """`KroneckerAttention` of constants; see there for q, k, v and o.
-
-    Args:
-        layer: the built layer.
-        axes: of the grid, 1 of a sequence to 3 of a video.
-    """
-
-    def __init__(self, layer, axes):
-        self.layer = layer
-        self.maps = {
-            n: _Linear(linear) for n, linear in layer.learned_maps.items()
-        }
-        self.ends = axes if layer.mode == "qkv" else 1
-
-    def __call__(self, x):
-        layer = self.layer
-        arguments = {"num_heads": layer.num_heads, "scale": layer.scale}
-        if layer.mode == "qkv":
-            operator, arguments["rectify"] = kao_qkv, layer.rectify
-        else:
-            operator = kao_kv
-        is_known = None not in tuple(x.shape[1:])
-        how = "pool" if len(x.shape) == 4 and is_known else "xla"
-        maps, last = dict(self.maps), None
-        if layer.mode == "qkv" and len(x.shape) == 4 and self._ends_wider():
-            last = maps.pop("output")
-        y = operator(x, implementation=how, **maps, **arguments)
-        if last is None:
-            return y
-        kernel = _narrow(last.kernel[None, None])
-        y = ops.conv(y, kernel, padding="same", data_format="channels_last")
-        if last.bias is None:
-            return y
-        return _add_bias(y, _narrow(self.ends * last.bias))
-
-    def _ends_wider(self):
-        """Whether o widens what it is given.
-
-        Then it is a 1x1 convolution after the sum of rows and columns, which
-        runtimes keep in their layout, in place of sums of wide maps.
-        """
-        kernel = getattr(self.maps.get("output"), "kernel", None)
-        return kernel is not None and kernel.shape[0] < kernel.shape[1]
-
-    def normalize(self, scale, offset):
-        """Takes in y scale + offset: in the last map, as weights sum to 1.
-
-        In "qkv" mode a position is a sum of two tokens, which get half of the
-        offset each.
-        """
-        last = "output"
-        if last not in self.maps and not self.layer.rectify:
-            last = "value"
-        ones, zeros = np.ones_like(scale), np.zeros_like(scale)
-        end = self.maps.setdefault(last, _Affine(ones, zeros))
-        end.normalize(scale, offset / self.ends)
-
-    @property
-    def takes_normalized(self):
-        """Whether nothing but H + W means and learned maps see the input."""
-        return self.layer.mode == "qkv" or "query" in self.maps
-
-    def take_normalized(self, scale, offset):
-        """Takes in what came before: of means as well as of positions."""
-        for name in ("query", "key", "value"):
-            if name in self.maps:
-                self.maps[name].take_normalized(scale, offset)
-            else:
-                self.maps[name] = _Affine(scale, offset)
-
-
 def _constants(steps, outputs):
     """Layers with weights as what holds their weights now."""
     found = []
@@ -254,14 +122,14 @@ def _constants(steps, outputs):
             found.append(step)
             if layer.activation is not keras.activations.linear:
                 found.append(tracing.take_activation(step, "activation"))
-            step.run = _Linear(layer)
+            step.run = Linear(layer)
             continue
         if type(layer) is KroneckerAttention:
             axes = len(step.inputs[0].shape) - 2
-            step.run, step.kwargs = _Kronecker(layer, axes), {}
+            step.run, step.kwargs = Kronecker(layer, axes), {}
         elif type(layer) in folding.NORMS and folding.is_of_last_axis(layer):
-            scale, offset = map(_array, folding.scale_and_offset(layer))
-            step.run, step.kwargs = _Affine(scale, offset), {}
+            scale, offset = map(constant, folding.scale_and_offset(layer))
+            step.run, step.kwargs = Affine(scale, offset), {}
         found.append(step)
     return found
 
@@ -272,14 +140,14 @@ def _norms(steps, outputs):
     makers = {id(t): step for step in steps for t in step.outputs}
     kept = []
     for step in steps:
-        if not isinstance(step.run, _Affine):
+        if not isinstance(step.run, Affine):
             kept.append(step)
             continue
         (x,) = step.inputs
         before, after = makers.get(id(x)), tracing.only_reader(readers, step)
         if (
             before is not None
-            and isinstance(before.run, _Linear | _Kronecker)
+            and isinstance(before.run, Linear | Kronecker)
             and tracing.only_reader(readers, before) is step
         ):
             before.run.normalize(step.run.scale, step.run.offset)
@@ -287,7 +155,7 @@ def _norms(steps, outputs):
             makers[id(step.outputs[0])] = before
         elif (
             after is not None
-            and isinstance(after.run, _Kronecker)
+            and isinstance(after.run, Kronecker)
             and after.run.takes_normalized
         ):
             after.run.take_normalized(step.run.scale, step.run.offset)
@@ -336,7 +204,7 @@ def _to_pointwise(step, readers):
     while (step := tracing.only_reader(readers, step)) is not None:
         chain.append(step)
         run = step.run
-        if isinstance(run, _Linear):
+        if isinstance(run, Linear):
             if run.is_pointwise:
                 return chain
             if not folding.is_depthwise(run.layer):
@@ -377,7 +245,7 @@ def _sum(parts, chain, residual):
             channels = stop - start
             if link is chain[-1]:
                 channels = result.shape[-1]
-            if isinstance(run, _Linear):
+            if isinstance(run, Linear):
                 run = run.part(start, stop, with_bias=start == 0)
             result = keras.KerasTensor((*result.shape[:-1], channels))
             steps.append(tracing.Step(link.name, run, (part,), {}, [result]))
@@ -391,20 +259,3 @@ def _sum(parts, chain, residual):
         start = stop
     steps[-1].outputs = (residual or chain[-1]).outputs
     return steps
-
-
-def _add_bias(y, bias):
-    if keras.backend.backend() != "tensorflow":
-        return y + bias
-    import tensorflow as tf
-
-    # What its graph optimizer joins with a convolution; it does not with "+".
-    return tf.nn.bias_add(y, bias)
-
-
-def _narrow(array):
-    return array.astype("float32")
-
-
-def _array(tensor):
-    return ops.convert_to_numpy(tensor).astype("float64")
