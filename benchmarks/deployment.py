@@ -63,8 +63,7 @@ CAMVID_SIZE = (360, 480)  # of all its pictures
 
 def folders(entry, data):
     """Pictures to verify with and, for int8, of the training set."""
-    words = entry.evaluate_command.split()
-    measured = data / words[words.index("--data") + 1]
+    measured = data / entry.measured_on[0]
     train = measured.with_name("train")
     return measured, train if train.is_dir() else measured
 
@@ -193,11 +192,6 @@ def accuracy(options):
             continue
         model = kanets.load_model(entry.name)
         measured, train = folders(entry, options.data)
-        flags = entry.evaluate_command.split()[5:]
-        given = {
-            flag.strip("-").replace("-", "_"): int(value)
-            for flag, value in zip(flags[::2], flags[1::2], strict=True)
-        }
         paths = {
             f"{kind} {precision}": write_artifact(
                 model, entry.name, options.to, kind, precision, train
@@ -207,7 +201,9 @@ def accuracy(options):
         latencies = measure(paths, model, options.rounds)
         for name in ("keras", *paths):
             source = paths.get(name, model)
-            found = evaluation.evaluate(source, measured, **given)
+            found = evaluation.evaluate(
+                source, measured, **entry.measured_on[1]
+            )
             task = tasks.of_result(found)
             size = ""
             if name in latencies:

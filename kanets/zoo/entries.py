@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -119,6 +120,20 @@ class Entry(Architecture):
     def size(self):
         """`weights_bytes` as it is written."""
         return f"{self.weights_bytes / 1e6:.1f} MB"
+
+    @property
+    def measured_on(self):
+        """The pictures of `evaluate_command`, and what else it gives.
+
+        Returns:
+            Their path below a folder of sets, such as "cifar10/test", and a
+            dict of arguments of `kanets.evaluation.evaluate`.
+        """
+        words = shlex.split(self.evaluate_command)[3:]
+        names = [word.removeprefix("--").replace("-", "_") for word in words]
+        given = dict(zip(names[::2], words[1::2], strict=True))
+        source = given.pop("data")
+        return source, {name: int(value) for name, value in given.items()}
 
     @classmethod
     def from_json(cls, path):

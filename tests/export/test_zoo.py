@@ -35,9 +35,7 @@ def test_agrees_with_the_model(entry, format, precision, tmp_path, capsys):
         if precision == "int8":
             pytest.skip("a generator's pictures need finer steps")
     else:
-        words = entry.evaluate_command.split()
-        data = Path(os.environ["KANETS_DATA"])
-        test = data / words[words.index("--data") + 1]
+        test = Path(os.environ["KANETS_DATA"], entry.measured_on[0])
         train = test.with_name("train")
         train = train if train.is_dir() else test  # to calibrate int8 with
         verify += ["--data", test, "--count", "50"]

@@ -51,6 +51,12 @@ def test_an_entry_reads_what_it_wrote(tmp_path):
     assert (read.notes, read.weights_of) == ("", "")
 
 
+def test_an_entry_tells_what_it_was_measured_on(tmp_path):
+    command = "kanets evaluate it --data camvid/val --ignore-label 11"
+    entry = make_entry(tmp_path, evaluate_command=command)
+    assert entry.measured_on == ("camvid/val", {"ignore_label": 11})
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
