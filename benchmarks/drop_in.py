@@ -1,19 +1,24 @@
 """Can hashed attention stand in for dense attention that was trained?
 
+    kanets train benchmarks/vit_cifar10.toml --data cifar10 --to runs/vit_cifar10
     python benchmarks/drop_in.py --data cifar10/test
 
 puts "smyrf" and "lsh" in place of the dense attention of trained models,
 without training on, and writes `drop_in.csv` beside this file: a row for each
 mechanism and share of the dense keys, mean and deviation over the seeds of the
-hashes. Ten minutes of one core; `--subjects` takes some of the models.
+hashes. The models are a SAGAN of the zoo, with one attention over 64 pooled
+keys, and a ViT, the run above, with four over 64 patches and a token. Ten
+minutes of one core; `--subjects` measures some of the models anew.
 
     share              keys that a query sees, rounds times those of a round,
                        of the keys that dense attention has
     frechet_distance,  of the pictures to real ones, by features of the
     kernel_distance    classifier that measures the zoo's GANs; the former
                        grows as pictures get fewer, the latter does not
-    cosine             of pictures and those of dense attention, from the same
-                       latents: mean over pictures
+    accuracy           of the classifier
+    cosine             of outputs (a GAN's pictures, a classifier's log-
+                       probabilities less their mean) and those of dense
+                       attention from the same inputs: mean over these
     relative_l2        length of their difference by that of the latter
 
 "dense" is the model itself. "smyrf" keeps its maps of queries, keys and values.
@@ -30,7 +35,7 @@ import keras
 import numpy as np
 from keras import ops
 from measure import machine
-from tables import write
+from tables import read, write
 
 from kanets import attention, data, zoo
 from kanets.attention.checks import logit_scale
@@ -44,7 +49,10 @@ from ylg.metrics.evaluation import distances
 TABLE = Path(__file__).with_suffix(".csv")
 SHARES = (0.5, 0.25, 0.125)
 SEEDS = (0, 1, 2)
-MEASURES = ("frechet_distance", "kernel_distance", "cosine", "relative_l2")
+MEASURES = (
+    *("frechet_distance", "kernel_distance", "accuracy"),
+    *("cosine", "relative_l2"),
+)
 FIELDS = (
     *("subject", "mechanism", "share", "rounds", "size", "seeds", "pictures"),
     *(f"{name}{end}" for name in MEASURES for end in ("", "_std")),
@@ -107,7 +115,7 @@ MECHANISMS = {
 }
 
 
-class Replaced(attention.NonLocalAttention2D):
+class ReplacedInGenerator(attention.NonLocalAttention2D):
     """SAGAN's block with another operator between its maps."""
 
     between = None
@@ -120,6 +128,22 @@ class Replaced(attention.NonLocalAttention2D):
             for x in (self.theta, self.phi, self.g)
         )
         return self.between(self, *maps), None
+
+
+class ReplacedInTransformer(attention.DenseAttention):
+    """A ViT's attention with another operator between its maps."""
+
+    between = None
+
+    def operator(self, inputs, query, key, value, output, **given):
+        if self.between is None:
+            maps = {"query": query, "key": key, "value": value}
+            return super().operator(inputs, **maps, output=output, **given)
+        maps = (x(inputs) for x in (query, key, value))
+        return output(self.between(self, *maps))
+
+    def _pooled(self, x):
+        return x
 
 
 class Generator:
@@ -152,18 +176,13 @@ class Generator:
         """What `MEASURES` names, of the pictures with another operator."""
         pictures = self.pictures(between, without)
         features, _ = self.extractor(pictures)
-        flat, dense = (x.reshape(len(x), -1) for x in (pictures, self.dense))
-        lengths = [np.linalg.norm(x, axis=1) for x in (flat, dense)]
-        cosines = np.sum(flat * dense, axis=1) / np.prod(lengths, axis=0)
-        differences = np.linalg.norm(flat - dense, axis=1) / lengths[1]
         return {
             **distances(self.real, features),
-            "cosine": cosines.mean(),
-            "relative_l2": differences.mean(),
+            **compared(pictures, self.dense),
         }
 
     def pictures(self, between=None, without=False):
-        layer = Replaced.from_config(self.layer.get_config())
+        layer = ReplacedInGenerator.from_config(self.layer.get_config())
         layer.between = between
         x, label = (
             keras.Input(t.shape[1:], dtype=t.dtype) for t in self.rest.inputs
@@ -175,7 +194,60 @@ class Generator:
         return model.predict([self.maps, self.labels], 100, verbose=0)
 
 
-SUBJECTS = {"sagan_cifar10": Generator}
+class Classifier:
+    """A ViT; see `Generator`. All of its blocks are replaced at once."""
+
+    def __init__(self, name, source, count):
+        self.model = zoo.load_model(name)
+        [patches] = {
+            np.prod(layer.output.shape[1:3])
+            for layer in self.model.layers
+            if layer.name == "patches"
+        }
+        self.keys = int(patches) + 1  # the token
+        pictures = data.load_test(
+            source, image_size=self.model.input_shape[1:3], batch_size=100
+        )
+        x, y = (np.concatenate(part) for part in zip(*pictures, strict=True))
+        chosen = np.random.default_rng(0).permutation(len(x))[:count]
+        self.pictures, self.labels = x[chosen], y[chosen]
+        self.dense = self.outputs()
+
+    def measure(self, between=None, without=False):
+        outputs = self.outputs(nothing if without else between)
+        return {
+            "accuracy": np.mean(outputs.argmax(-1) == self.labels),
+            **compared(outputs, self.dense),
+        }
+
+    def outputs(self, between=None):
+        def clone(layer):
+            if not isinstance(layer, attention.DenseAttention):
+                return layer.from_config(layer.get_config())
+            replaced = ReplacedInTransformer.from_config(layer.get_config())
+            replaced.between = between
+            return replaced
+
+        model = keras.models.clone_model(self.model, clone_function=clone)
+        model.set_weights(self.model.get_weights())
+        scores = np.log(model.predict(self.pictures, 100, verbose=0) + 1e-30)
+        return scores - scores.mean(axis=-1, keepdims=True)
+
+
+def nothing(layer, query, key, value):
+    return ops.zeros_like(value)
+
+
+def compared(outputs, dense):
+    """How like those of dense attention are the outputs?"""
+    flat, dense = (x.reshape(len(x), -1) for x in (outputs, dense))
+    lengths = [np.linalg.norm(x, axis=1) for x in (flat, dense)]
+    cosines = np.sum(flat * dense, axis=1) / np.prod(lengths, axis=0)
+    differences = np.linalg.norm(flat - dense, axis=1) / lengths[1]
+    return {"cosine": cosines.mean(), "relative_l2": differences.mean()}
+
+
+SUBJECTS = {"sagan_cifar10": Generator, "runs/vit_cifar10": Classifier}
 
 
 def main():
@@ -184,7 +256,9 @@ def main():
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS))
     options = parser.parse_args()
-    rows = []
+    rows = [
+        row for row in read(TABLE) if row["subject"] not in options.subjects
+    ]
     for name in options.subjects:
         subject = SUBJECTS[name](name, options.data, options.pictures)
         for row in measured(subject):
@@ -234,7 +308,7 @@ def row(subject, mechanism, rounds, size, seeds):
 def summary(found):
     """Mean and deviation of a list of measures."""
     result = {}
-    for name in MEASURES:
+    for name in found[0]:
         values = [measures[name] for measures in found]
         result[name] = f"{np.mean(values):.6g}"
         if len(values) > 1:
@@ -247,7 +321,7 @@ def _pooled(layer, *maps):
 
 
 def _tokens(x):
-    return ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
+    return ops.reshape(x, (-1, int(np.prod(x.shape[1:-1])), x.shape[-1]))
 
 
 def _normal(seed, shape):
