@@ -1,6 +1,6 @@
 """Can hashed attention stand in for dense attention that was trained?
 
-    kanets train benchmarks/vit_cifar10.toml --data cifar10 --to runs/vit_cifar10
+    kanets train benchmarks/vit.toml --data cifar10 --to runs/vit
     python benchmarks/drop_in.py --data cifar10/test
 
 puts "smyrf" and "lsh" in place of the dense attention of trained models,
@@ -247,7 +247,7 @@ def compared(outputs, dense):
     return {"cosine": cosines.mean(), "relative_l2": differences.mean()}
 
 
-SUBJECTS = {"sagan_cifar10": Generator, "runs/vit_cifar10": Classifier}
+SUBJECTS = {"sagan_cifar10": Generator, "runs/vit": Classifier}
 
 
 def main():
