@@ -149,16 +149,20 @@ def options_of(flags):
     """Beam's `PipelineOptions` of flags such as `--runner=DataflowRunner`.
 
     Raises:
-        ValueError: a flag that Beam does not know.
+        ValueError: a flag that Beam does not know, or what belongs to none.
     """
-    options = PipelineOptions(list(flags))
-    known = options.get_all_options()
-    every = options.get_all_options(retain_unknown_options=True)
-    unknown = sorted(set(every) - set(known))
+    options, unknown = PipelineOptions(list(flags)), []
+    options.get_all_options(
+        add_extra_args_fn=lambda parser: unknown.extend(
+            parser.parse_known_args(list(flags))[1]
+        ),
+        retain_unknown_options=True,  # without a warning
+    )
     if unknown:
         raise ValueError(
-            "What follows -- must be flags of Apache Beam, as "
-            f"--runner=DataflowRunner. Received: --{', --'.join(unknown)}"
+            "A pattern of pictures must be in quotes, and what follows -- "
+            "flags of Apache Beam, as --runner=DataflowRunner. "
+            f"Received: {', '.join(unknown[:3])}"
         )
     standard = options.view_as(StandardOptions)
     standard.runner = standard.runner or RUNNER

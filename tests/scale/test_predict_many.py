@@ -289,7 +289,11 @@ def test_the_command(room, tmp_path, capsys):
     to = ["--to", str(tmp_path / "out"), "--shard-size", "7"]
     flags = ["--", "--runner=DirectRunner", "--flow=3"]
     assert cli.main([*command, *to, *flags]) == 1
-    assert "Received: --flow\n" in capsys.readouterr().err
+    assert "Received: --flow=3\n" in capsys.readouterr().err
+    # As a shell gives a pattern without quotes.
+    assert cli.main([*command, "a.png", "b.png", *to]) == 1
+    assert "in quotes, and what follows -- flags" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
     assert cli.main([*command, *to, "--", "--direct_num_workers=1"]) == 0
     out = f"{tmp_path / 'out'}: 10 of 12 pictures answered, 2 bad, 2 files\n"
     assert capsys.readouterr() == (out, "")
