@@ -97,7 +97,7 @@ def _several(paths):
     return [paths] if isinstance(paths, str | os.PathLike) else paths
 
 
-def _inside(path):
+def inside(path):
     """What is in a folder and in those below it, also behind links."""
     seen = set()
     for folder, below, names in os.walk(path, followlinks=True):
@@ -122,7 +122,7 @@ def picture_files(paths):
         if path.is_dir():
             found = sorted(
                 p
-                for p in _inside(path)
+                for p in inside(path)
                 if p.suffix.lower() in SUFFIXES
                 and not any(n[0] == "." for n in p.relative_to(path).parts)
             )

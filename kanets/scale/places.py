@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import re
 import shutil
 import tempfile
 import uuid
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from kanets import files
 from kanets.data.pictures import PictureError, failure
+from kanets.evaluation.finding import inside
 from kanets.evaluation.sources import MAX_BYTES, Source, check_size
 
 
@@ -50,9 +52,26 @@ def join(folder, name):
 
 
 def found(pattern):
-    """The sorted paths of the files that a pattern names, which may be none."""
+    """The sorted paths of the files that a pattern names, which may be none.
+
+    `*` stops at a folder's end and `**` does not; `**/` may be no folder. On
+    this machine a file is also named by its own path, whatever is in it.
+    """
+    if is_here(pattern):
+        return _found_here(Path(pattern))
     [match] = file_systems().match([str(pattern)])
     return sorted(metadata.path for metadata in match.metadata_list)
+
+
+def _found_here(pattern):
+    if pattern.is_file():
+        return [str(pattern)]
+    from apache_beam.io.filesystem import FileSystem
+
+    folder = Path(re.match(r"[^*?[]*", str(pattern))[0] + "*").parent
+    expression = FileSystem.translate_pattern(str(pattern))
+    fits = re.compile(expression.replace(".*/", "(.*/)?")).match
+    return sorted(filter(fits, map(str, inside(folder))))
 
 
 def names_in(folder):
@@ -132,7 +151,7 @@ def as_folder(path):
 def sha256(folder):
     """Hex digest of the names and the bytes of the files in a local folder."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*")):
+    for path in sorted(inside(folder)):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
             digest.update(f"{name}\0{files.sha256(path)}\n".encode())

@@ -339,6 +339,40 @@ def test_a_bundle_of_a_cloud_is_fetched(room, tmp_path, monkeypatch):
     assert places.names_in(room / "served" / "mine" / "1") >= {"saved_model.pb"}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.png", ["a[1].png"]),
+        ("./*.png", ["a[1].png"]),
+        ("a[1].png", ["a[1].png"]),
+        ("p/*.png", ["p/0.png", "p/gone.png"]),
+        ("p/[0-9].png", ["p/0.png"]),
+        ("p/**.png", ["p/0.png", "p/gone.png", "p/link/1.png"]),
+        ("p/**/*.png", ["p/0.png", "p/gone.png", "p/link/1.png"]),
+        ("none/*.png", []),
+    ],
+)
+def test_a_pattern_names_files(tmp_path, monkeypatch, pattern, names):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a[1].png", "p/0.png", "q/1.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("p/link").symlink_to("../q")
+    Path("p/gone.png").symlink_to("nowhere")
+    assert places.found(pattern) == names
+
+
+def test_the_digest_is_of_linked_folders_too(tmp_path):
+    weights = tmp_path / "shared" / "weights"
+    weights.parent.mkdir()
+    weights.write_text("1")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "variables").symlink_to("../shared")
+    digest = places.sha256(tmp_path / "model")
+    weights.write_text("2")
+    assert places.sha256(tmp_path / "model") != digest
+
+
 def test_workers_get_little():
     from kanets.scale.pipeline import BundleHandler, Write
 
