@@ -70,16 +70,17 @@ def check_parquet():
 
 
 @contextlib.contextmanager
-def open_table(path):
+def open_table(path, width=None):
     """Opens a table to add rows to, in the format that its suffix says.
 
     Args:
         path: the file to write.
+        width: int, classes of a row; None, those of the first.
 
     Yields:
         Function (picture, ranked) that adds a row.
     """
-    with TABLES[Path(path).suffix](path) as add:
+    with TABLES[Path(path).suffix](path, width) as add:
         yield lambda picture, ranked: add(_text(picture), ranked)
 
 
@@ -104,11 +105,12 @@ def open_label_maps(path, width):
 
 
 @contextlib.contextmanager
-def _csv(path):
+def _csv(path, width):
     """Columns picture, class_1, score_1, class_2, ...: best first."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        width = None
+        if width is not None:
+            table.writerow(columns(width))
 
         def add(picture, ranked):
             nonlocal width
@@ -124,7 +126,7 @@ def _csv(path):
 
 
 @contextlib.contextmanager
-def _jsonl(path):
+def _jsonl(path, width):
     """An object a line, as `kanets predict --json` prints it."""
     with open(path, "w", encoding="utf-8") as file:
 
@@ -136,14 +138,15 @@ def _jsonl(path):
 
 
 @contextlib.contextmanager
-def _parquet(path, width=0, maps=False):
+def _parquet(path, width, maps=False):
     """The columns of CSV, scores in float32; and label maps as PNG."""
     arrow, parquet = _pyarrow()
     rows, writer = [], None
     group = _GROUP_OF_MAPS if maps else _GROUP
 
     def flush():
-        nonlocal writer
+        nonlocal width, writer
+        width = width or 0  # without a row
         kinds = [arrow.string(), *[arrow.string(), arrow.float32()] * width]
         names = columns(width)
         if maps:
@@ -163,7 +166,7 @@ def _parquet(path, width=0, maps=False):
 
     def add(picture, ranked, *label_map):
         nonlocal width
-        width = width if maps else len(ranked)
+        width = len(ranked) if width is None else width
         empty = [None] * (2 * (width - len(ranked)))
         rows.append([picture, *sum(ranked, ()), *empty, *label_map])
         if len(rows) == group:

@@ -13,7 +13,9 @@ Which shards are left is seen from the files alone, so a job that was killed
 continues, and one that is done does nothing.
 """
 
+import codecs
 import contextlib
+import csv
 import functools
 import hashlib
 import json
@@ -83,13 +85,14 @@ def predict_many(
     model, digest, bundle = _model(model)
     open_table = tables.open_table
     if bundle.task.writes:
-        width = min(top_k, len(bundle.class_names or ()) or top_k)
-        open_table = functools.partial(tables.open_label_maps, width=width)
+        open_table = tables.open_label_maps
         if format != "parquet":
             raise ValueError(
                 "Label maps are written to Parquet. "
                 f"Received: format={format!r} for {str(model)!r}"
             )
+    width = min(top_k, len(bundle.class_names or ()) or top_k)
+    open_table = functools.partial(open_table, width=width)
     listing = _listed(pictures)
     job = {
         "model_sha256": digest,
@@ -177,8 +180,16 @@ def _begin(listing, job, to):
 def _check_same(job, to):
     if "job.json" not in places.names_in(to):
         return
-    with places.opened(places.join(to, "job.json")) as file:
-        earlier = json.loads(file.read())
+    path = places.join(to, "job.json")
+    with places.opened(path) as file:
+        content = file.read()
+    try:
+        earlier = json.loads(content)
+    except ValueError as error:
+        raise ValueError(
+            "What is written of a job must be whole: remove this file to go on "
+            f"with the same job. Received: {path!r} ({error})"
+        ) from None
     others = [key for key in job if job[key] != earlier.get(key)]
     if others:
         raise ValueError(
@@ -199,15 +210,18 @@ def _manifest(job, model, shards, names, to):
     there = places.names_in(to)
     answered = bad = 0
     for index in range(shards):
-        table, others = names(index)
-        answered += _rows(places.join(to, table))
-        bad += _rows(places.join(to, others)) if others in there else 0
-    if answered + bad != job["pictures"]:
-        raise RuntimeError(
-            "Each picture must be answered or bad, once: remove the folder "
-            f"and begin again. Received: {answered} answered and {bad} bad of "
-            f"{job['pictures']} in {str(to)!r}"
-        )
+        table, others = (places.join(to, name) for name in names(index))
+        rows = _rows(table)
+        without = _rows(others) if names(index)[1] in there else 0
+        size = min(job["shard_size"], job["pictures"] - answered - bad)
+        if rows + without != size:
+            raise RuntimeError(
+                "Each picture must be answered or bad, once: remove this file, "
+                f"and the same command writes it again. Received: {table!r} "
+                f"with {rows} answered and {without} bad of {size}"
+            )
+        answered += rows
+        bad += without
     manifest = {
         "pictures": job["pictures"],
         "answered": answered,
@@ -221,12 +235,22 @@ def _manifest(job, model, shards, names, to):
 
 
 def _rows(path):
+    """The rows of a file; -1 where it has not even a head."""
     with places.opened(path) as file:
         if path.endswith(".parquet"):
+            import pyarrow
             from pyarrow import parquet
 
-            return parquet.read_metadata(file).num_rows
-        return sum(1 for _ in file) - path.endswith(".csv")
+            try:
+                return parquet.read_metadata(file).num_rows
+            except pyarrow.ArrowInvalid:
+                return -1
+        if path.endswith(".csv"):
+            lines = codecs.iterdecode(file, "utf-8", "replace")
+            # A name's line end is no row's; the writer leaves \r bare.
+            rows = csv.reader(line.replace("\r", "") for line in lines)
+            return sum(1 for _ in rows) - 1
+        return sum(1 for _ in file)
 
 
 def _write_json(path, value):

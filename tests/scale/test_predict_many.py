@@ -103,6 +103,29 @@ def test_each_picture_is_answered_once(room, tmp_path, format):
     assert bad[1][1] == "empty file (0 bytes)"
 
 
+@pytest.mark.parametrize("format", ["parquet", "csv"])
+def test_a_shard_of_bad_pictures_has_the_columns_of_others(
+    room, tmp_path, format
+):
+    blue, bad = room / "photos" / "val" / "blue", tmp_path / "photos"
+    bad.mkdir()
+    for name in ("0.png", "1b.png"):
+        (bad / name).symlink_to(blue / name)
+    jobs.predict_many(
+        room / "served" / "mine",
+        bad,
+        tmp_path / "out",
+        **{"shard_size": 1, "format": format},
+    )
+    good, empty = sorted((tmp_path / "out").glob("part-*"))
+    if format == "csv":
+        heads = [part.read_text().splitlines()[0] for part in (good, empty)]
+    else:
+        heads = [parquet.read_schema(part) for part in (good, empty)]
+    assert heads[0] == heads[1] and "score_2" in str(heads[0])
+    assert len(rows_of(good)) == 1 and not rows_of(empty)
+
+
 @pytest.fixture(scope="module")
 def street_room(room):
     """A segmenter's bundle, and pictures, one of which is cut short."""
@@ -225,12 +248,33 @@ def test_a_folder_is_of_one_job(room, tmp_path):
             ask(room, tmp_path)
 
 
-def test_what_is_missing_is_seen(room, tmp_path, monkeypatch):
-    ask(room, tmp_path)
-    part = tmp_path / "part-00002-of-00004.jsonl"
-    part.write_text(part.read_text().splitlines()[0])
-    with pytest.raises(RuntimeError, match="8 answered and 2 bad of 12 in"):
-        ask(room, tmp_path)
+@pytest.mark.parametrize("format", jobs.FORMATS)
+def test_what_is_cut_short_is_named_and_made_again(room, tmp_path, format):
+    ask(room, tmp_path, format=format)
+    whole = content(tmp_path)
+    part = tmp_path / f"part-00002-of-00004.{format}"
+    for size in (0, 10):
+        part.write_bytes(part.read_bytes()[:size])
+        text = r"part-00002-of-00004\S+ with -?\d answered and 0 bad of 3$"
+        with pytest.raises(RuntimeError, match=text):
+            ask(room, tmp_path, format=format)
+        part.unlink()
+        ask(room, tmp_path, format=format)
+        assert content(tmp_path) == whole
+    (tmp_path / "job.json").write_text("")
+    with pytest.raises(ValueError, match=r"remove this file .*job\.json"):
+        ask(room, tmp_path, format=format)
+
+
+def test_a_name_of_two_lines_is_a_row(room, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a\nb.png", "c\rd.png"):
+        blue = room / "photos" / "val" / "blue" / "0.png"
+        (photos / name).write_bytes(blue.read_bytes())
+    served = room / "served" / "mine"
+    manifest = jobs.predict_many(served, photos, tmp_path / "o", format="csv")
+    assert manifest["answered"] == 2
 
 
 def test_a_full_disk_leaves_no_half(room, tmp_path, monkeypatch):
