@@ -6,17 +6,24 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from kanets import data, tasks
 from kanets.data import folders
 from kanets.data.framing import picture_size
 from kanets.data.graph_pictures import JPEG, PNG
-from kanets.data.pictures import PictureError, fit_picture, read_picture
+from kanets.data.pictures import (
+    PictureError,
+    failure,
+    fit_picture,
+    read_picture,
+)
 from kanets.data.threads import map_in_threads
 from kanets.evaluation.finding import picture_files
 from kanets.evaluation.sources import Source
 
 _NOT_SERVED = "a SavedModel reads JPEG and PNG only"
+_END = b"\xaeB`\x82"  # the checksum of a PNG's last chunk, unseen by Pillow
 
 
 def servable(paths, on_error):
@@ -28,14 +35,34 @@ def servable(paths, on_error):
 
 def jpeg_or_png(paths, on_error):
     """Rows of the files in a format of a bundle, of pictures that are whole."""
-    good, others = [], []
+    good, faults = [], []
     for row, path in enumerate(paths):
-        with path.open("rb") as file:
-            fits = file.read(8).startswith((JPEG, PNG))
-        (good if fits else others).append(row)
-    faults = [(str(paths[row]), _NOT_SERVED) for row in others]
+        try:
+            with path.open("rb") as file:
+                _check_served(file)
+        except PictureError as error:
+            faults.append((str(path), str(error)))
+        else:
+            good.append(row)
     folders.stop_or_warn(faults, len(good), on_error)
     return good
+
+
+def _check_served(file):
+    """Raises a PictureError of an open file that no bundle reads.
+
+    Pillow reads a PNG without its last bytes, and TensorFlow does not.
+    """
+    start = file.read(8)
+    if not start.startswith((JPEG, PNG)):
+        raise PictureError(_NOT_SERVED)
+    if start.startswith(PNG):
+        try:
+            Image.open(file).verify()
+            if file.read(len(_END)) != _END:
+                raise ValueError("PNG file without its end")
+        except Exception as error:  # whatever a damaged file provokes
+            raise PictureError(failure(error)) from error
 
 
 def is_keras(model):
@@ -74,8 +101,7 @@ def read_file(picture):
     try:
         content = picture.content()
         read_picture(io.BytesIO(content))
-        if not content.startswith((JPEG, PNG)):
-            raise PictureError(_NOT_SERVED)
+        _check_served(io.BytesIO(content))
     except PictureError as error:
         raise data.BadPicturesError([(picture, str(error))]) from None
     return content

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kanets import data, evaluation, zoo
-from kanets.evaluation import classification, files
+from kanets.evaluation import classification, files, sources
 from tests.photos import write_photos
 
 NAMES = ["blue", "red"]
@@ -137,6 +137,24 @@ def test_bad_pictures_stop_or_are_left_out(photos, model, tmp_path):
     assert [path.stem for path, _ in results] == ["a", "c", "d"]
     assert [path.stem for path, _ in bad] == ["b", "e"]
     assert bad[1][1] == "empty file (0 bytes)"
+
+
+@pytest.mark.parametrize("cut", [1, 6, 12])
+def test_a_png_without_its_end_is_none_of_a_bundle(
+    photos, tmp_path, monkeypatch, cut
+):
+    good = photos / "val" / "red" / "0.png"
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(good.read_bytes()[:-cut])
+    assert files.read(bad).shape == (6, 8, 3)  # by Pillow
+    assert files.read_file(good) == good.read_bytes()
+    fetched = sources.Address("https://example.org/bad.png")
+    monkeypatch.setattr(fetched, "content", bad.read_bytes)
+    for source in (bad, fetched):
+        with pytest.raises(data.BadPicturesError, match="bad.png: damaged"):
+            files.read_file(source)
+    with pytest.warns(UserWarning, match="bad.png': damaged"):
+        assert files.jpeg_or_png([bad, good], "skip") == [1]
 
 
 def test_classes_without_names_are_numbers(photos, tmp_path):
