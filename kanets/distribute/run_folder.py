@@ -111,7 +111,7 @@ def _shared(directory, names):
 
 def _packed(directory, names):
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", strict_timestamps=False) as archive:
         for name in names:
             if (directory / name).exists():
                 archive.write(directory / name, name)
