@@ -70,6 +70,7 @@ def _model(gradio, names):
 def _photo(gradio):
     return gradio.Image(
         type="filepath",
+        image_mode=None,  # the file as it is
         sources=["upload", "webcam", "clipboard"],
         label="Your picture",
         height=320,

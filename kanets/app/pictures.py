@@ -4,6 +4,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from kanets import visualize, zoo
@@ -84,10 +85,12 @@ def speaking(source, path, name):
     """What speaks for a class, as a picture."""
     model = opened(source)
     picture = seen(source, path)
-    index = None  # of the only output there is
-    if model.output_shape[-1] > 1:
-        names = getattr(model, "class_names", None)
-        index = names.index(name) if names else int(name)
+    names = getattr(model, "class_names", None)
+    index = names.index(name) if names else int(name)
+    if model.output_shape[-1] == 1:  # of the last class, whose other is first
+        if index == 0 and len(names or ()) != 1:
+            model = keras.Model(model.input, -model.output)
+        index = 0
     return smooth_panel(
         picture, visualize.grad_cam(model, picture, index), WIDTH
     )

@@ -7,10 +7,12 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import kanets
 from kanets import tasks, zoo
 from kanets.app import generators, pictures
+from kanets.data.pictures import read_picture
 from tests.photos import write_photos, write_streets
 
 TINY = {"alpha": 0.01, "strides": (2, 1, 2, 2, 1)}
@@ -77,6 +79,26 @@ def test_a_model_without_names_or_attention(tmp_path, photo):
     assert pictures.speaking(source, photo, "2").width == pictures.WIDTH
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_of_one_output_two_classes_speak(tmp_path, activation):
+    """Red on the left and blue on the right: one speaks for each."""
+    inputs = keras.Input((32, 32, 3))
+    maps = keras.layers.Conv2D(2, 1, use_bias=False)
+    x = keras.layers.GlobalAveragePooling2D()(maps(inputs))
+    head = keras.layers.Dense(1, activation=activation)
+    model = keras.Model(inputs, head(x))
+    maps.set_weights([np.array([[[[1, 0], [0, 0], [0, 1]]]]) / 255])
+    head.set_weights([np.array([[1.0], [-1.0]]), np.zeros(1)])
+    source = str(zoo.save_model(model, tmp_path / "model", ["blue", "red"]))
+    pixels = np.zeros((32, 32, 3), "uint8")
+    pixels[:, :16, 0] = pixels[:, 16:, 2] = 255
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    for name, warm, cold in (("red", 120, 360), ("blue", 360, 120)):
+        panel = pictures.speaking(source, str(tmp_path / "photo.png"), name)
+        row = np.asarray(panel)[240, :, 1].astype(int)
+        assert row[warm] > row[cold] + 100
+
+
 def test_every_pixel_is_of_one_class(segmenter, tmp_path):
     streets = write_streets(tmp_path, 1, 1, (32, 64))
     photo = str(next((streets / "val" / "images").iterdir()))
@@ -111,6 +133,23 @@ def test_without_gradio_it_says_what_to_install(monkeypatch):
 
     with pytest.raises(ImportError, match=r'pip install "kanets\[app\]"'):
         build()
+
+
+@pytest.mark.filterwarnings("default")  # of Gradio
+def test_a_picture_stays_as_it_is(tmp_path):
+    gradio = pytest.importorskip("gradio", reason="make test-app has Gradio")
+    from gradio.data_classes import ImageData
+
+    from kanets.app import page
+
+    deep = np.linspace(0, 60_000, 32, dtype="uint16")[None].repeat(32, 0)
+    clear = np.zeros((32, 32, 4), "uint8")
+    for name, pixels in (("deep.png", deep), ("clear.png", clear)):
+        path = tmp_path / name
+        Image.fromarray(pixels).save(path)
+        given = ImageData(path=str(path), orig_name=name)
+        taken = page._photo(gradio).preprocess(given)
+        np.testing.assert_array_equal(read_picture(taken), read_picture(path))
 
 
 CHROMIUM = os.environ.get("KANETS_CHROMIUM") or shutil.which("chromium")
