@@ -1,7 +1,8 @@
 """Exported bundles, and TensorFlow Serving's JSON in and out of them."""
 
 import base64
-import binascii
+import contextlib
+import reprlib
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kanets.export.runtimes.finding import versions
 SIGNATURE = "serving_default"
 # What of a message of TensorFlow's is for who sent the request.
 _SENTENCE = 300  # characters
+_TRACES = "<stack traces unavailable>"  # what comes before tells of nodes
 
 
 class RequestError(ValueError):
@@ -31,26 +33,46 @@ class Bundle:
     def __init__(self, folder):
         self.folder = folder
         self.current = None  # number of the version that answers
+        self.failed = {}  # why a version could not be loaded, by its number
         self._loaded = {}
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # one at a time, while others answer
 
     def versions(self):
         """Numbers of the versions in the folder, the highest first."""
-        return sorted(versions(self.folder), reverse=True)
+        return sorted(self._paths(), reverse=True)
+
+    def states(self):
+        """How each version is, in the words of TensorFlow Serving.
+
+        Returns:
+            A dict from numbers, the highest first, to `(state, error)`:
+            "AVAILABLE"; "START", loaded when it is asked for; or "END", which
+            could not be loaded.
+        """
+        states = dict.fromkeys(self.versions(), ("START", ""))
+        with self._lock:
+            states |= {n: ("END", error) for n, error in self.failed.items()}
+            states |= dict.fromkeys(self._loaded, ("AVAILABLE", ""))
+        return dict(sorted(states.items(), reverse=True))
 
     def swap(self):
-        """Lets the highest version answer; returns whether it is another.
+        """Lets the highest version that can be loaded answer.
 
         It is loaded first, so that requests meanwhile get the former's
         answers; what is no longer in the folder is forgotten.
+
+        Returns:
+            Whether it is another than before.
         """
         numbers = self.versions()
-        if not numbers:
-            return False
-        self._version(numbers[0])
+        number = next(filter(self._loads, numbers), None)
         with self._lock:
-            swapped, self.current = numbers[0] != self.current, numbers[0]
+            for gone in self.failed.keys() - numbers:
+                del self.failed[gone]
+            if number is None:
+                return False
+            swapped, self.current = number != self.current, number
             self._loaded = {
                 number: version
                 for number, version in self._loaded.items()
@@ -81,6 +103,16 @@ class Bundle:
         """Inputs and outputs of the signatures of a version."""
         return self._version(number).metadata()
 
+    def _paths(self):
+        return versions(self.folder) if self.folder.is_dir() else {}
+
+    def _loads(self, number):
+        try:
+            self._version(number)
+        except Exception:  # `failed` says which
+            return False
+        return True
+
     def _version(self, number):
         with self._lock:
             number = self.current if number is None else number
@@ -91,9 +123,16 @@ class Bundle:
             with self._lock:
                 found = self._loaded.get(number)
             if found is None:
-                found = _Version(versions(self.folder)[number])
+                path = self._paths()[number]
+                try:
+                    found = _Version(path)
+                except Exception as error:
+                    with self._lock:
+                        self.failed[number] = _reason(error)
+                    raise
                 with self._lock:
                     self._loaded[number] = found
+                    self.failed.pop(number, None)
         return found
 
 
@@ -109,7 +148,7 @@ class _Version:
         if not isinstance(request, dict):
             raise RequestError("The body must be a JSON object.")
         name = request.get("signature_name") or SIGNATURE
-        if name not in self._model.signatures:
+        if not isinstance(name, str) or name not in self._model.signatures:
             raise RequestError(
                 "signature_name must be one of "
                 f"{sorted(self._model.signatures)}. Received: {name!r}"
@@ -187,15 +226,22 @@ def _named(value, specs):
 def _tensor(value, spec, name):
     import tensorflow as tf
 
+    wanted = f"{name} must be {spec.dtype.name} of shape {spec.shape}" + (
+        ', bytes as {"b64": text}.' if spec.dtype == tf.string else "."
+    )
     try:
         if spec.dtype == tf.string:
-            return tf.constant(_bytes(value), tf.string)
-        return tf.constant(np.asarray(value, spec.dtype.as_numpy_dtype))
-    except (ValueError, TypeError, OverflowError, binascii.Error):
-        raise RequestError(
-            f"{name} must be {spec.dtype.name} of shape {spec.shape}"
-            + (', bytes as {"b64": text}.' if spec.dtype == tf.string else ".")
-        ) from None
+            tensor = tf.constant(_bytes(value), tf.string)
+        else:
+            tensor = tf.constant(_numbers(value, spec.dtype.as_numpy_dtype))
+    except RequestError:
+        raise
+    except (ValueError, TypeError, OverflowError):
+        received = reprlib.repr(value)[:60]
+        raise RequestError(f"{wanted} Received: {received}") from None
+    if not spec.shape.is_compatible_with(tensor.shape):
+        raise RequestError(f"{wanted} Received: shape {tensor.shape}")
+    return tensor
 
 
 def _bytes(value):
@@ -204,11 +250,37 @@ def _bytes(value):
         return [_bytes(part) for part in value]
     if isinstance(value, dict):
         [(key, text)] = value.items()
-        if key == "b64":
-            return base64.b64decode(text, validate=True)
+        if key == "b64" and isinstance(text, str):
+            return _decoded(text)
     if isinstance(value, str):
         return value.encode()
     raise TypeError
+
+
+def _decoded(text):
+    """The bytes of base 64, in lines or one, also without its padding."""
+    letters = "".join(text.split())
+    padding = "=" * (-len(letters) % 4)
+    try:
+        return base64.b64decode(letters + padding, validate=True)
+    except ValueError:
+        raise RequestError(
+            f"What b64 names must be base64. Received: b64={text[:20]!r}"
+        ) from None
+
+
+def _numbers(value, dtype):
+    """JSON's numbers, in lists or alone, as an array that holds just these."""
+    cells = np.asarray(value, object)
+    kinds = {bool} if dtype is np.bool_ else {int, float}
+    if not kinds.issuperset(map(type, cells.flat)):
+        raise TypeError
+    with np.errstate(over="ignore"):
+        array = cells.astype(dtype)
+    is_whole = array.dtype.kind in "iu"
+    if not np.all(array == cells if is_whole else np.isfinite(array)):
+        raise ValueError
+    return array
 
 
 def _rows(outputs):
@@ -230,13 +302,14 @@ def _json(outputs):
 
 
 def _plain(value, name):
-    """Bytes as text, or in base 64 where the output's name ends so."""
+    """Bytes as text; in base 64 if they are none, or by the output's name."""
     if isinstance(value, list):
         return [_plain(part, name) for part in value]
     if isinstance(value, bytes):
-        if name.endswith("_bytes"):
-            return {"b64": base64.b64encode(value).decode()}
-        return value.decode("utf-8", "replace")
+        if not name.endswith("_bytes"):
+            with contextlib.suppress(UnicodeDecodeError):
+                return value.decode()
+        return {"b64": base64.b64encode(value).decode()}
     return value
 
 
@@ -251,5 +324,6 @@ def _described(spec):
 def _reason(error):
     """The first sentence of an error of TensorFlow's, without its nodes."""
     text = getattr(error, "message", None) or str(error)
-    text = text.split("\n\t [[")[0].split("\n")[0].strip()
+    text = text.split("\n\t [[")[0].rpartition(_TRACES)[2]
+    text = text.strip().split("\n")[0].strip()
     return text[:_SENTENCE] or type(error).__name__

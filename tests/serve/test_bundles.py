@@ -2,12 +2,15 @@
 
 import base64
 import gc
+import io
+import shutil
 import threading
 import weakref
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import kanets
 from kanets.serve import bundles as served
@@ -110,12 +113,21 @@ def test_metadata_names_inputs_and_outputs(bundle):
             r"\['image_bytes'\].*\['picture'\]",
         ),
         ({"instances": [3]}, "image_bytes must be string"),
-        ({"instances": [{"b64": "?"}]}, "image_bytes must be string"),
+        ({"instances": [{"b64": "?"}]}, r"must be base64.*b64='\?'"),
+        ({"instances": [{"b64": 1}]}, "image_bytes must be string"),
         ({"instances": [b64(b"GIF89a")]}, "must hold JPEG or PNG pictures"),
         ({"instances": [1], "signature_name": "no"}, "must be one of.*'no'"),
+        ({"instances": [1], "signature_name": ["a"]}, r"one of.*\['a'\]"),
         (
             {"instances": [[1, 2]], "signature_name": "serve_images"},
-            "compatible|must",
+            r"uint8 of shape \(None, None, None, 3\).*: shape \(1, 2\)",
+        ),
+        *(
+            (
+                {"instances": [[[[x] * 3]]], "signature_name": "serve_images"},
+                "images must be uint8 .*Received",
+            )
+            for x in (1.5, "1", True, None, -1, 256)
         ),
     ],
 )
@@ -124,6 +136,77 @@ def test_what_cannot_be_answered_is_told(bundle, photos, request_, message):
         bundle.answer(request_)
     assert len(str(error.value)) < 400 and "\n" not in str(error.value)
     assert bundle.answer({"instances": [b64(photos[0])]})["predictions"]
+
+
+def test_base64_in_lines_or_without_its_padding(bundle, photos):
+    whole = b64(photos[0])["b64"]
+    for text in (whole.rstrip("="), f"{whole[:9]}\n{whole[9:]}\n"):
+        assert bundle.answer({"instances": [{"b64": text}]}) == bundle.answer(
+            {"instances": [b64(photos[0])]}
+        )
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    z = keras.Input((4,))
+    images = keras.layers.Reshape((2, 2, 3))(keras.layers.Dense(12)(z))
+    folder = tmp_path_factory.mktemp("generator")
+    kanets.export_savedmodel(keras.Model(z, images), folder)
+    bundle = Bundle(folder)
+    bundle.swap()
+    return bundle
+
+
+def test_files_among_the_outputs_are_in_base64(generator):
+    [answer] = generator.answer({"instances": [[0.0] * 4]})["predictions"]
+    png = base64.b64decode(answer["png"]["b64"])
+    pixels = np.asarray(Image.open(io.BytesIO(png)))
+    assert pixels.shape == (2, 2, 3) and set(pixels.flat) == {128}
+
+
+@pytest.mark.parametrize("x", [1e40, float("nan"), None, "0", True])
+def test_numbers_must_be_finite_and_numbers(generator, x):
+    with pytest.raises(RequestError, match=r"float32 of .*4\). Received: \[\["):
+        generator.answer({"instances": [[0, 0.5, 1, x]]})
+
+
+def test_a_length_that_does_not_fit_is_told(generator):
+    with pytest.raises(RequestError, match=r"4\). Received: shape \(1, 3\)$"):
+        generator.answer({"instances": [[0.0] * 3]})
+
+
+def test_an_error_of_the_graph_is_its_own_sentence():
+    text = "Graph execution error:\n\nDetected at node x\n"
+    text += "<stack traces unavailable>\nIt does not fit\n\t [[{{node x}}]]"
+    assert served._reason(ValueError(text)) == "It does not fit"
+
+
+def test_the_newest_version_that_loads_answers(tmp_path, photos):
+    folder = tmp_path / "colours"
+    kanets.export_savedmodel(by_colour(), folder, NAMES)
+    shutil.copytree(folder / "1", folder / "3")
+    shutil.copytree(folder / "1", folder / "0")
+    (folder / "3" / "saved_model.pb").write_bytes(b"cut")
+    bundle = Bundle(folder)
+    assert bundle.swap() and bundle.current == 1
+    states = bundle.states()
+    assert list(states) == [3, 1, 0] and bundle.failed == {3: states[3][1]}
+    assert [state for state, _ in states.values()] == [
+        *("END", "AVAILABLE", "START")
+    ]
+    shutil.copy(folder / "1" / "saved_model.pb", folder / "3")
+    assert bundle.swap() and bundle.current == 3 and not bundle.failed
+
+
+def test_a_folder_that_is_taken_away_answers_on(tmp_path, photos):
+    kanets.export_savedmodel(by_colour(), tmp_path / "colours", NAMES)
+    bundle = Bundle(tmp_path / "colours")
+    bundle.swap()
+    (tmp_path / "colours").rename(tmp_path / "gone")
+    assert not bundle.swap() and bundle.states() == {1: ("AVAILABLE", "")}
+    assert bundle.answer({"instances": [b64(photos[0])]})["predictions"]
+    with pytest.raises(KeyError):
+        bundle.metadata(2)
 
 
 def test_a_new_version_answers_and_the_old_is_forgotten(tmp_path, photos):
