@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import functools
 import json
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kanets.serve.bundles import RequestError, bundles
+
+_DISCARDED = 4  # times what is allowed; of a longer request, no more
 
 
 def serve(
@@ -41,7 +44,7 @@ def serve(
             loaded.
 
     Raises:
-        ValueError: no bundles there.
+        ValueError: no bundles there, or one without a version that loads.
         ImportError: KServe is not installed.
         OSError: the port is taken.
     """
@@ -53,11 +56,16 @@ def serve(
             f"Received: {str(directory)!r}"
         )
     kserve = _kserve()
+    _check_free(host, port)
     pool = ThreadPoolExecutor(threads)
     server = kserve.ModelServer(http_port=port, enable_grpc=False)
     for name, bundle in found.items():
-        bundle.swap()
-        say(f"{name}: version {bundle.current}")
+        _swap(name, bundle, say)
+        if bundle.current is None:
+            raise ValueError(
+                "A model to serve must have a version that can be loaded. "
+                f"Received: {str(bundle.folder)!r} ({bundle.failed})"
+            )
         server.register_model(_model(kserve, name, bundle, pool))
     from kserve.model_server import app
     from kserve.protocol.rest.server import RESTServer
@@ -72,7 +80,7 @@ def serve(
     )
     rest.config.host = host
     say(f"http://{host}:{port}/v1/models")
-    asyncio.run(_run(rest, found, pool, poll_seconds, say))
+    asyncio.run(_run(rest, found, poll_seconds, say))
 
 
 def _kserve():
@@ -88,8 +96,20 @@ def _kserve():
     return kserve
 
 
-async def _run(rest, found, pool, poll_seconds, say):
-    polling = asyncio.create_task(_poll(found, pool, poll_seconds, say))
+def _check_free(host, port):
+    """Raises an OSError where nobody can listen, before models are loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise OSError(
+            f"`port` must be free to listen on. Received: port={port} of "
+            f"{host} ({error.strerror})"
+        ) from None
+
+
+async def _run(rest, found, poll_seconds, say):
+    polling = asyncio.create_task(_poll(found, poll_seconds, say))
     try:
         await rest.start()
     finally:
@@ -98,18 +118,25 @@ async def _run(rest, found, pool, poll_seconds, say):
             await polling
 
 
-async def _poll(found, pool, seconds, say):
-    loop = asyncio.get_running_loop()
+async def _poll(found, seconds, say):
     while True:
         await asyncio.sleep(seconds)
         for name, bundle in found.items():
-            try:
-                swapped = await loop.run_in_executor(pool, bundle.swap)
+            try:  # in no thread that answers
+                await asyncio.to_thread(_swap, name, bundle, say)
             except Exception as error:  # the former version goes on
-                say(f"{name}: a new version cannot be loaded: {error}")
-                continue
-            if swapped:
-                say(f"{name}: version {bundle.current}")
+                say(f"{name}: {error}")
+
+
+def _swap(name, bundle, say):
+    """Lets the newest version of a model answer, and says what is new."""
+    before = dict(bundle.failed)
+    swapped = bundle.swap()
+    for number, error in dict(bundle.failed).items():
+        if before.get(number) != error:
+            say(f"{name}: version {number} cannot be loaded: {error}")
+    if swapped:
+        say(f"{name}: version {bundle.current}")
 
 
 def _model(kserve, name, bundle, pool):
@@ -163,15 +190,23 @@ def _add_routes(app, kserve, found, pool):
         bundle = bundle_of(name)
         with known(name, version):
             signatures = bundle.metadata(version)
-        spec = {"name": name, "version": str(version or bundle.current)}
+        number = bundle.current if version is None else version
+        spec = {"name": name, "version": str(number)}
         return {"model_spec": spec, "metadata": {"signature_def": signatures}}
 
     @app.get("/v1/models/{name}")
     def status(name: str):
         bundle = bundle_of(name)
         states = [
-            {"version": str(number), "state": "AVAILABLE"}
-            for number in bundle.versions()
+            {
+                "version": str(number),
+                "state": state,
+                "status": {
+                    "error_code": "UNKNOWN" if error else "OK",
+                    "error_message": error,
+                },
+            }
+            for number, (state, error) in bundle.states().items()
         ]
         return {"name": name, "ready": True, "model_version_status": states}
 
@@ -183,7 +218,11 @@ def _add_routes(app, kserve, found, pool):
 
 
 class _Limit:
-    """Refuses requests that are longer than allowed, before they are read."""
+    """Refuses requests that are longer than allowed, and keeps none of them.
+
+    Clients hear it when they have sent their request: a few times what is
+    allowed is received, as some take what comes earlier for a lost connection.
+    """
 
     def __init__(self, app, max_bytes):
         self._app = app
@@ -197,9 +236,17 @@ class _Limit:
         length = headers.get(b"content-length")
         chunked = b"transfer-encoding" in headers
         if chunked or int(length or 0) > self._most:
+            await self._discard(receive)
             await self._refuse(send, 411 if chunked else 413)
             return
         await self._app(scope, receive, send)
+
+    async def _discard(self, receive):
+        left, more = _DISCARDED * self._most, True
+        while more and left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            more = message.get("more_body", False)
 
     async def _refuse(self, send, code):
         text = f"a request must state a length of at most {self._most} bytes"

@@ -1,5 +1,6 @@
 """`kanets serve` over HTTP, with the clients of savedmodels/README.md."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -7,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import kanets
+from kanets.serve import server
 from tests.backends import needs_tensorflow
 from tests.photos import write_photos
 from tests.serve.test_bundles import NAMES, b64, by_colour
@@ -118,9 +122,11 @@ def test_status_metadata_and_metrics(port):
     assert status["ready"] and status["model_version_status"][0] == {
         "version": "1",
         "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
     }
     found = json.loads(get(port, "/v1/models/insects/metadata"))
     assert "serve_images" in found["metadata"]["signature_def"]
+    assert found["model_spec"] == {"name": "insects", "version": "1"}
     assert json.loads(get(port, "/v2/health/live"))["live"]
 
 
@@ -145,6 +151,72 @@ def test_what_is_refused(port, room):
     code, text = error(port, numbered, {"instances": [picture(room)]})
     assert code == 404 and "no version 9" in text
     assert post(port, path, {"instances": [picture(room)]})["predictions"]
+
+
+def test_a_version_of_number_zero(port, room):
+    folder = room / "served" / "insects" / "0"
+    shutil.copytree(folder.with_name("1"), folder)
+    path = "/v1/models/insects/versions/0/metadata"
+    version = json.loads(get(port, path))["model_spec"]["version"]
+    assert version == "0"
+    shutil.rmtree(folder)
+
+
+def test_a_port_that_is_taken_is_said_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"be free .*: port={port} of 127"):
+            server._check_free("127.0.0.1", port)
+    server._check_free("127.0.0.1", port)
+
+
+def test_a_request_is_received_before_it_is_refused():
+    """A part of 10 at a time: all of 30, and of 90 what is past 40."""
+
+    async def sent(length):
+        parts = [
+            {"body": bytes(10), "more_body": end < length}
+            for end in range(10, length + 10, 10)
+        ]
+        answers = []
+
+        async def receive():
+            return parts.pop(0)
+
+        async def send(message):
+            answers.append(message)
+
+        headers = [(b"content-length", str(length).encode())]
+        scope = {"type": "http", "headers": headers}
+        await server._Limit(None, max_bytes=10)(scope, receive, send)
+        return len(parts), answers[0]["status"]
+
+    assert asyncio.run(sent(30)) == (0, 413)
+    assert asyncio.run(sent(90)) == (5, 413)
+
+
+def test_answers_do_not_wait_for_a_version_to_load():
+    class Slow:
+        failed = {}
+        begun, go_on = threading.Event(), threading.Event()
+
+        def swap(self):
+            self.begun.set()
+            assert self.go_on.wait(PATIENCE)
+
+        def answer(self, request, number):
+            return request
+
+    async def asked(slow):
+        polling = asyncio.create_task(server._poll({"slow": slow}, 0, print))
+        await asyncio.to_thread(slow.begun.wait, PATIENCE)
+        with ThreadPoolExecutor(1) as pool:
+            answer = await server._answered(None, slow, pool, {"x": 1})
+        slow.go_on.set()
+        polling.cancel()
+        return answer
+
+    assert asyncio.run(asked(Slow())) == {"x": 1}
 
 
 def test_a_new_version_answers_without_a_restart(port, room):
