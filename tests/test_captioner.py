@@ -116,6 +116,21 @@ def test_saved_and_loaded(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_features_are_a_copy():
+    net = features()
+    model = Captioner(net, WORDS, units=4)
+    other = Captioner(net, WORDS, units=4, trainable_features=True)
+    assert net.trainable and len(net.trainable_weights) == 4
+    assert len(other.features.trainable_weights) == 4
+    found, expected = (
+        to_numpy(model.features(PICTURES)),
+        to_numpy(net(PICTURES)),
+    )
+    np.testing.assert_array_equal(found, expected)
+    other.features.trainable_weights[0].assign(np.zeros((12, 12, 3, 8)))
+    np.testing.assert_array_equal(to_numpy(net(PICTURES)), expected)
+
+
 def test_features():
     model = Captioner(features(dictionary=True), WORDS, units=4)
     assert model.features.name == "net" and model.grid == (4, 4)

@@ -28,15 +28,15 @@ class Captioner(PictureLanguageModel):
 
     Args:
         features: `keras.Model` from pictures to a map (B, H, W, C) of known
-            size, or to a dict of one, as `kanets.feature_model` makes it. It
-            is part of this model, and in inference mode in training, too.
+            size, or to a dict of one, as `kanets.feature_model` makes it. A
+            copy is part of this model, and in inference mode in training, too.
         vocabulary: `kanets.data.Vocabulary`, or a list of its words.
         max_length: T, most words of a sentence.
         units: of the decoder.
         hard: whether attention is hard: one cell at a time.
         dropout_rate: of the decoder.
-        trainable_features: whether training changes `features`, which are
-            frozen otherwise.
+        trainable_features: whether training changes the copy of `features`,
+            which is frozen otherwise.
         name: the model's name.
 
     Call arguments:

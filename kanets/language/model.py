@@ -72,7 +72,7 @@ def map_cells(features, pictures, trainable, name):
 
     Args:
         features: `keras.Model` from pictures to a map (B, H, W, C) of known
-            size, or to a dict of one; it runs in inference mode.
+            size, or to a dict of one; a copy of it runs, in inference mode.
         pictures: what it takes, symbolic.
         trainable: whether training changes it.
         name: str, of the last layer.
@@ -83,6 +83,11 @@ def map_cells(features, pictures, trainable, name):
     Raises:
         ValueError: other outputs.
     """
+    # Not above, as a first import of kanets.layers comes here by registration.
+    from kanets.nets.insertion import copied
+
+    # Copied inside of a model, it keeps its class, which saved weights name.
+    features = copied(keras.Model(pictures, features(pictures))).layers[-1]
     features.trainable = trainable
     maps = keras.tree.flatten(features(pictures, training=False))
     if len(maps) != 1 or len(maps[0].shape) != 4 or None in maps[0].shape[1:]:
