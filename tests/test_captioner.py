@@ -13,6 +13,7 @@ from tests.layer_checks import fill_weights
 PICTURES = draw_scenes(12, image_size=48).pictures
 SENTENCES = [" ".join(s.split()[1:3]) for s in draw_scenes(12).sentences]
 WORDS = Vocabulary.of(SENTENCES).words
+MIXED = ["mixed_bfloat16", "float32"]
 
 
 def features(name="net", dictionary=False):
@@ -114,6 +115,23 @@ def test_saved_and_loaded(tmp_path):
     x, _, _ = model.examples(PICTURES, SENTENCES)
     found, expected = to_numpy(loaded(x)), to_numpy(model(x))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("policies", [MIXED, MIXED[::-1]])
+def test_loaded_in_the_precision_it_was_saved_in(policies):
+    try:
+        keras.config.set_dtype_policy(policies[0])
+        model = captioner()
+        config, older = model.get_config(), model.get_config()
+        del older["dtype"]
+        keras.config.set_dtype_policy(policies[1])
+        loaded = [Captioner.from_config(each) for each in (config, older)]
+        assert keras.config.dtype_policy().name == policies[1]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    found = [each.get_layer("decoder").dtype_policy.name for each in loaded]
+    assert found == policies
+    assert loaded[0].get_config()["dtype"] == config["dtype"]
 
 
 def test_features_are_a_copy():

@@ -49,6 +49,7 @@ class PictureLanguageModel(keras.Model):
             "features": keras.saving.serialize_keras_object(self.features),
             "vocabulary": self.vocabulary.words,
             "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             **self._settings,
         }
 
@@ -57,7 +58,15 @@ class PictureLanguageModel(keras.Model):
         features = keras.saving.deserialize_keras_object(
             config["features"], custom_objects=custom_objects
         )
-        return cls(**{**config, "features": features})
+        config = {**config, "features": features}
+        policy = keras.config.dtype_policy()  # older ones tell of none
+        keras.config.set_dtype_policy(
+            keras.dtype_policies.get(config.pop("dtype", policy))
+        )
+        try:
+            return cls(**config)
+        finally:
+            keras.config.set_dtype_policy(policy)
 
 
 def checked(vocabulary, max_length):
