@@ -22,7 +22,8 @@ class Vocabulary:
         words: the list.
 
     Raises:
-        ValueError: words that are none, or one that is there twice.
+        ValueError: words that are none, or one that is there twice; a str in
+            the place of a list.
 
     Example:
 
@@ -34,6 +35,7 @@ class Vocabulary:
     """
 
     def __init__(self, words):
+        _check_list(words=words)
         self.words = list(words)
         for word in self.words:
             if not isinstance(word, str) or len(word.split()) != 1:
@@ -50,6 +52,7 @@ class Vocabulary:
     @classmethod
     def of(cls, sentences):
         """The vocabulary of all words of some sentences, sorted."""
+        _check_list(sentences=sentences)
         return cls(
             sorted({word for text in sentences for word in text.split()})
         )
@@ -68,8 +71,9 @@ class Vocabulary:
             int32 array (B, T + 2).
 
         Raises:
-            ValueError: a sentence of more words.
+            ValueError: a sentence of more words; a str in the place of several.
         """
+        _check_list(sentences=sentences)
         tokens = np.full((len(sentences), length + 2), PADDING, "int32")
         for row, sentence in zip(tokens, sentences, strict=True):
             words = sentence.split()
@@ -98,3 +102,12 @@ class Vocabulary:
             words = [known[n] for n in row if n not in (PADDING, START)]
             sentences.append(" ".join(words))
         return sentences
+
+
+def _check_list(**strings):
+    """Raises a ValueError for a str, which is a list of its letters."""
+    for name, value in strings.items():
+        if isinstance(value, str):
+            raise ValueError(
+                f"{name} must be a list of strings. Received: {name}={value!r}"
+            )

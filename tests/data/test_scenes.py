@@ -121,3 +121,8 @@ def test_words_and_numbers():
         Vocabulary(["a b"])
     with pytest.raises(ValueError, match=r"different.*\['a'\]"):
         Vocabulary(["a", "b", "a"])
+    for call in (Vocabulary.of, lambda text: vocabulary.encode(text, 9)):
+        with pytest.raises(ValueError, match="list of.*sentences='a cat'"):
+            call("a cat")
+    with pytest.raises(ValueError, match="words must be a list.*words='cat'"):
+        Vocabulary("cat")
