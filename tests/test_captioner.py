@@ -159,3 +159,19 @@ def test_features():
         Captioner(keras.Model(inputs, x, name="open"), WORDS)
     with pytest.raises(ValueError, match="max_length=0"):
         Captioner(features(), WORDS, max_length=0)
+    with pytest.raises(ValueError, match="keras.Model. Received: features=Non"):
+        Captioner(None, WORDS)
+
+
+def test_no_pictures_no_sentences():
+    model = captioner()
+    for pictures, shape in (
+        (PICTURES[0], "48, 48, 3"),
+        (PICTURES[:0], "0, 48"),
+    ):
+        with pytest.raises(ValueError, match=rf"pictures must.*\({shape}"):
+            model.caption(pictures)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        model.caption(PICTURES, batch_size=0)
+    with pytest.raises(ValueError, match=r"one sentence.*sentences=\[\]"):
+        model.fit(PICTURES, [])

@@ -183,3 +183,13 @@ def test_errors():
         Matcher(keras.Model(inputs, x, name="open"), WORDS)
     with pytest.raises(ValueError, match="at most"):
         matcher(max_length=2).examples(PICTURES, SENTENCES)
+    model = matcher()
+    for call in (model.scores, model.attention_maps, model.examples):
+        with pytest.raises(ValueError, match=r"one sentence.*sentences=\[\]"):
+            call(PICTURES, [])
+        with pytest.raises(ValueError, match="sentences='a red'"):
+            call(PICTURES, "a red")
+    with pytest.raises(ValueError, match=r"pictures must.*\(0, 48, 48, 3\)"):
+        model.scores(PICTURES[:0], SENTENCES)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        model.attention_maps(PICTURES, SENTENCES, batch_size=0)

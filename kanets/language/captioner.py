@@ -78,7 +78,7 @@ class Captioner(PictureLanguageModel):
         name="captioner",
         **kwargs,
     ):
-        vocabulary, length = checked(vocabulary, max_length)
+        vocabulary, length = checked(features, vocabulary, max_length)
         pictures = keras.Input(features.input_shape[1:], name="pictures")
         tokens = keras.Input((length + 1,), dtype="int32", name="tokens")
         memory, grid = map_cells(
@@ -126,9 +126,9 @@ class Captioner(PictureLanguageModel):
             (B, T + 1); and `sample_weight`, float32, 0 for padding.
 
         Raises:
-            ValueError: a sentence of more than `max_length` words.
+            ValueError: no sentence, or one of more than `max_length` words.
         """
-        tokens = self.vocabulary.encode(sentences, self.max_length)
+        tokens = self.encode(sentences)
         targets = tokens[:, 1:]
         weights = (targets != PADDING).astype("float32")
         return (
@@ -168,7 +168,9 @@ class Captioner(PictureLanguageModel):
         return super().evaluate(x, y, sample_weight=sample_weight, **kwargs)
 
     def _taken(self, x, y=None, sample_weight=None):
-        if isinstance(y, list | tuple | np.ndarray) and isinstance(y[0], str):
+        if isinstance(y, list | tuple | np.ndarray) and (
+            not len(y) or isinstance(y[0], str)
+        ):
             x, y, weights = self.examples(x, y)
             if sample_weight is None:
                 return x, y, weights
@@ -195,7 +197,12 @@ class Captioner(PictureLanguageModel):
         Returns:
             A list of B str; on request with float32 (B, T + 1, H, W), a map
             a word that sums to 1, one for the end, and zeros after it.
+
+        Raises:
+            ValueError: pictures of another shape, or none; a width or a batch
+                size that is no positive integer.
         """
+        self.check_pictures(pictures, batch_size)
         tokens, maps = self._searcher(beam_width).predict(
             pictures, batch_size=batch_size, verbose=0
         )

@@ -93,7 +93,7 @@ class Matcher(PictureLanguageModel):
         name="matcher",
         **kwargs,
     ):
-        vocabulary, length = checked(vocabulary, max_length)
+        vocabulary, length = checked(features, vocabulary, max_length)
         units = positive_integer("units", units)
         pictures = keras.Input(features.input_shape[1:], name="pictures")
         tokens = keras.Input((length,), dtype="int32", name="tokens")
@@ -141,7 +141,7 @@ class Matcher(PictureLanguageModel):
             int32, of which the loss knows which sentences are the same.
 
         Raises:
-            ValueError: a sentence of more than `max_length` words.
+            ValueError: no sentence, or one of more than `max_length` words.
         """
         tokens = self._tokens(sentences)
         return {"pictures": pictures, "tokens": tokens}, tokens
@@ -156,8 +156,14 @@ class Matcher(PictureLanguageModel):
 
         Returns:
             Float32 array (P, S); the larger, the better.
+
+        Raises:
+            ValueError: pictures of another shape, or none; no sentence, or
+                one of more than `max_length` words; a batch size that is no
+                positive integer.
         """
-        cells, words, valid = self._encoded(pictures, sentences, batch_size)
+        tokens = self._tokens(sentences)
+        cells, words, valid = self._encoded(pictures, tokens, batch_size)
         rows = []
         for first in range(0, len(pictures), batch_size):
             part = {
@@ -181,26 +187,27 @@ class Matcher(PictureLanguageModel):
 
         Raises:
             ValueError: another number of sentences than of pictures; a model
-                without cross-attention.
+                without cross-attention; as of `scores`.
         """
         if not self._settings["cross_attention"]:
             raise ValueError(
                 "Words look at cells by cross-attention. "
                 "Received: a model of cross_attention=False"
             )
-        if len(pictures) != len(sentences):
+        tokens = self._tokens(sentences)
+        if len(pictures) != len(tokens):
             raise ValueError(
                 "There must be one sentence for each picture. Received: "
-                f"{len(pictures)} pictures, {len(sentences)} sentences"
+                f"{len(pictures)} pictures, {len(tokens)} sentences"
             )
-        cells, words, valid = self._encoded(pictures, sentences, batch_size)
+        cells, words, valid = self._encoded(pictures, tokens, batch_size)
         weights = _weights("bkd,btd->btk", cells["keys"], words["queries"])
         maps = ops.convert_to_numpy(weights) * valid[..., None]
         return maps.reshape(*valid.shape, *self.grid)
 
-    def _encoded(self, pictures, sentences, batch_size):
+    def _encoded(self, pictures, tokens, batch_size):
+        self.check_pictures(pictures, batch_size)
         of_pictures, of_sentences = self._encoders()
-        tokens = self._tokens(sentences)
         cells, words = (
             model.predict(inputs, batch_size=batch_size, verbose=0)
             for model, inputs in (
@@ -211,7 +218,7 @@ class Matcher(PictureLanguageModel):
         return cells, words, tokens != PADDING
 
     def _tokens(self, sentences):
-        tokens = self.vocabulary.encode(sentences, self.max_length)[:, 1:-1]
+        tokens = self.encode(sentences)[:, 1:-1]
         return np.where(tokens == END, PADDING, tokens)
 
 

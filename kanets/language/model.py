@@ -1,6 +1,7 @@
 """What models of pictures and sentences share: cells of a net, and words."""
 
 import keras
+import numpy as np
 
 from kanets.checks import positive_integer
 from kanets.data.vocabulary import Vocabulary
@@ -44,6 +45,25 @@ class PictureLanguageModel(keras.Model):
     def max_length(self):
         return self._settings["max_length"]
 
+    def check_pictures(self, pictures, batch_size=1):
+        """Raises a ValueError for what is no picture or more, or no batch."""
+        positive_integer("batch_size", batch_size)
+        shape, one = np.shape(pictures), self.features.input_shape[1:]
+        if shape[1:] != one or not shape[0]:
+            raise ValueError(
+                f"pictures must be an array of one or more of {one}. "
+                f"Received: pictures of shape {tuple(shape)}"
+            )
+
+    def encode(self, sentences):
+        """The numbers of one sentence or more, as of the vocabulary."""
+        if not len(sentences):
+            raise ValueError(
+                "There must be one sentence or more. "
+                f"Received: sentences={sentences!r}"
+            )
+        return self.vocabulary.encode(sentences, self.max_length)
+
     def get_config(self):
         return {
             "features": keras.saving.serialize_keras_object(self.features),
@@ -69,8 +89,12 @@ class PictureLanguageModel(keras.Model):
             keras.config.set_dtype_policy(policy)
 
 
-def checked(vocabulary, max_length):
+def checked(features, vocabulary, max_length):
     """The `Vocabulary`, and the length as an integer; raises a ValueError."""
+    if not isinstance(features, keras.Model):
+        raise ValueError(
+            f"features must be a keras.Model. Received: features={features!r}"
+        )
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = Vocabulary(vocabulary)
     return vocabulary, positive_integer("max_length", max_length)
