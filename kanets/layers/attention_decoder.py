@@ -21,6 +21,8 @@ from keras import ops
 
 from kanets.attention.additive import AdditiveAttention
 from kanets.attention.checks import check_positive
+from kanets.attention.grid import check_mask_shape
+from kanets.checks import as_integer
 from kanets.layers.beam_search import beam_search
 
 
@@ -54,7 +56,8 @@ class AttentionDecoder(keras.layers.Layer):
 
     Raises:
         ValueError: a size that is no positive integer; tokens or a memory of
-            another rank, of unknown T or Y.
+            another rank, of unknown T or Y; a memory or a mask of another B,
+            a mask of another K.
 
     Cost: O(K Y U + T (K U + (U + Y) U + U V)) multiply-adds an example.
 
@@ -128,6 +131,7 @@ class AttentionDecoder(keras.layers.Layer):
         return_attention_scores=False,
     ):
         _check_shapes(tokens.shape, memory.shape)
+        _check_mask(memory_mask, memory)
         embedded = self.embedding(tokens)
         keys = self.attention.key_map(memory)
         state = self._first_state(memory, memory_mask)
@@ -174,12 +178,20 @@ class AttentionDecoder(keras.layers.Layer):
             their log-probabilities, float32 (B, W).
 
         Raises:
-            ValueError: a width or a length that is no positive integer.
+            ValueError: a width or a length that is no positive integer; a
+                start or an end that is no word; a mask of another shape.
         """
         check_positive(max_length=max_length, beam_width=beam_width)
+        for name, word in (("start", start), ("end", end)):
+            if as_integer(word) not in range(1, self.vocabulary_size):
+                raise ValueError(
+                    f"{name} must be a word, 1 to {self.vocabulary_size - 1}. "
+                    f"Received: {name}={word!r}"
+                )
         memory = ops.convert_to_tensor(memory, self.compute_dtype)
         if not self.built:
             self.build((None, 1), memory.shape)
+        _check_mask(memory_mask, memory)
         keys = self.attention.key_map(memory)
 
         def step(tokens, state):
@@ -244,6 +256,7 @@ class AttentionDecoder(keras.layers.Layer):
         return_attention_scores=False,
     ):
         _check_shapes(tokens.shape, memory.shape)
+        _check_mask(memory_mask, memory)
         logits = keras.KerasTensor(
             (*tokens.shape, self.vocabulary_size), dtype="float32"
         )
@@ -277,3 +290,15 @@ def _check_shapes(tokens_shape, memory_shape):
             "memory must be (batch, cells, channels) with known channels. "
             f"Received: memory of shape {tuple(memory_shape)}"
         )
+    batches = tokens_shape[0], memory_shape[0]
+    if None not in batches and batches[0] != batches[1]:
+        raise ValueError(
+            "tokens and memory must be of one batch. Received: "
+            f"tokens of shape {tuple(tokens_shape)}, "
+            f"memory of shape {tuple(memory_shape)}"
+        )
+
+
+def _check_mask(mask, memory):
+    if mask is not None:
+        check_mask_shape(mask, memory)

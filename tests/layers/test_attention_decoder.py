@@ -253,7 +253,20 @@ def test_errors():
         layer(TOKENS[..., None], MEMORY)
     with pytest.raises(ValueError, match=r"memory must be.*\(2, 3\)"):
         layer(TOKENS, MEMORY[:, 0])
+    with pytest.raises(
+        ValueError, match=r"of one batch.*\(4, 5\).*\(2, 7, 3\)"
+    ):
+        layer(np.repeat(TOKENS, 2, axis=0), MEMORY)
+    with pytest.raises(ValueError, match=r"mask must be.*\(2, 6\)"):
+        layer(TOKENS, MEMORY, MASK[:, 1:])
+    arguments = {"start": START, "end": END, "max_length": 4}
+    with pytest.raises(ValueError, match=r"mask must be.*\(2, 6\)"):
+        layer.beam_search(MEMORY, MASK[:, 1:], **arguments)
+    for name, word in (("start", 0), ("end", WORDS), ("end", 2.0)):
+        with pytest.raises(
+            ValueError, match=f"1 to 5. Received: {name}={word}"
+        ):
+            layer.beam_search(MEMORY, **{**arguments, name: word})
     for name in ("beam_width", "max_length"):
-        arguments = {"start": 1, "end": 2, "max_length": 4, name: 0}
         with pytest.raises(ValueError, match=f"{name}=0"):
-            layer.beam_search(MEMORY, **arguments)
+            layer.beam_search(MEMORY, **{**arguments, name: 0})
