@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from kanets.attention.checks import check_positive
+from kanets.checks import as_integer
 from ylg.descent import descend, make_optimizer, step_of_backend
 from ylg.gan.sampling import num_classes
 from ylg.saliency import (
@@ -266,12 +267,12 @@ def _check_labels(label, generator, starts):
 
 
 def _check_heads(heads, num_heads):
-    heads = range(num_heads) if heads is None else heads
-    heads = list(heads)
-    known = all(isinstance(h, int) and 0 <= h < num_heads for h in heads)
-    if not heads or not known or len(set(heads)) < len(heads):
+    given = list(range(num_heads) if heads is None else heads)
+    heads = [as_integer(head) for head in given]
+    known = set(heads) & set(range(num_heads))
+    if not heads or len(known) < len(heads):
         raise ValueError(
             f"heads must be different numbers in 0..{num_heads - 1}. "
-            f"Received: heads={heads}"
+            f"Received: heads={given}"
         )
     return heads

@@ -124,11 +124,9 @@ class AdaptiveSpanAttention(GridAttention):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive(max_span=max_span, ramp=ramp)
+        self.max_span, self.ramp = check_positive(max_span=max_span, ramp=ramp)
         check_choice(SPANS, span=span)
         check_fraction(initial_span=initial_span, span_penalty=span_penalty)
-        self.max_span = max_span
-        self.ramp = ramp
         self.span = span
         self.initial_span = initial_span
         self.span_penalty = span_penalty

@@ -20,7 +20,7 @@ import keras
 from keras import ops
 
 from kanets.attention.base import fresh
-from kanets.attention.checks import check_positive
+from kanets.attention.checks import check_positive, check_seed
 from kanets.attention.core import masked_softmax, wide_dtype, wide_of
 from kanets.attention.grid import zero_padding
 
@@ -103,15 +103,14 @@ class AdditiveAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive(units=units)
-        self.units = units
+        self.units = check_positive(units=units)
         self.hard = hard
         self.use_bias = use_bias
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
         if hard:
-            self.generator = keras.random.SeedGenerator(seed)
+            self.generator = keras.random.SeedGenerator(self.seed)
 
     def build(self, query_shape, key_shape=None):
         self._check_shapes(query_shape, key_shape)

@@ -78,8 +78,9 @@ class CoordinateAttention(_AxisGate):
 
     def __init__(self, reduced_channels=None, as_branch=False, **kwargs):
         super().__init__(as_branch, **kwargs)
-        check_positive_or_none(reduced_channels=reduced_channels)
-        self.reduced_channels = reduced_channels
+        self.reduced_channels = check_positive_or_none(
+            reduced_channels=reduced_channels
+        )
 
     def build_maps(self, channels):
         width = reduced(channels, self.reduced_channels)
@@ -147,8 +148,7 @@ class EfficientLocalAttention(_AxisGate):
 
     def __init__(self, kernel_size=7, as_branch=False, **kwargs):
         super().__init__(as_branch, **kwargs)
-        check_odd(kernel_size=kernel_size)
-        self.kernel_size = kernel_size
+        self.kernel_size = check_odd(kernel_size=kernel_size)
 
     @property
     def reach(self):

@@ -12,6 +12,7 @@ from kanets.attention.checks import (
     check_divides,
     check_position,
     check_positive,
+    check_positive_or_none,
     check_scale,
 )
 from kanets.attention.core import check_heads, wide_of
@@ -57,7 +58,7 @@ class AttentionLayer(keras.layers.Layer):
         self, num_heads=1, scale=None, implementation="auto", **kwargs
     ):
         super().__init__(**kwargs)
-        check_positive(num_heads=num_heads)
+        self.num_heads = check_positive(num_heads=num_heads)
         check_scale(scale)
         check(implementation, self.implementations)
         if implementation != "auto":
@@ -68,7 +69,6 @@ class AttentionLayer(keras.layers.Layer):
                 DeprecationWarning,
                 stacklevel=3,
             )
-        self.num_heads = num_heads
         self.scale = scale
         self.implementation = implementation
 
@@ -219,16 +219,13 @@ class GridAttention(AttentionLayer):
                 f'projections must be letters of "{letters}", each once at '
                 f"most. Received: projections={projections!r}"
             )
-        if key_dim is not None:
-            check_positive(key_dim=key_dim)
-            if set(projections) != set(letters):
-                raise ValueError(
-                    f'key_dim is of layers with projections="{letters}". '
-                    f"Received: key_dim={key_dim} with projections="
-                    f"{projections!r}"
-                )
+        self.key_dim = check_positive_or_none(key_dim=key_dim)
+        if key_dim is not None and set(projections) != set(letters):
+            raise ValueError(
+                f'key_dim is of layers with projections="{letters}". '
+                f"Received: key_dim={key_dim} with projections={projections!r}"
+            )
         self.projections = projections
-        self.key_dim = key_dim
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)

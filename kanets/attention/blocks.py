@@ -103,8 +103,7 @@ def _visible(x, mask, axes):
 def check_windows(windows):
     """The windows as Python has them, or an error: see `block_levels`."""
     if not isinstance(windows, list | tuple):
-        check_at_least(2, windows=windows)
-        return int(windows)
+        return check_at_least(2, windows=windows)
     check_positive(**{"the number of levels": len(windows)})
     return [one_per_axis("windows", sides) for sides in windows]
 

@@ -188,8 +188,7 @@ class SegmentMemory(keras.layers.Layer):
 
     def __init__(self, size, **kwargs):
         super().__init__(**kwargs)
-        check_positive(size=size)
-        self.size = size
+        self.size = check_positive(size=size)
 
     def build(self, input_shape):
         _check_sequence("inputs", input_shape)

@@ -83,9 +83,10 @@ class SqueezeExcitation(_ChannelGate):
         **kwargs,
     ):
         super().__init__(as_branch, **kwargs)
-        check_positive_or_none(reduced_channels=reduced_channels)
+        self.reduced_channels = check_positive_or_none(
+            reduced_channels=reduced_channels
+        )
         check_choice(ACTIVATIONS, activation=activation)
-        self.reduced_channels = reduced_channels
         self.activation = activation
 
     def build_maps(self, channels):
@@ -151,7 +152,7 @@ class EfficientChannelAttention(_ChannelGate):
     def __init__(self, kernel_size=None, as_branch=False, **kwargs):
         super().__init__(as_branch, **kwargs)
         if kernel_size is not None:
-            check_odd(kernel_size=kernel_size)
+            kernel_size = check_odd(kernel_size=kernel_size)
         self.kernel_size = kernel_size
 
     def build_maps(self, channels):
@@ -219,10 +220,10 @@ class ConvolutionalBlockAttention(Gate):
         self, reduced_channels=None, kernel_size=7, as_branch=False, **kwargs
     ):
         super().__init__(as_branch, **kwargs)
-        check_positive_or_none(reduced_channels=reduced_channels)
-        check_odd(kernel_size=kernel_size)
-        self.reduced_channels = reduced_channels
-        self.kernel_size = kernel_size
+        self.reduced_channels = check_positive_or_none(
+            reduced_channels=reduced_channels
+        )
+        self.kernel_size = check_odd(kernel_size=kernel_size)
 
     def build_maps(self, channels):
         width = reduced(channels, self.reduced_channels)

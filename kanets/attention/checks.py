@@ -16,33 +16,51 @@ def check_positive(**integers):
     """Raises a ValueError for a named value that is no integer above 0.
 
     A truth value is no integer here: True would be one head.
+
+    Returns:
+        The value as an int, as Keras takes no other; of several, a list.
     """
-    for name, value in integers.items():
-        positive_integer(name, value)
+    return _only([positive_integer(*named) for named in integers.items()])
 
 
 def check_positive_or_none(**integers):
     """As `check_positive`, but None may stand for what follows from others."""
-    check_positive(**{n: i for n, i in integers.items() if i is not None})
+    return _only(
+        [
+            None if value is None else positive_integer(name, value)
+            for name, value in integers.items()
+        ]
+    )
 
 
 def check_at_least(least, **integers):
-    """Raises a ValueError for a named value that is no integer >= `least`."""
-    for name, value in integers.items():
-        number = as_integer(value)
+    """As `check_positive`, for integers >= `least`."""
+    numbers = [as_integer(value) for value in integers.values()]
+    for number, (name, value) in zip(numbers, integers.items(), strict=True):
         if number is None or number < least:
             raise ValueError(
                 f"{name} must be an integer >= {least}. "
                 f"Received: {name}={value!r}"
             )
+    return _only(numbers)
 
 
 def check_odd(**sizes):
-    """Raises a ValueError for a named value that is no odd integer above 0."""
-    check_positive(**sizes)
+    """As `check_positive`, for odd integers."""
     for name, value in sizes.items():
-        if value % 2 == 0:
+        if positive_integer(name, value) % 2 == 0:
             raise ValueError(f"{name} must be odd. Received: {name}={value}")
+    return check_positive(**sizes)
+
+
+def check_seed(seed):
+    """A seed as an int, or None; raises a ValueError for what is neither."""
+    number = as_integer(seed)
+    if number is None and seed is not None:
+        raise ValueError(
+            f"seed must be an integer or None. Received: seed={seed!r}"
+        )
+    return number
 
 
 def one_per_axis(name, value, rank=None, kind=int):
@@ -148,6 +166,10 @@ def check_fraction(**numbers):
             raise ValueError(
                 f"{name} must be a number of 0 to 1. Received: {name}={value!r}"
             )
+
+
+def _only(values):
+    return values[0] if len(values) == 1 else values
 
 
 def _is_bool(value):

@@ -17,7 +17,7 @@ import keras
 from keras import ops
 
 from kanets.attention.base import GridAttention
-from kanets.attention.checks import check_positive
+from kanets.attention.checks import check_positive, check_seed
 from kanets.attention.core import HIDDEN, scores, split_heads
 from kanets.attention.grid import (
     cells,
@@ -176,11 +176,10 @@ class HashedAttention(GridAttention):
 
     def __init__(self, num_rounds, fresh_hashes=True, seed=None, **kwargs):
         super().__init__(**kwargs)
-        check_positive(num_rounds=num_rounds)
-        self.num_rounds = num_rounds
+        self.num_rounds = check_positive(num_rounds=num_rounds)
         self.fresh_hashes = fresh_hashes
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = check_seed(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def hash_shape(self, head_dim):
         """The shape of a set of hashes for heads of a size."""

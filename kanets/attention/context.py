@@ -93,9 +93,10 @@ class GlobalContextAttention(Gate):
     ):
         super().__init__(as_branch, **kwargs)
         check_choice(FUSIONS, fuse=fuse)
-        check_positive_or_none(reduced_channels=reduced_channels)
+        self.reduced_channels = check_positive_or_none(
+            reduced_channels=reduced_channels
+        )
         self.fuse = fuse
-        self.reduced_channels = reduced_channels
 
     def build_maps(self, channels):
         width = reduced(channels, self.reduced_channels)

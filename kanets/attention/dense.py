@@ -107,8 +107,7 @@ class DenseAttention(GridAttention):
 
     def __init__(self, pool_size=1, **kwargs):
         super().__init__(**kwargs)
-        check_positive(pool_size=pool_size)
-        self.pool_size = pool_size
+        self.pool_size = check_positive(pool_size=pool_size)
 
     def build(self, input_shape):
         if self.pool_size > 1 and len(input_shape) != 4:

@@ -94,9 +94,9 @@ class EfficientAdditiveAttention(MappedAttention):
         self, num_heads=1, key_dim=None, output_channels=None, **kwargs
     ):
         super().__init__(num_heads, **kwargs)
-        check_positive_or_none(key_dim=key_dim, output_channels=output_channels)
-        self.key_dim = key_dim
-        self.output_channels = output_channels
+        self.key_dim, self.output_channels = check_positive_or_none(
+            key_dim=key_dim, output_channels=output_channels
+        )
 
     def build_maps(self, channels):
         key_dim = channels if self.key_dim is None else self.key_dim

@@ -31,7 +31,11 @@ from kanets.attention.blocks import (
     block_summaries,
     check_windows,
 )
-from kanets.attention.checks import check_divides, check_positive
+from kanets.attention.checks import (
+    check_divides,
+    check_positive,
+    check_positive_or_none,
+)
 from kanets.attention.core import wide_of
 from kanets.attention.grid import check_mask_shape, zero_padding
 
@@ -105,13 +109,11 @@ class HierarchicalAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive(num_heads=num_heads)
+        self.num_heads = check_positive(num_heads=num_heads)
+        self.units = check_positive_or_none(units=units)
         if units is not None:
-            check_positive(units=units)
             check_divides(num_heads, units)
         self.windows = check_windows(windows)
-        self.units = units
-        self.num_heads = num_heads
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
 

@@ -19,7 +19,7 @@ from keras import ops
 from kanets.attention.base import GridAttention
 from kanets.attention.checks import (
     check_choice,
-    check_positive,
+    check_positive_or_none,
     logit_scale,
 )
 from kanets.attention.core import (
@@ -240,16 +240,14 @@ class KroneckerAttention(GridAttention):
                 'rectify is of mode "qkv", where queries are tokens. '
                 f"Received: rectify=True, mode={mode!r}"
             )
-        if value_dim is not None:
-            check_positive(value_dim=value_dim)
-            if self.key_dim is None:
-                raise ValueError(
-                    "value_dim is of layers with key_dim. "
-                    f"Received: value_dim={value_dim}, key_dim=None"
-                )
+        self.value_dim = check_positive_or_none(value_dim=value_dim)
+        if value_dim is not None and self.key_dim is None:
+            raise ValueError(
+                "value_dim is of layers with key_dim. "
+                f"Received: value_dim={value_dim}, key_dim=None"
+            )
         self.mode = mode
         self.rectify = rectify
-        self.value_dim = value_dim
         self.wants_norm = not rectify  # worse with it, when tried
 
     def operator(self, inputs, **arguments):

@@ -119,7 +119,9 @@ class LinearAttention(NormedAttention):
         super().__init__(
             num_heads, gamma_initializer=gamma_initializer, **kwargs
         )
-        check_positive_or_none(key_dim=key_dim, output_channels=output_channels)
+        self.key_dim, self.output_channels = check_positive_or_none(
+            key_dim=key_dim, output_channels=output_channels
+        )
         if not isinstance(kernel_sizes, list | tuple) or not all(
             is_positive(size) and size % 2 for size in kernel_sizes
         ):
@@ -127,9 +129,7 @@ class LinearAttention(NormedAttention):
                 "kernel_sizes must be a list of odd positive integers. "
                 f"Received: kernel_sizes={kernel_sizes!r}"
             )
-        self.key_dim = key_dim
-        self.kernel_sizes = list(kernel_sizes)
-        self.output_channels = output_channels
+        self.kernel_sizes = [int(size) for size in kernel_sizes]
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build_maps(self, channels):

@@ -39,8 +39,7 @@ class _PatternAttention2D(AttentionLayer):
         **kwargs,
     ):
         super().__init__(num_heads, scale, **kwargs)
-        check_positive(pool_size=pool_size)
-        self.pool_size = pool_size
+        self.pool_size = check_positive(pool_size=pool_size)
         self.residual = residual
         self.spectral_norm = spectral_norm
         self.iterate_at_inference = iterate_at_inference

@@ -93,8 +93,10 @@ def lsh_attention(
 
     References: Kitaev et al., "Reformer", ICLR 2020, section 2.
     """
-    check_positive(chunk_length=chunk_length)
-    check_at_least(0, chunks_before=chunks_before, chunks_after=chunks_after)
+    chunk_length = check_positive(chunk_length=chunk_length)
+    chunks_before, chunks_after = check_at_least(
+        0, chunks_before=chunks_before, chunks_after=chunks_after
+    )
     head_dim = check_heads(query_key.shape[-1], value.shape[-1], num_heads)
     if num_buckets is None:
         num_buckets = 2 * rotations.shape[-1]
@@ -262,16 +264,13 @@ class LSHAttention(HashedAttention):
         **kwargs,
     ):
         super().__init__(num_rounds=num_rounds, **kwargs)
-        check_positive(chunk_length=chunk_length)
-        check_at_least(
+        self.chunk_length = check_positive(chunk_length=chunk_length)
+        self.chunks_before, self.chunks_after = check_at_least(
             0, chunks_before=chunks_before, chunks_after=chunks_after
         )
-        _factors(num_buckets)
+        factors = _factors(num_buckets)
         number = as_integer(num_buckets)
-        self.num_buckets = list(num_buckets) if number is None else number
-        self.chunk_length = chunk_length
-        self.chunks_before = chunks_before
-        self.chunks_after = chunks_after
+        self.num_buckets = list(factors) if number is None else number
         self.causal = causal
 
     def hash_shape(self, head_dim):

@@ -137,15 +137,14 @@ class MultiQueryAttention(MappedAttention):
         **kwargs,
     ):
         super().__init__(num_heads, scale, use_bias, **kwargs)
-        check_positive(key_stride=key_stride, query_stride=query_stride)
-        check_positive_or_none(key_dim=key_dim, value_dim=value_dim)
+        self.key_stride, self.query_stride = check_positive(
+            key_stride=key_stride, query_stride=query_stride
+        )
+        self.key_dim, self.value_dim = check_positive_or_none(
+            key_dim=key_dim, value_dim=value_dim
+        )
         check_choice(PADDINGS, padding=padding)
-        check_odd(kernel_size=kernel_size)
-        self.key_dim = key_dim
-        self.value_dim = value_dim
-        self.key_stride = key_stride
-        self.query_stride = query_stride
-        self.kernel_size = kernel_size
+        self.kernel_size = check_odd(kernel_size=kernel_size)
         self.padding = padding
 
     def build_maps(self, channels):

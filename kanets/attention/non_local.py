@@ -164,10 +164,10 @@ class NonLocalAttention(MappedAttention):
     ):
         super().__init__(num_heads, **kwargs)
         check_choice(SIMILARITIES, similarity=similarity)
-        check_positive(reduction=reduction, pool_size=pool_size)
+        self.reduction, self.pool_size = check_positive(
+            reduction=reduction, pool_size=pool_size
+        )
         self.similarity = similarity
-        self.reduction = reduction
-        self.pool_size = pool_size
         self.residual = residual
 
     def build_maps(self, channels):

@@ -111,8 +111,7 @@ class SeparableAttention(MappedAttention):
 
     def __init__(self, num_heads=1, patch_size=1, **kwargs):
         super().__init__(num_heads, **kwargs)
-        check_positive(patch_size=patch_size)
-        self.patch_size = patch_size
+        self.patch_size = check_positive(patch_size=patch_size)
 
     def build_maps(self, channels):
         check_divides(self.num_heads, channels)

@@ -76,10 +76,10 @@ class SingleHeadAttention(NormedAttention):
         **kwargs,
     ):
         super().__init__(num_heads, scale, gamma_initializer, **kwargs)
-        check_positive(key_dim=key_dim)
-        check_positive_or_none(partial_channels=partial_channels)
-        self.partial_channels = partial_channels
-        self.key_dim = key_dim
+        self.key_dim = check_positive(key_dim=key_dim)
+        self.partial_channels = check_positive_or_none(
+            partial_channels=partial_channels
+        )
 
     def build_maps(self, channels):
         self._partial = self.partial_channels

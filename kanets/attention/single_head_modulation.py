@@ -72,9 +72,9 @@ class SingleHeadModulation(NormedAttention):
         **kwargs,
     ):
         super().__init__(num_heads, scale, gamma_initializer, **kwargs)
-        check_positive_or_none(key_dim=key_dim, value_dim=value_dim)
-        self.key_dim = key_dim
-        self.value_dim = value_dim
+        self.key_dim, self.value_dim = check_positive_or_none(
+            key_dim=key_dim, value_dim=value_dim
+        )
 
     def build_maps(self, channels):
         key_dim, value_dim = self.key_dim, self.value_dim

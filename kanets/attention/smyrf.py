@@ -86,7 +86,7 @@ def smyrf_attention(
 
     References: Daras et al., "SMYRF", NeurIPS 2020, sections 3.1 to 3.3.
     """
-    check_positive(cluster_size=cluster_size)
+    cluster_size = check_positive(cluster_size=cluster_size)
     head_dim = check_heads(query.shape[-1], value.shape[-1], num_heads)
     _check_projections(projections, head_dim)
     query, key, value = (split(x, num_heads) for x in (query, key, value))
@@ -230,8 +230,7 @@ class SMYRFAttention(HashedAttention):
 
     def __init__(self, cluster_size=16, num_rounds=4, **kwargs):
         super().__init__(num_rounds=num_rounds, **kwargs)
-        check_positive(cluster_size=cluster_size)
-        self.cluster_size = cluster_size
+        self.cluster_size = check_positive(cluster_size=cluster_size)
 
     def hash_shape(self, head_dim):
         return (head_dim + 2, self.num_rounds)

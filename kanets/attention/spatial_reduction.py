@@ -102,10 +102,8 @@ class SpatialReductionAttention(MappedAttention):
 
     def __init__(self, num_heads=1, key_stride=2, key_grid=None, **kwargs):
         super().__init__(num_heads, **kwargs)
-        check_positive(key_stride=key_stride)
-        check_positive_or_none(key_grid=key_grid)
-        self.key_stride = key_stride
-        self.key_grid = key_grid
+        self.key_stride = check_positive(key_stride=key_stride)
+        self.key_grid = check_positive_or_none(key_grid=key_grid)
 
     def build_maps(self, channels):
         check_divides(self.num_heads, channels)

@@ -103,9 +103,8 @@ class SuperconcentratorAttention(AttentionLayer):
         **kwargs,
     ):
         super().__init__(num_heads, scale, **kwargs)
-        check_at_least(0, seed=seed)
+        self.seed = check_at_least(0, seed=seed)
         self.use_bias = use_bias
-        self.seed = seed
         self.certificate = certificate
 
     def build(self, input_shape):

@@ -201,13 +201,12 @@ class WindowAttention(LocalAttention):
             self.dilation = one_per_axis("dilation", dilation)
         for size in np.ravel(self.window_size):
             WindowAxis(size)  # refuses what is even
-        check_at_least(0, num_global=num_global)
+        self.num_global = check_at_least(0, num_global=num_global)
         if num_global and np.any(self.causal):
             raise ValueError(
                 "Causal windows have no global cells. Received: "
                 f"causal={causal}, num_global={num_global}"
             )
-        self.num_global = num_global
 
     def build(self, input_shape):
         super().build(input_shape)

@@ -100,7 +100,7 @@ class Captioner(PictureLanguageModel):
             name=name,
             settings={
                 "max_length": length,
-                "units": units,
+                "units": decoder.units,
                 "hard": hard,
                 "dropout_rate": dropout_rate,
                 "trainable_features": trainable_features,

@@ -20,7 +20,7 @@ import keras
 from keras import ops
 
 from kanets.attention.additive import AdditiveAttention
-from kanets.attention.checks import check_positive
+from kanets.attention.checks import check_positive, check_seed
 from kanets.attention.grid import check_mask_shape
 from kanets.checks import as_integer
 from kanets.layers.beam_search import beam_search
@@ -82,12 +82,14 @@ class AttentionDecoder(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive(vocabulary_size=vocabulary_size, units=units)
+        vocabulary_size, units = check_positive(
+            vocabulary_size=vocabulary_size, units=units
+        )
         self.vocabulary_size = vocabulary_size
         self.units = units
         self.hard = hard
         self.dropout_rate = dropout_rate
-        self.seed = seed
+        self.seed = seed = check_seed(seed)
         self.supports_masking = True
         layers, policy = keras.layers, {"dtype": self.dtype_policy}
         self.embedding = layers.Embedding(
@@ -181,7 +183,9 @@ class AttentionDecoder(keras.layers.Layer):
             ValueError: a width or a length that is no positive integer; a
                 start or an end that is no word; a mask of another shape.
         """
-        check_positive(max_length=max_length, beam_width=beam_width)
+        max_length, beam_width = check_positive(
+            max_length=max_length, beam_width=beam_width
+        )
         for name, word in (("start", start), ("end", end)):
             if as_integer(word) not in range(1, self.vocabulary_size):
                 raise ValueError(

@@ -34,7 +34,7 @@ class _InvertedResidual(keras.layers.Layer):
         self, filters, expansion=6, strides=1, dilation_rate=1, **kwargs
     ):
         super().__init__(**kwargs)
-        check_positive(
+        self.filters, self.expansion, self.dilation_rate = check_positive(
             filters=filters, expansion=expansion, dilation_rate=dilation_rate
         )
         if strides not in (1, 2):
@@ -46,10 +46,7 @@ class _InvertedResidual(keras.layers.Layer):
                 "A module has a stride or a dilation, not both. Received: "
                 f"strides={strides}, dilation_rate={dilation_rate}"
             )
-        self.filters = filters
-        self.expansion = expansion
-        self.strides = strides
-        self.dilation_rate = dilation_rate
+        self.strides = int(strides)
 
     def _expanded_channels(self, channels):
         return self.expansion * channels

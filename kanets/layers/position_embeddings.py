@@ -132,5 +132,4 @@ def _checked(grid):
         raise ValueError(
             f"grid must be (height, width). Received: grid={grid!r}"
         ) from None
-    check_positive(**{"grid[0]": height, "grid[1]": width})
-    return int(height), int(width)
+    return tuple(check_positive(**{"grid[0]": height, "grid[1]": width}))

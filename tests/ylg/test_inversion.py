@@ -343,7 +343,7 @@ def test_arguments_reach_the_loss(networks, target, monkeypatch):
 
     monkeypatch.setattr(inversion, "weighted_distance", watched)
     optimizer = keras.optimizers.SGD(1e-3)
-    options = {"heads": [1], "optimizer": optimizer, "steps": 5}
+    options = {"heads": np.array([1]), "optimizer": optimizer, "steps": 5}
     one = quick(target, *networks, [1, 2], **options)
     # Traced once: all five steps are one program.
     assert calls == [(1, 1, *SIZE)]

@@ -3,7 +3,7 @@
 import keras
 
 from kanets.attention.base import fresh
-from kanets.attention.checks import check_positive
+from kanets.attention.checks import check_positive, check_positive_or_none
 from kanets.attention.spectral_normalization import SpectralNormalization
 from kanets.attention.table import make, parameters, resolve
 from ylg.layers.gated_attention import GatedAttention
@@ -90,17 +90,17 @@ class Normalized:
 
 
 def check_arguments(image_size, table, width, num_classes, attention):
-    """Raises ValueError for what neither network takes."""
+    """Width and number of classes; a ValueError for what neither takes."""
     if image_size not in table:
         raise ValueError(
             f"image_size must be one of {sorted(table)}. "
             f"Received: image_size={image_size!r}"
         )
-    check_positive(width=width)
-    if num_classes is not None:
-        check_positive(num_classes=num_classes)
+    width = check_positive(width=width)
+    num_classes = check_positive_or_none(num_classes=num_classes)
     if attention is not None:
         resolve(attention, block=True)
+    return width, num_classes
 
 
 def attention_place(attention, attention_size, image_size, sizes):

@@ -96,8 +96,10 @@ def discriminator(
     References: Miyato and Koyama, ICLR 2018, equation 4 and appendix C; Zhang
     et al., ICML 2019, section 4; Daras et al., CVPR 2020, section 5.
     """
-    check_arguments(image_size, CHANNELS, width, num_classes, attention)
-    check_positive(num_heads=num_heads)
+    width, num_classes = check_arguments(
+        image_size, CHANNELS, width, num_classes, attention
+    )
+    num_heads = check_positive(num_heads=num_heads)
     multiples, halving = CHANNELS[image_size]
     sizes = [
         image_size // 2 ** min(index + 1, halving)

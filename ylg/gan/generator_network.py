@@ -102,8 +102,12 @@ def generator(
     References: Miyato and Koyama, ICLR 2018, appendix C; Zhang et al., ICML
     2019, section 4; Daras et al., CVPR 2020, section 5.
     """
-    check_arguments(image_size, CHANNELS, width, num_classes, attention)
-    check_positive(latent_size=latent_size, num_heads=num_heads)
+    width, num_classes = check_arguments(
+        image_size, CHANNELS, width, num_classes, attention
+    )
+    latent_size, num_heads = check_positive(
+        latent_size=latent_size, num_heads=num_heads
+    )
     channels = [multiple * width for multiple in CHANNELS[image_size]]
     sizes = [START * 2 ** (index + 1) for index in range(len(channels))]
     attend_after = attention_place(attention, attention_size, image_size, sizes)

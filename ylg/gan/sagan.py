@@ -159,12 +159,13 @@ class SAGAN(keras.Model):
         Raises:
             ValueError: a number out of its range.
         """
-        check_positive(discriminator_steps=discriminator_steps)
+        self.discriminator_steps = check_positive(
+            discriminator_steps=discriminator_steps
+        )
         if not 0 <= average < 1:
             raise ValueError(
                 f"average must be in [0, 1). Received: average={average!r}"
             )
-        self.discriminator_steps = discriminator_steps
         self.average = average
         self._execution = {
             "jit_compile": jit_compile,
@@ -262,7 +263,7 @@ class SAGAN(keras.Model):
         Raises:
             ValueError: a count below 1, labels not in 0..num_classes - 1.
         """
-        check_positive(count=count)
+        count = check_positive(count=count)
         z = keras.random.normal((count, self.latent_size), seed=seed)
         z = ops.convert_to_numpy(z)
         return draw(self.averaged_generator, z, labels, batch_size)

@@ -55,7 +55,7 @@ class ConditionalBatchNormalization(keras.layers.Layer):
 
     def __init__(self, num_classes, momentum=0.99, epsilon=1e-3, **kwargs):
         super().__init__(**kwargs)
-        check_positive(num_classes=num_classes)
+        self.num_classes = check_positive(num_classes=num_classes)
         if not 0 <= momentum <= 1:
             raise ValueError(
                 "momentum must be between 0 and 1. "
@@ -65,7 +65,6 @@ class ConditionalBatchNormalization(keras.layers.Layer):
             raise ValueError(
                 f"epsilon must be positive. Received: epsilon={epsilon!r}"
             )
-        self.num_classes = num_classes
         self.momentum = momentum
         self.epsilon = epsilon
 
