@@ -55,7 +55,7 @@ def local_attention(
         mask: optional bool tensor (B, *grid), True where valid. Other cells
             are not seen; their output and weights are zero.
         extra: keys (B, X, N, D) and values (B, X, N, E) that every query
-            sees, and a bool tensor (B, X) or None; or None.
+            sees, and a bool tensor (B, X) or None; or None, or three of it.
         implementation: "xla", tile by tile; "reference", masked and dense; or
             "auto", what `kanets.attention.implementation` has set.
         return_attention_scores: also return the weights, by "reference".
@@ -83,7 +83,8 @@ def local_attention(
         check_mask_shape(mask, keras.KerasTensor(shape[:-1]))
         mask = ops.reshape(ops.cast(mask, "bool"), (-1, cells(grid)))
         key_mask, mask = mask, mask[:, None, :, None]
-    if extra is not None:
+    if extra is not None and any(x is not None for x in extra):
+        _check_extra(extra, shape, value.shape[-1])
         extras = extra[0].shape[1]
         key, value, key_mask = _with_extra(key, value, key_mask, extra)
     found = []
@@ -347,3 +348,31 @@ def _check(query, key, value, head_axes):
         check_heads_given(head_axes, shapes[0][-2])
     for axes in head_axes:
         check_sizes(axes, shapes[0][1:-2])
+
+
+def _check_extra(extra, shape, size):
+    """Raises a ValueError unless it fits keys (B, *grid, N, D), values of E."""
+    names = ("extra_key", "extra_value", "extra_mask")
+    shapes = [None if x is None else tuple(x.shape) for x in extra]
+    count = (shapes[0] or ())[1:2]
+    rows = (shape[0], *count)
+    wanted = [(*rows, *shape[-2:]), (*rows, shape[-2], size), rows]
+    fits = [_fits(*pair) for pair in zip(shapes, wanted, strict=True)]
+    if not all(fits[:2]) or not (fits[2] or extra[2] is None):
+        received = ", ".join(map("{}={}".format, names, shapes))
+        raise ValueError(
+            "extra_key and extra_value must be (batch, tokens, heads, size), "
+            "both, of the batch, heads and sizes of key and value, and "
+            f"extra_mask (batch, tokens). Received: {received}, "
+            f"key={tuple(shape)}, size of value={size}"
+        )
+
+
+def _fits(shape, wanted):
+    return shape is not None and (
+        len(shape) == len(wanted)
+        and all(
+            None in pair or pair[0] == pair[1]
+            for pair in zip(shape, wanted, strict=True)
+        )
+    )

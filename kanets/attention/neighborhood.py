@@ -127,7 +127,6 @@ def neighborhood_attention(
     axes = neighborhood_axes(
         len(query.shape) - 3, kernel_size, dilation, stride, causal, clip
     )
-    extra = None if extra_key is None else (extra_key, extra_value, None)
     return local_attention(
         query,
         key,
@@ -135,7 +134,7 @@ def neighborhood_attention(
         [axes],
         scale,
         mask,
-        extra,
+        (extra_key, extra_value, None),
         implementation,
         return_attention_scores,
     )

@@ -110,9 +110,6 @@ def window_attention(
 
     References: Longformer, arXiv 2004.05150, section 3.
     """
-    extra = None
-    if extra_key is not None:
-        extra = extra_key, extra_value, extra_mask
     return local_attention(
         query,
         key,
@@ -120,7 +117,7 @@ def window_attention(
         window_axes(len(query.shape) - 3, window_size, dilation, causal),
         scale,
         mask,
-        extra,
+        (extra_key, extra_value, extra_mask),
         implementation,
         return_attention_scores,
     )

@@ -301,6 +301,27 @@ def test_operators_equal_loops(name):
         np.testing.assert_allclose(to_numpy(found), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("window by head", {"key": (2, 3, 2, 4)}),
+        ("window by head", {"value": (2, 3, 2, 3)}),
+        ("window by head", {"mask": (2, 3)}),
+        ("window by head", {"key": (1, 3, 2, 4), "value": (1, 3, 2, 3)}),
+        ("neighborhood", {"key": (2, 3, 1, 4), "value": (2, 3, 1, 3)}),
+        ("neighborhood", {"key": (2, 3, 2, 4), "value": (2, 4, 2, 3)}),
+        ("neighborhood", {"key": (2, 3, 2, 4)}),
+        ("neighborhood", {"value": (2, 3, 2, 3)}),
+    ],
+)
+def test_extra_keys_that_do_not_fit(name, extra):
+    operator, grid, rule = OPERATORS[name]
+    x, value = random(2, *grid, 2, 4), random(2, *grid, 2, 3)
+    given = {f"extra_{part}": random(*shape) for part, shape in extra.items()}
+    with pytest.raises(ValueError, match="extra_key and.*Received: extra_key="):
+        operator(x, x, value, **given, **rule)
+
+
 def test_a_causal_stride_beyond_the_kernel_is_refused():
     """Some queries would see nothing, and so whatever a softmax makes of it."""
     options = {"kernel_size": 3, "stride": 5, "causal": True}
