@@ -106,6 +106,9 @@ def test_merge_is_the_union_and_leaves_the_other_alone():
     np.testing.assert_allclose(into_empty.covariance, both.covariance)
     np.testing.assert_allclose(other.covariance, np.cov(b, rowvar=False))
     assert other.count == 29
+    named = GaussianStatistics().merge(GaussianStatistics("a"))
+    with pytest.raises(ValueError, match="extractor='a' and extractor='b'"):
+        named.merge(GaussianStatistics("b"))
 
 
 @pytest.mark.parametrize("extractor", [None, "tiny"])

@@ -72,8 +72,13 @@ class GaussianStatistics:
         return self._add(len(features), mean, centered.T @ centered)
 
     def merge(self, other):
-        """Adds the samples of other `GaussianStatistics`; returns itself."""
+        """Adds the samples of other `GaussianStatistics`; returns itself.
+
+        Statistics of no named extractor get the name of the other's.
+        """
         check_extractors(self.extractor, other.extractor)
+        if self.extractor is None:
+            self.extractor = other.extractor
         if other.count:
             self._add(other.count, other.mean, other._scatter)
         return self
