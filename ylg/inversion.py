@@ -13,14 +13,13 @@ Letters: B batch, S starts, N heads, H W grid, C channels, hk wk key grid.
 """
 
 import dataclasses
-import math
 
 import keras
 import numpy as np
 from keras import ops
 
 from kanets.attention.checks import check_positive
-from kanets.checks import as_integer
+from kanets.checks import as_integer, is_number
 from ylg.descent import descend, make_optimizer, step_of_backend
 from ylg.gan.sampling import num_classes
 from ylg.saliency import (
@@ -203,12 +202,12 @@ def _attention_layer(discriminator):
 
 def _check_numbers(starts, steps, learning_rate, pixel_weight):
     check_positive(starts=starts, steps=steps)
-    if not 0 < learning_rate < math.inf:
+    if not is_number(learning_rate) or learning_rate <= 0:
         raise ValueError(
             "learning_rate must be positive. "
             f"Received: learning_rate={learning_rate!r}"
         )
-    if not 0 <= pixel_weight < math.inf:
+    if not is_number(pixel_weight) or pixel_weight < 0:
         raise ValueError(
             "pixel_weight must be 0 or more. "
             f"Received: pixel_weight={pixel_weight!r}"

@@ -406,6 +406,7 @@ def test_a_start_that_diverges_is_last(networks, target, monkeypatch):
         ({"starts": 0}, "starts must be.*starts=0"),
         ({"steps": 1.5}, "steps must be.*steps=1.5"),
         ({"learning_rate": 0}, "learning_rate must be.*learning_rate=0"),
+        ({"learning_rate": "a"}, "learning_rate must be.*learning_rate='a'"),
         ({"pixel_weight": -1}, "pixel_weight must be.*pixel_weight=-1"),
         ({"heads": []}, r"numbers in 0\.\.1.*heads=\[\]"),
         ({"heads": [0, 0]}, r"numbers in 0\.\.1.*heads=\[0, 0\]"),

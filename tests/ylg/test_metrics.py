@@ -748,6 +748,16 @@ ERRORS = {
         lambda: metrics.kernel_distance(normal(4, 3), normal(6, 3), 0),
         "1 subset or more, of 2 samples or more",
     ),
+    "subsets and a half": (
+        lambda: metrics.kernel_distance(normal(4, 3), normal(6, 3), 1.5, 2.5),
+        "Received: subsets=1.5, subset_size=2.5",
+    ),
+    "sigma": (
+        lambda: metrics.kernel_distance(
+            normal(4, 3), normal(6, 3), kernel="rbf", sigma=0
+        ),
+        "sigma must be a positive number. Received: sigma=0",
+    ),
     "logits": (
         lambda: metrics.inception_score(normal(20, 3)),
         "Rows of probabilities must be 0 or more and sum to 1; logits need "
@@ -759,8 +769,12 @@ ERRORS = {
     ),
     "splits": (
         lambda: metrics.inception_score(np.eye(4)),
-        "splits must be between 1 and the number of samples, 4. "
+        "splits must be an integer between 1 and the number of samples, 4. "
         "Received: splits=10",
+    ),
+    "splits and a half": (
+        lambda: metrics.inception_score(np.eye(4), splits=2.5),
+        "Received: splits=2.5",
     ),
     "neighbours": (
         lambda: metrics.precision_recall(normal(9, 2), normal(3, 2)),
@@ -769,7 +783,11 @@ ERRORS = {
     ),
     "k": (
         lambda: metrics.precision_recall(normal(9, 2), normal(9, 2), k=0),
-        "k and chunk must be 1 or more. Received: k=0, chunk=1024",
+        "k must be a positive integer. Received: k=0",
+    ),
+    "chunk": (
+        lambda: metrics.precision_recall(normal(9, 2), normal(9, 2), chunk=2.0),
+        "chunk must be a positive integer. Received: chunk=2.0",
     ),
     "precision size": (
         lambda: metrics.precision_recall(normal(9, 3), normal(9, 2)),

@@ -5,6 +5,7 @@ Letters: F features, n m numbers of samples.
 
 import numpy as np
 
+from kanets.attention.checks import check_positive
 from ylg.metrics.samples import (
     check_samples,
     check_sizes,
@@ -29,17 +30,15 @@ def precision_recall(real, fake, k=3, chunk=1024):
         Precision and recall, floats in [0, 1].
 
     Raises:
-        ValueError: sizes that differ, NaN, or k samples or fewer.
+        ValueError: sizes that differ, NaN, k samples or fewer, or a k or chunk
+            that is no positive integer.
 
     Cost: O((n + m)²·F) time, O(chunk·(n + m)) memory beside the features.
 
     References: Kynkaanniemi et al., "Improved Precision and Recall Metric
     for Assessing Generative Models", NeurIPS 2019, equations 1 and 2.
     """
-    if k < 1 or chunk < 1:
-        raise ValueError(
-            f"k and chunk must be 1 or more. Received: k={k}, chunk={chunk}"
-        )
+    k, chunk = check_positive(k=k, chunk=chunk)
     real = check_samples(real, "real", k + 1)
     fake = check_samples(fake, "fake", k + 1)
     check_sizes(real[0], fake[0])

@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 
+from kanets.checks import as_integer, is_number, is_positive
 from ylg.metrics.samples import (
     check_samples,
     check_sizes,
@@ -72,8 +73,9 @@ def kernel_distance(
         `KernelDistance`.
 
     Raises:
-        ValueError: sizes that differ, NaN, an unknown kernel, or sets smaller
-            than the subsets.
+        ValueError: sizes that differ, NaN, an unknown kernel, a sigma that is
+            not positive, counts that are no integers, or sets smaller than
+            the subsets.
 
     Cost: O(subsets·s²·F) time, O(s²) memory.
 
@@ -86,16 +88,21 @@ def kernel_distance(
     smaller = min(len(a), len(b))
     if subset_size is None:
         subset_size = min(1000, max(2, smaller // 2))
-    if subsets < 1 or not 2 <= subset_size <= smaller:
+    sizes = range(2, smaller + 1)
+    if not is_positive(subsets) or as_integer(subset_size) not in sizes:
         raise ValueError(
             "kernel_distance needs 1 subset or more, of 2 samples or more and "
             f"at most the smaller set, {smaller}. "
-            f"Received: subsets={subsets}, subset_size={subset_size}"
+            f"Received: subsets={subsets!r}, subset_size={subset_size!r}"
         )
     if kernel not in ("polynomial", "rbf"):
         raise ValueError(
             "A kernel must be 'polynomial' or 'rbf'. "
             f"Received: kernel={kernel!r}"
+        )
+    if not is_number(sigma) or sigma <= 0:
+        raise ValueError(
+            f"sigma must be a positive number. Received: sigma={sigma!r}"
         )
     gamma = 1 / a.shape[1] if gamma is None else gamma
 

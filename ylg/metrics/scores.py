@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 
+from kanets.checks import as_integer
 from ylg.metrics.samples import check_samples
 
 
@@ -46,10 +47,10 @@ def inception_score(probabilities, splits=10, *, seed=None, from_logits=False):
             "Rows of probabilities must be 0 or more and sum to 1; logits "
             f"need a softmax. Received: min={p.min():g}, sums off by {error:g}"
         )
-    if not 1 <= splits <= len(p):
+    if as_integer(splits) not in range(1, len(p) + 1):
         raise ValueError(
-            f"splits must be between 1 and the number of samples, {len(p)}. "
-            f"Received: splits={splits}"
+            "splits must be an integer between 1 and the number of samples, "
+            f"{len(p)}. Received: splits={splits!r}"
         )
     if seed is not None:
         p = p[np.random.RandomState(seed).permutation(len(p))]
