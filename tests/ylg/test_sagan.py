@@ -319,6 +319,7 @@ def tf_data(images, labels):
         ((lambda x, y: (x / 127.5 - 1, y)), "Received: pixels in -1..1$"),
         ((lambda x, y: (x * np.nan, y)), "Received: pixels in nan..nan$"),
         ((lambda x, y: (x, y + 1)), "labels in 1..3, num_classes=3$"),
+        ((lambda x, y: (x, y + 0.5)), "labels must be integers.*float64"),
         ((lambda x, y: (x, y - 1)), "labels must be.* in -1..1, num"),
     ),
 )
@@ -371,6 +372,10 @@ def test_what_cannot_be_generated():
             lambda: gan.generate(2, [0, 3]),
             "labels must be in .* labels in 0..3, num_classes=3",
         ),
+        (lambda: gan.generate(2, [0.9, 1.9]), "integers.* of dtype float64"),
+        (lambda: gan.generate(2, ["a", "b"]), "integers.* of dtype <U1"),
+        (lambda: gan.generate(2, 1), r"integers.*shape \(\)"),
+        (lambda: gan.generate(2, [[0, 1]]), r"integers.*shape \(1, 2\)"),
         (
             lambda: ylg.gan.draw(gan.averaged_generator, np.zeros((0, 8))),
             r"one latent vector or more. Received: z.shape=\(0, 8\)",
@@ -378,6 +383,8 @@ def test_what_cannot_be_generated():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+    found, expected = (gan.generate(2, x) for x in ([[0], [2]], [0, 2]))
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.slow

@@ -21,13 +21,26 @@ def check_pixels(images):
 
 
 def check_labels(labels, num_classes):
-    """Raises a ValueError for labels outside of 0..num_classes - 1."""
+    """The labels, int32 (n,).
+
+    Args:
+        labels: integers (n,) or (n, 1).
+        num_classes: int.
+
+    Raises:
+        ValueError: other values or shapes, labels outside of
+            0..num_classes - 1.
+    """
     labels = ops.convert_to_numpy(labels)
-    if not labels.size:
-        return
-    low, high = labels.min(), labels.max()
-    if low < 0 or high >= num_classes:
+    shapes = ((labels.size,), (labels.size, 1))
+    if labels.dtype.kind not in "iu" or labels.shape not in shapes:
         raise ValueError(
-            "labels must be in 0..num_classes - 1. "
-            f"Received: labels in {low}..{high}, num_classes={num_classes}"
+            "labels must be integers (n,) or (n, 1). Received: labels of dtype "
+            f"{labels.dtype}, shape {labels.shape}"
         )
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            "labels must be in 0..num_classes - 1. Received: labels in "
+            f"{labels.min()}..{labels.max()}, num_classes={num_classes}"
+        )
+    return labels.reshape(-1).astype("int32")

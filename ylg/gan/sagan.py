@@ -228,10 +228,10 @@ class SAGAN(keras.Model):
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: pixels that are not in 0..255, labels that are not in
-                0..num_classes - 1: of arrays any, of other data those of the
-                first batch, which is read once more for it. A backend that
-                is neither TensorFlow nor JAX.
+            ValueError: pixels that are not in 0..255, labels that are no
+                integers of 0..num_classes - 1: of arrays any, of other data
+                those of the first batch, which is read once more for it. A
+                backend that is neither TensorFlow nor JAX.
         """
         step_of_backend()
         if hasattr(x, "dtype"):
@@ -253,7 +253,8 @@ class SAGAN(keras.Model):
 
         Args:
             count: how many, 1 or more.
-            labels: int (count,), or None: with classes, all in turn.
+            labels: int (count,) or (count, 1), or None: with classes, all in
+                turn.
             seed: of the latents.
             batch_size: pictures at a time.
 
@@ -261,7 +262,8 @@ class SAGAN(keras.Model):
             float32 NumPy array (count, image_size, image_size, 3) in [-1, 1].
 
         Raises:
-            ValueError: a count below 1, labels not in 0..num_classes - 1.
+            ValueError: a count below 1, labels that are no integers of
+                0..num_classes - 1.
         """
         count = check_positive(count=count)
         z = keras.random.normal((count, self.latent_size), seed=seed)
@@ -303,6 +305,8 @@ class SAGAN(keras.Model):
                 "A conditional SAGAN needs batches (pictures, labels). "
                 f"Received: pictures alone, num_classes={self.num_classes}"
             )
+        if self.num_classes is not None:
+            labels = ops.reshape(labels, (-1,))  # (n, 1), too
         images = ops.cast(images, "float32") / 127.5 - 1.0
         for _ in range(self.discriminator_steps):
             discriminator_loss, (real, fake) = gradient_step(

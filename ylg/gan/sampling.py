@@ -32,14 +32,16 @@ def draw(generator, z, labels=None, batch_size=64):
     Args:
         generator: as `ylg.gan.generator` makes it.
         z: float array (n, latent size).
-        labels: int (n,); None takes all classes in turn, where there are any.
+        labels: int (n,) or (n, 1); None takes all classes in turn, where there
+            are any.
         batch_size: pictures at a time.
 
     Returns:
         float32 array (n, H, W, 3) in [-1, 1].
 
     Raises:
-        ValueError: no latent vector, labels not in 0..num_classes - 1.
+        ValueError: no latent vector, labels that are no integers of
+            0..num_classes - 1.
     """
     inputs = np.asarray(z, "float32")
     if not len(inputs):
@@ -51,8 +53,7 @@ def draw(generator, z, labels=None, batch_size=64):
     if classes is not None:
         if labels is None:
             labels = np.arange(len(inputs)) % classes
-        check_labels(labels, classes)
-        inputs = [inputs, np.asarray(labels, "int32")]
+        inputs = [inputs, check_labels(labels, classes)]
     return generator.predict(inputs, batch_size=batch_size, verbose=0)
 
 
