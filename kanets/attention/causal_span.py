@@ -177,7 +177,8 @@ class SegmentMemory(keras.layers.Layer):
         something: `key` and `key_mask` of `CausalSpanAttention`.
 
     Raises:
-        ValueError: `size` below 1; an input of unknown batch or channels.
+        ValueError: `size` below 1; an input of unknown batch or channels, or
+            of another batch than that of before.
 
     Example:
 
@@ -214,6 +215,12 @@ class SegmentMemory(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
+        if inputs.shape[0] not in (None, self.memory.shape[0]):
+            raise ValueError(
+                "A memory is of one batch; of data sets, drop_remainder=True "
+                "leaves out a smaller last one. Received: inputs of batch "
+                f"{inputs.shape[0]}, memory of batch {self.memory.shape[0]}"
+            )
         memory = ops.cast(self.memory, inputs.dtype)
         keys = ops.concatenate([memory, inputs], axis=1)
         batch, length, _ = ops.shape(keys)

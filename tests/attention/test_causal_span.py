@@ -322,6 +322,8 @@ def test_a_memory_has_no_gradient_and_is_cast():
     memory(random(1, 1, 4))
     _, there = memory(random(1, 1, 4))
     assert to_numpy(there).tolist() == [[False, True, True]]
+    with pytest.raises(ValueError, match="drop_remainder.* 2, .* batch 1"):
+        memory(random(2, 1, 4))
     copy = attention.SegmentMemory.from_config(memory.get_config())
     assert copy.size == 2
     symbolic = memory(keras.Input((5, 4), batch_size=1))
