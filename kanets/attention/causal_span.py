@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from kanets.attention.adaptive_span import AdaptiveSpanAttention
-from kanets.attention.checks import check_positive
+from kanets.attention.checks import check_bool, check_positive
 from kanets.attention.grid import check_mask_shape
 
 
@@ -90,7 +90,7 @@ class CausalSpanAttention(AdaptiveSpanAttention):
             scale=scale,
             **kwargs,
         )
-        self.sees_itself = sees_itself
+        self.sees_itself = check_bool(sees_itself=sees_itself)
 
     def build(self, query_shape):
         _check_sequence("query", query_shape)

@@ -158,6 +158,20 @@ def check_choice(known, **values):
             )
 
 
+def check_bool(**values):
+    """Raises a ValueError for a named value that is no truth value.
+
+    Returns:
+        The value as a bool; of several, a list.
+    """
+    for name, value in values.items():
+        if not _is_bool(value):
+            raise ValueError(
+                f"{name} must be True or False. Received: {name}={value!r}"
+            )
+    return _only([bool(value) for value in values.values()])
+
+
 def check_fraction(**numbers):
     """Raises a ValueError for a named value that is no number of 0 to 1."""
     for name, value in numbers.items():

@@ -17,7 +17,7 @@ import keras
 from keras import ops
 
 from kanets.attention.base import GridAttention
-from kanets.attention.checks import check_positive, check_seed
+from kanets.attention.checks import check_bool, check_positive, check_seed
 from kanets.attention.core import HIDDEN, scores, split_heads
 from kanets.attention.grid import (
     cells,
@@ -177,7 +177,7 @@ class HashedAttention(GridAttention):
     def __init__(self, num_rounds, fresh_hashes=True, seed=None, **kwargs):
         super().__init__(**kwargs)
         self.num_rounds = check_positive(num_rounds=num_rounds)
-        self.fresh_hashes = fresh_hashes
+        self.fresh_hashes = check_bool(fresh_hashes=fresh_hashes)
         self.seed = check_seed(seed)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 

@@ -14,6 +14,7 @@ from keras import ops
 
 from kanets.attention.checks import (
     check_at_least,
+    check_bool,
     check_positive,
     logit_scale,
 )
@@ -97,6 +98,7 @@ def lsh_attention(
     chunks_before, chunks_after = check_at_least(
         0, chunks_before=chunks_before, chunks_after=chunks_after
     )
+    causal = check_bool(causal=causal)
     head_dim = check_heads(query_key.shape[-1], value.shape[-1], num_heads)
     if num_buckets is None:
         num_buckets = 2 * rotations.shape[-1]
@@ -271,7 +273,7 @@ class LSHAttention(HashedAttention):
         factors = _factors(num_buckets)
         number = as_integer(num_buckets)
         self.num_buckets = list(factors) if number is None else number
-        self.causal = causal
+        self.causal = check_bool(causal=causal)
 
     def hash_shape(self, head_dim):
         columns = sum(_factors(self.num_buckets)) // 2

@@ -14,7 +14,7 @@ import dataclasses
 
 import keras
 
-from kanets.attention.checks import one_per_axis
+from kanets.attention.checks import check_bool, one_per_axis
 from kanets.attention.local import LocalAttention, local_attention
 from kanets.attention.local_tiles import Axis, check_sizes, visible_pairs
 
@@ -172,6 +172,7 @@ def neighborhood_mask(
 
 def neighborhood_axes(rank, kernel_size, dilation, stride, causal, clip):
     """A `NeighborhoodAxis` for each axis of a grid."""
+    clip = check_bool(clip=clip)
     arguments = zip(
         one_per_axis("kernel_size", kernel_size, rank),
         one_per_axis("dilation", dilation, rank),
@@ -242,7 +243,7 @@ class NeighborhoodAttention(LocalAttention):
         self.dilation = one_per_axis("dilation", dilation)
         self.stride = one_per_axis("stride", stride)
         self.causal = one_per_axis("causal", causal, kind=bool)
-        self.clip = clip
+        self.clip = check_bool(clip=clip)
 
     def head_axes(self, rank):
         return [

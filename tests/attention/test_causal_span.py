@@ -374,6 +374,7 @@ def test_errors():
             lambda: attention.SegmentMemory(3)(keras.Input((5, 6))),
             r"known batch.*\(None, 5, 6\)",
         ),
+        (lambda: make(sees_itself="no"), "sees_itself='no'"),
     ):
         with pytest.raises(ValueError, match=text):
             call()

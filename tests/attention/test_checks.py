@@ -14,6 +14,7 @@ from kanets.attention import (
     LocalSparseAttention2D,
     LSHAttention,
     MultiQueryAttention,
+    NeighborhoodAttention,
     NonLocalAttention2D,
     SMYRFAttention,
     SpatialReductionAttention,
@@ -73,6 +74,21 @@ def test_integers_of_numpy_are_kept_as_those_of_python(layer, arguments):
     config = layer(**given).get_config()
     for name, value in arguments.items():
         assert repr(config[name]) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (LSHAttention, "causal"),
+        (NeighborhoodAttention, "clip"),
+        (SMYRFAttention, "fresh_hashes"),
+    ],
+)
+def test_a_truth_value_is_no_word(layer, name):
+    with pytest.raises(ValueError, match=f"{name} must be True.*{name}='no'"):
+        layer(**{name: "no"})
+    found = layer(**{name: np.bool_(True)}).get_config()[name]
+    assert found is True
 
 
 def test_the_first_that_is_wrong_is_named():
