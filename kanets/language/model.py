@@ -6,6 +6,7 @@ import numpy as np
 from kanets.checks import positive_integer
 from kanets.data.vocabulary import Vocabulary
 from kanets.layers.position_embeddings import PositionEmbeddings
+from kanets.nets.insertion import copied
 
 
 class PictureLanguageModel(keras.Model):
@@ -116,9 +117,6 @@ def map_cells(features, pictures, trainable, name):
     Raises:
         ValueError: other outputs.
     """
-    # Not above, as a first import of kanets.layers comes here by registration.
-    from kanets.nets.insertion import copied
-
     # Copied inside of a model, it keeps its class, which saved weights name.
     features = copied(keras.Model(pictures, features(pictures))).layers[-1]
     features.trainable = trainable

@@ -22,11 +22,9 @@ from typing import NamedTuple
 import keras
 
 from kanets.checks import positive_integer
-from kanets.layers import (
-    BatchNormalization,
-    PixelScale,
-    residual_attention,
-)
+from kanets.layers.attention_branch import residual_attention
+from kanets.layers.batch_normalization import BatchNormalization
+from kanets.layers.pixel_scale import PixelScale
 from kanets.nets.parts import (
     check_arguments,
     check_pooling,

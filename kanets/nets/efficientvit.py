@@ -14,8 +14,7 @@ from typing import NamedTuple
 import keras
 
 from kanets.checks import positive_integer
-from kanets.layers import conv_norm
-from kanets.layers.normalized_convolution import EPSILON
+from kanets.layers.normalized_convolution import EPSILON, conv_norm
 from kanets.nets.parts import (
     check_input_shape,
     check_no_layer,

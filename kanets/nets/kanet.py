@@ -12,7 +12,7 @@ import re
 import keras
 
 from kanets.checks import positive_integer
-from kanets.layers import (
+from kanets.layers.inverted_residual import (
     AttnModule,
     AttnSkipModule,
     BaseModule,

@@ -14,7 +14,7 @@ import keras
 
 from kanets.attention.table import make
 from kanets.checks import positive_integer
-from kanets.layers import ResizeLike
+from kanets.layers.resize_like import ResizeLike
 from kanets.nets.backbones import MAPS, segmenter_body
 from kanets.nets.parts import (
     check_arguments,

@@ -6,11 +6,9 @@ bottlenecks (Qin et al., "MobileNetV4", ECCV 2024); what attends is one residual
 branch a stage, closed at the start, in place of a share of each expansion.
 """
 
-from kanets.layers import (
-    conv_norm,
-    residual_attention,
-    universal_inverted_bottleneck,
-)
+from kanets.layers.attention_branch import residual_attention
+from kanets.layers.normalized_convolution import conv_norm
+from kanets.layers.universal_bottleneck import universal_inverted_bottleneck
 from kanets.nets.parts import check_no_layer, level, width
 
 STEM_CHANNELS, FUSED_CHANNELS, HEAD_CHANNELS = 32, (96, 48), 1280

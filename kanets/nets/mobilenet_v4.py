@@ -17,14 +17,11 @@ import keras
 
 from kanets.attention import table
 from kanets.checks import positive_integer
-from kanets.layers import (
-    BatchNormalization,
-    LayerScale,
-    conv_norm,
-    residual_attention,
-    universal_inverted_bottleneck,
-)
-from kanets.layers.normalized_convolution import EPSILON
+from kanets.layers.attention_branch import residual_attention
+from kanets.layers.batch_normalization import BatchNormalization
+from kanets.layers.layer_scale import LayerScale
+from kanets.layers.normalized_convolution import EPSILON, conv_norm
+from kanets.layers.universal_bottleneck import universal_inverted_bottleneck
 from kanets.nets.parts import (
     check_input_shape,
     check_no_layer,

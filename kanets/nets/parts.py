@@ -7,11 +7,9 @@ import keras
 
 from kanets.attention import table
 from kanets.checks import is_number, is_positive
-from kanets.layers import (
-    BatchNormalization,
-    PixelScale,
-    residual_attention,
-)
+from kanets.layers.attention_branch import residual_attention
+from kanets.layers.batch_normalization import BatchNormalization
+from kanets.layers.pixel_scale import PixelScale
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)

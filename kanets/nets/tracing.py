@@ -6,7 +6,11 @@ import keras
 
 from kanets import compat
 from kanets.attention.base import AttentionLayer
-from kanets.layers import AttnModule, BaseModule, BaseSkipModule
+from kanets.layers.inverted_residual import (
+    AttnModule,
+    BaseModule,
+    BaseSkipModule,
+)
 from kanets.nets import places
 
 _MODULES = (BaseModule, BaseSkipModule, AttnModule)

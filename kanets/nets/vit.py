@@ -16,7 +16,9 @@ import keras
 from kanets.attention import table
 from kanets.attention.dense import DenseAttention
 from kanets.checks import positive_integer
-from kanets.layers import PixelScale, PositionEmbeddings, SplitTokens
+from kanets.layers.pixel_scale import PixelScale
+from kanets.layers.position_embeddings import PositionEmbeddings
+from kanets.layers.split_tokens import SplitTokens
 from kanets.nets.parts import (
     check_input_shape,
     check_pooling,

@@ -13,7 +13,7 @@ the moments of the batch, after the convolution with w rounded.
 import keras
 from keras import ops
 
-from kanets.layers import BatchNormalization
+from kanets.layers.batch_normalization import BatchNormalization
 from kanets.quantization.operators import fake_quantize_kernel
 
 KINDS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)

@@ -13,7 +13,8 @@
 
 import keras
 
-from kanets.layers import PixelScale, ResizeLike
+from kanets.layers.pixel_scale import PixelScale
+from kanets.layers.resize_like import ResizeLike
 from kanets.quantization import folding
 
 LINEAR = "linear"
