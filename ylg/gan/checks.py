@@ -1,5 +1,6 @@
 """What the data of a GAN must be: looked at in NumPy, before anything runs."""
 
+import numpy as np
 from keras import ops
 
 
@@ -24,7 +25,7 @@ def check_labels(labels, num_classes):
     """The labels, int32 (n,).
 
     Args:
-        labels: integers (n,) or (n, 1).
+        labels: integers (n,) or (n, 1), of any dtype of numbers.
         num_classes: int.
 
     Raises:
@@ -33,10 +34,13 @@ def check_labels(labels, num_classes):
     """
     labels = ops.convert_to_numpy(labels)
     shapes = ((labels.size,), (labels.size, 1))
-    if labels.dtype.kind not in "iu" or labels.shape not in shapes:
+    are_whole = labels.dtype.kind in "iuf" and np.all(
+        np.floor(labels) == labels
+    )
+    if not are_whole or labels.shape not in shapes:
         raise ValueError(
             "labels must be integers (n,) or (n, 1). Received: labels of dtype "
-            f"{labels.dtype}, shape {labels.shape}"
+            f"{labels.dtype}, shape {labels.shape}: {labels.ravel()[:3]}"
         )
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
         raise ValueError(
