@@ -87,9 +87,14 @@ def test_evaluate_prints_the_figure(entry, form, tmp_path, capsys):
     last = capsys.readouterr().out.splitlines()[-1]
     words = last.replace(",", "").split()
     value = next(float(word) for word in words if word[0].isdigit())
-    assert value == pytest.approx(entry.value, abs=tolerance(entry)), last
+    expected = pytest.approx(entry.value, abs=tolerance(entry, form))
+    assert value == expected, last
 
 
-def tolerance(entry):
+def tolerance(entry, form):
     # Another processor rounds otherwise: a picture or two may change sides.
-    return 0.1 if entry.task == "generation" else 5e-4
+    # Where pictures are enlarged, as from 64 to 144 pixels, every tenth value
+    # is just between two, and a bundle rounds it otherwise than Pillow does.
+    if entry.task == "generation":
+        return 0.1
+    return 2e-3 if form == "savedmodel" else 5e-4
