@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kanets.attention.kronecker import kao_kv, kao_qkv
+from kanets.layers.resize_like import ResizeLike
 from kanets.quantization import folding
 
 
@@ -141,6 +142,17 @@ class Kronecker:
                 self.maps[name].take_normalized(scale, offset)
             else:
                 self.maps[name] = Affine(scale, offset)
+
+
+def resize(inputs):
+    """`ResizeLike` by TensorFlow's operation, which every runtime has."""
+    maps, reference = inputs
+    size = tuple(reference.shape[1:3])
+    if keras.backend.backend() != "tensorflow" or None in size:
+        return ResizeLike()(inputs)
+    import tensorflow as tf
+
+    return tf.image.resize(maps, size, "bilinear")
 
 
 def _add_bias(y, bias):

@@ -8,6 +8,7 @@
 | maps side by side, then a 1x1 convolution | a sum of convolutions |
 | means of rows and columns | average pooling |
 | a map that widens tokens, then their sum | the sum, then a 1x1 convolution |
+| products with matrices that resize | the operation of runtimes |
 
 Weights become constants. Runtimes join a convolution and its normalisation by
 themselves, as far as they see them; they keep none of the others, each of which
@@ -22,7 +23,14 @@ from keras import ops
 
 from kanets import compat
 from kanets.attention import KroneckerAttention
-from kanets.export.constants import Affine, Kronecker, Linear, constant
+from kanets.export.constants import (
+    Affine,
+    Kronecker,
+    Linear,
+    constant,
+    resize,
+)
+from kanets.layers.resize_like import ResizeLike
 from kanets.nets import places, tracing
 from kanets.quantization import folding, is_prepared, kinds
 
@@ -30,13 +38,16 @@ _MOST_BYTES = 2**30
 _OF_EACH_NUMBER = ("relu", "relu6", "sigmoid", "silu", "tanh")
 
 
-def fold(model):
+def fold(model, xla=True):
     """What a net computes at inference, as it is deployed.
 
     Every export of a classifier or a segmenter is of this.
 
     Args:
         model: built Keras model.
+        xla: whether XLA may compile it, which errs in TensorFlow's own resizing
+            (`kanets.layers.ResizeLike` tells). Without, that takes the place
+            of products of matrices, which are slow in 8 bits.
 
     Returns:
         A function of the model's inputs to its outputs, equal but for
@@ -69,6 +80,10 @@ def fold(model):
         return as_it_is
     for change in (_constants, _norms, _sums):
         steps = change(steps, outputs)
+    if not xla:
+        for step in steps:
+            if type(step.run) is ResizeLike:
+                step.run = resize
 
     def answer(inputs):
         return tracing.run(

@@ -15,6 +15,7 @@ from kanets.layers import (
     AttnSkipModule,
     BaseSkipModule,
     BatchNormalization,
+    ResizeLike,
 )
 from tests.backends import BACKEND
 from tests.quantization import nets
@@ -41,10 +42,10 @@ def pictures(model, size=None):
     return random.uniform(0, 255, (3, *size, 3)).astype("float32")
 
 
-def assert_equal(model, size=None):
+def assert_equal(model, size=None, **options):
     x = pictures(model, size)
     expected = keras.tree.flatten(model(x, training=False))
-    found = keras.tree.flatten(fold(model)(x))
+    found = keras.tree.flatten(fold(model, **options)(x))
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         one, other = (keras.ops.convert_to_numpy(t) for t in (one, other))
@@ -139,8 +140,18 @@ def test_other_nets_answer_the_same():
 @pytest.mark.thorough
 def test_a_segmenter_answers_the_same():
     lite = kanets.EfficientNetLite((40, 32, 3), "lite0", include_top=False)
-    net = kanets.KANetSegmenter((40, 32, 3), classes=3, backbone=lite)
-    assert_equal(trained(net))
+    net = trained(kanets.KANetSegmenter((40, 32, 3), classes=3, backbone=lite))
+    assert_equal(net)
+    assert_equal(net, xla=False)
+
+
+def test_maps_are_resized_the_same():
+    x, other = keras.Input((5, 9, 4)), keras.Input((12, 7, 2))
+    net = keras.Model([x, other], ResizeLike()([x, other]))
+    inputs = [keras.random.normal((2, *t.shape[1:])) for t in net.inputs]
+    expected = keras.ops.convert_to_numpy(net(inputs))
+    found = keras.ops.convert_to_numpy(fold(net, xla=False)(inputs))
+    np.testing.assert_allclose(found, expected, 0, 1e-5)
 
 
 @pytest.mark.slow

@@ -124,7 +124,9 @@ def test_mixed_precision_leaves_in_float32(name, model, tmp_path):
 def test_a_segmenter(name, tmp_path):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((12, 16, 3))
-    scores = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    maps = keras.layers.Conv2D(4, 3, 2, padding="same")(inputs)
+    maps = kanets.layers.ResizeLike()([maps, inputs])
+    scores = keras.layers.Conv2D(4, 1)(maps)
     model = keras.Model(inputs, scores, name="logits")
     folder = EXPORTS[name][0](model, tmp_path / "s", list("abcd"))
     found = runtimes.load(folder)(images=pictures(2, (12, 16)))
@@ -133,6 +135,17 @@ def test_a_segmenter(name, tmp_path):
     np.testing.assert_array_equal(found["label_map"], logits.argmax(-1))
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    if name == "litert":  # not by products, which are slow in 8 bits
+        operations = litert_operations(folder / "model.tflite")
+        assert "RESIZE_BILINEAR" in operations
+        assert "BATCH_MATMUL" not in operations
+
+
+def litert_operations(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    return {node["op_name"] for node in interpreter._get_ops_details()}
 
 
 @pytest.mark.thorough
