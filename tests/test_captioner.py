@@ -9,11 +9,11 @@ from kanets.data import Vocabulary, draw_scenes
 from kanets.data.vocabulary import START
 from tests.backends import to_numpy
 from tests.layer_checks import fill_weights
+from tests.precision import POLICIES, check_loaded_in_its_precision
 
 PICTURES = draw_scenes(12, image_size=48).pictures
 SENTENCES = [" ".join(s.split()[1:3]) for s in draw_scenes(12).sentences]
 WORDS = Vocabulary.of(SENTENCES).words
-MIXED = ["mixed_bfloat16", "float32"]
 
 
 def features(name="net", dictionary=False):
@@ -117,21 +117,9 @@ def test_saved_and_loaded(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("policies", [MIXED, MIXED[::-1]])
+@pytest.mark.parametrize("policies", POLICIES)
 def test_loaded_in_the_precision_it_was_saved_in(policies):
-    try:
-        keras.config.set_dtype_policy(policies[0])
-        model = captioner()
-        config, older = model.get_config(), model.get_config()
-        del older["dtype"]
-        keras.config.set_dtype_policy(policies[1])
-        loaded = [Captioner.from_config(each) for each in (config, older)]
-        assert keras.config.dtype_policy().name == policies[1]
-    finally:
-        keras.config.set_dtype_policy("float32")
-    found = [each.get_layer("decoder").dtype_policy.name for each in loaded]
-    assert found == policies
-    assert loaded[0].get_config()["dtype"] == config["dtype"]
+    check_loaded_in_its_precision(captioner, "decoder", policies)
 
 
 def test_features_are_a_copy():

@@ -9,12 +9,12 @@ from kanets.data import Vocabulary, draw_scenes
 from kanets.losses import ContrastiveLoss
 from tests.backends import compiled, gradient, to_numpy
 from tests.layer_checks import fill_weights
+from tests.precision import POLICIES, check_loaded_in_its_precision
 
 PICTURES = draw_scenes(12, image_size=48).pictures
 SENTENCES = [" ".join(s.split()[1:]) for s in draw_scenes(12).sentences]
 LENGTH = max(len(s.split()) for s in SENTENCES)
 WORDS = Vocabulary.of(SENTENCES).words
-MIXED = ["mixed_bfloat16", "float32"]
 TOKENS = np.array([[4, 5, 0], [6, 5, 4], [4, 5, 0], [6, 0, 0], [4, 5, 0]])
 SCORES = np.random.default_rng(0).normal(size=(5, 5)).astype("float32") * 3
 
@@ -155,21 +155,9 @@ def test_saved_and_loaded(tmp_path, cross_attention):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("policies", [MIXED, MIXED[::-1]])
+@pytest.mark.parametrize("policies", POLICIES)
 def test_loaded_in_the_precision_it_was_saved_in(policies):
-    try:
-        keras.config.set_dtype_policy(policies[0])
-        model = matcher()
-        config, older = model.get_config(), model.get_config()
-        del older["dtype"]
-        keras.config.set_dtype_policy(policies[1])
-        loaded = [Matcher.from_config(each) for each in (config, older)]
-        assert keras.config.dtype_policy().name == policies[1]
-    finally:
-        keras.config.set_dtype_policy("float32")
-    found = [each.get_layer("hidden").dtype_policy.name for each in loaded]
-    assert found == policies
-    assert loaded[0].get_config()["dtype"] == config["dtype"]
+    check_loaded_in_its_precision(matcher, "hidden", policies)
 
 
 def test_errors():

@@ -191,15 +191,20 @@ def check_mask(mask, x):
 
 def check_mask_shape(mask, x):
     """Raises a ValueError unless the mask, maybe symbolic, is (B, *grid)."""
-    known = zip(mask.shape, x.shape[:-1], strict=False)
-    if len(mask.shape) != len(x.shape) - 1 or any(
-        None not in pair and pair[0] != pair[1] for pair in known
-    ):
+    if not fits(mask.shape, x.shape[:-1]):
         raise ValueError(
             "mask must be (batch, *grid), the shape of x without channels. "
             f"Received: mask.shape={tuple(mask.shape)}, "
             f"x.shape={tuple(x.shape)}"
         )
+
+
+def fits(shape, wanted):
+    """Whether two shapes can be one, as far as their sizes are known."""
+    return len(shape) == len(wanted) and all(
+        None in pair or pair[0] == pair[1]
+        for pair in zip(shape, wanted, strict=True)
+    )
 
 
 def _apply(linear_map, tokens):

@@ -19,6 +19,7 @@ from kanets.attention.grid import (
     cells,
     check_mask,
     check_mask_shape,
+    fits,
     zero_padding,
 )
 from kanets.attention.implementations import chosen
@@ -357,8 +358,11 @@ def _check_extra(extra, shape, size):
     count = (shapes[0] or ())[1:2]
     rows = (shape[0], *count)
     wanted = [(*rows, *shape[-2:]), (*rows, shape[-2], size), rows]
-    fits = [_fits(*pair) for pair in zip(shapes, wanted, strict=True)]
-    if not all(fits[:2]) or not (fits[2] or extra[2] is None):
+    known = [
+        given is not None and fits(given, one)
+        for given, one in zip(shapes, wanted, strict=True)
+    ]
+    if not all(known[:2]) or not (known[2] or extra[2] is None):
         received = ", ".join(map("{}={}".format, names, shapes))
         raise ValueError(
             "extra_key and extra_value must be (batch, tokens, heads, size), "
@@ -366,13 +370,3 @@ def _check_extra(extra, shape, size):
             f"extra_mask (batch, tokens). Received: {received}, "
             f"key={tuple(shape)}, size of value={size}"
         )
-
-
-def _fits(shape, wanted):
-    return shape is not None and (
-        len(shape) == len(wanted)
-        and all(
-            None in pair or pair[0] == pair[1]
-            for pair in zip(shape, wanted, strict=True)
-        )
-    )
