@@ -60,6 +60,34 @@ def linear_attention(query, key, value, return_attention_scores=False):
     return output, ops.matmul(query, keys) * root * root
 
 
+def attention_of_scales(scales, num_heads, return_attention_scores=False):
+    """`linear_attention` of each scale's maps of queries, keys and values.
+
+    Args:
+        scales: list of S tensors (B, H, W, N·3·D).
+        num_heads: N.
+        return_attention_scores: also return the weights.
+
+    Returns:
+        Tensor (B, H, W, S·N·D), and the weights (B, S·N, H·W, H·W) on request.
+    """
+    _, height, width, channels = ops.shape(scales[0])
+    size, heads = channels // (3 * num_heads), len(scales) * num_heads
+    tokens = ops.concatenate(scales, axis=-1)
+    shape = (-1, height * width, heads, 3 * size)
+    tokens = ops.transpose(ops.reshape(tokens, shape), (0, 2, 1, 3))
+    found = linear_attention(
+        tokens[..., :size],
+        tokens[..., size : 2 * size],
+        tokens[..., 2 * size :],
+        return_attention_scores,
+    )
+    found, weights = found if return_attention_scores else (found, None)
+    found = ops.transpose(found, (0, 2, 1, 3))
+    found = ops.reshape(found, (-1, height, width, heads * size))
+    return (found, weights) if return_attention_scores else found
+
+
 @keras.saving.register_keras_serializable(package="kanets")
 class LinearAttention(NormedAttention):
     """Rectified linear attention of a picture, at several scales.
@@ -181,20 +209,10 @@ class LinearAttention(NormedAttention):
         scales = [self.maps(inputs)]
         for depthwise, groups in self.scales:
             scales.append(groups(depthwise(scales[0])))
-        _, height, width, _ = ops.shape(inputs)
-        size, heads = self._head_dim, len(scales) * self.num_heads
-        tokens = ops.concatenate(scales, axis=-1)
-        shape = (-1, height * width, heads, 3 * size)
-        tokens = ops.transpose(ops.reshape(tokens, shape), (0, 2, 1, 3))
-        found = linear_attention(
-            tokens[..., :size],
-            tokens[..., size : 2 * size],
-            tokens[..., 2 * size :],
-            return_attention_scores,
+        found = attention_of_scales(
+            scales, self.num_heads, return_attention_scores
         )
         found, weights = found if return_attention_scores else (found, None)
-        found = ops.transpose(found, (0, 2, 1, 3))
-        found = ops.reshape(found, (-1, height, width, heads * size))
         output = self.output_norm(self.output_map(found), training=training)
         if not return_attention_scores:
             return output
@@ -220,9 +238,10 @@ class LinearAttention(NormedAttention):
 
 
 class _GroupedMap(keras.layers.Layer):
-    """A 1x1 convolution in groups, which has no gradient on TensorFlow's CPU.
+    """A 1x1 convolution in groups, whose gradients CPUs lack or are slow at.
 
     The kernel is that of one: (1, 1, channels of a group, channels).
+    `kanets.export.fold` makes it one, which runtimes are faster at.
     """
 
     def __init__(self, groups, initializer, **kwargs):

@@ -20,10 +20,12 @@ def add_endpoints(
     return class_names, requests
 
 
-def make_graph(model, class_names, image_size=None, from_logits=None):
+def make_graph(
+    model, class_names, image_size=None, from_logits=None, integers=False
+):
     """What the formats of `kanets.export.portable` hold: a `Graph`."""
     image_size = open_or_resolved(model, image_size)
-    body = make_body(model, image_size, from_logits)
+    body = make_body(model, image_size, from_logits, integers=integers)
     class_names = bundle.check_class_names_of(body, model, class_names)
     inputs = tuple(body.input_signature)
     return Graph(
@@ -34,7 +36,9 @@ def make_graph(model, class_names, image_size=None, from_logits=None):
     )
 
 
-def make_body(model, image_size, from_logits=None, jit_compile=None):
+def make_body(
+    model, image_size, from_logits=None, jit_compile=None, integers=False
+):
     """The function from fitted pixels to probabilities.
 
     It holds all of the model and none of the decoding, so XLA can compile it.
@@ -46,6 +50,7 @@ def make_body(model, image_size, from_logits=None, jit_compile=None):
         from_logits: bool, whether the outputs need a softmax. Defaults to
             what the activation of the last layer says.
         jit_compile: of `tf.function`.
+        integers: as in `fold`.
 
     Returns:
         `tf.function` from `images` (B, H, W, 3) float32, 0..255, to
@@ -59,7 +64,7 @@ def make_body(model, image_size, from_logits=None, jit_compile=None):
     if from_logits is None:
         from_logits = outputs_logits(model)
 
-    answer = fold(model)
+    answer = fold(model, integers=integers)
 
     def body(images):
         outputs = answer(images)

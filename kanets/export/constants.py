@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kanets.attention.kronecker import kao_kv, kao_qkv
+from kanets.attention.linear import attention_of_scales
 from kanets.layers.resize_like import ResizeLike
 from kanets.quantization import folding
 
@@ -144,6 +145,26 @@ class Kronecker:
                 self.maps[name] = Affine(scale, offset)
 
 
+class MultiScale:
+    """`LinearAttention` of constants, and of convolutions of groups."""
+
+    def __init__(self, layer):
+        self.num_heads, self.maps = layer.num_heads, Linear(layer.maps)
+        self.scales = [
+            (Linear(depthwise), constant(groups.kernel))
+            for depthwise, groups in layer.scales
+        ]
+        self.output = Linear(layer.output_map)
+        norm = folding.scale_and_offset(layer.output_norm)
+        self.output.normalize(*map(constant, norm))
+
+    def __call__(self, x):
+        scales = [self.maps(x)]
+        for depthwise, kernel in self.scales:
+            scales.append(_conv(depthwise(scales[0]), _narrow(kernel)))
+        return self.output(attention_of_scales(scales, self.num_heads))
+
+
 def resize(inputs):
     """`ResizeLike` by TensorFlow's operation, which every runtime has."""
     maps, reference = inputs
@@ -153,6 +174,20 @@ def resize(inputs):
     import tensorflow as tf
 
     return tf.image.resize(maps, size, "bilinear")
+
+
+def hard_swish(x):
+    """x relu6(x + 3) / 6, in an order that LiteRT's converter leaves so."""
+    return (x / 6.0) * ops.relu6(x + 3.0)
+
+
+def _conv(x, kernel):
+    if keras.backend.backend() != "tensorflow":
+        return ops.conv(x, kernel, data_format="channels_last")
+    import tensorflow as tf
+
+    # Keras has XLA compile what has groups, for gradients.
+    return tf.nn.conv2d(x, kernel, 1, "VALID")
 
 
 def _add_bias(y, bias):

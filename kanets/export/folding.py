@@ -8,6 +8,7 @@
 | maps side by side, then a 1x1 convolution | a sum of convolutions |
 | means of rows and columns | average pooling |
 | a map that widens tokens, then their sum | the sum, then a 1x1 convolution |
+| products of groups of channels | convolutions of groups |
 | products with matrices that resize | the operation of runtimes |
 
 Weights become constants. Runtimes join a convolution and its normalisation by
@@ -22,12 +23,14 @@ import keras
 from keras import ops
 
 from kanets import compat
-from kanets.attention import KroneckerAttention
+from kanets.attention import KroneckerAttention, LinearAttention
 from kanets.export.constants import (
     Affine,
     Kronecker,
     Linear,
+    MultiScale,
     constant,
+    hard_swish,
     resize,
 )
 from kanets.layers.resize_like import ResizeLike
@@ -35,10 +38,11 @@ from kanets.nets import places, tracing
 from kanets.quantization import folding, is_prepared, kinds
 
 _MOST_BYTES = 2**30
-_OF_EACH_NUMBER = ("relu", "relu6", "sigmoid", "silu", "tanh")
+_HARD_SWISH = ("hard_silu", "hardsilu")  # the function, the operation
+_OF_EACH_NUMBER = ("relu", "relu6", "sigmoid", "silu", "tanh", *_HARD_SWISH)
 
 
-def fold(model, xla=True):
+def fold(model, xla=True, integers=False):
     """What a net computes at inference, as it is deployed.
 
     Every export of a classifier or a segmenter is of this.
@@ -48,6 +52,8 @@ def fold(model, xla=True):
         xla: whether XLA may compile it, which errs in TensorFlow's own resizing
             (`kanets.layers.ResizeLike` tells). Without, that takes the place
             of products of matrices, which are slow in 8 bits.
+        integers: whether runtimes compute it in 8-bit integers, of which
+            they have no quick hard swish: it becomes what it consists of.
 
     Returns:
         A function of the model's inputs to its outputs, equal but for
@@ -80,10 +86,11 @@ def fold(model, xla=True):
         return as_it_is
     for change in (_constants, _norms, _sums):
         steps = change(steps, outputs)
-    if not xla:
-        for step in steps:
-            if type(step.run) is ResizeLike:
-                step.run = resize
+    for step in steps:
+        if not xla and type(step.run) is ResizeLike:
+            step.run = resize
+        elif integers and kinds.activation(step.run) in _HARD_SWISH:
+            step.run = hard_swish
 
     def answer(inputs):
         return tracing.run(
@@ -142,6 +149,8 @@ def _constants(steps, outputs):
         if type(layer) is KroneckerAttention:
             axes = len(step.inputs[0].shape) - 2
             step.run, step.kwargs = Kronecker(layer, axes), {}
+        elif type(layer) is LinearAttention:
+            step.run, step.kwargs = MultiScale(layer), {}
         elif type(layer) in folding.NORMS and folding.is_of_last_axis(layer):
             scale, offset = map(constant, folding.scale_and_offset(layer))
             step.run, step.kwargs = Affine(scale, offset), {}

@@ -89,16 +89,16 @@ def export_litert(
     if batch_size is not None:
         batch_size = positive_integer("`batch_size`", batch_size)
     directory, graph = _graph(
-        model, directory, class_names, image_size, from_logits
+        model,
+        directory,
+        class_names,
+        image_size,
+        from_logits,
+        integers=precision == "int8",
     )
     learned = quantization.is_prepared(model)
     if learned:
         _check_learned(model, precision, representative)
-    if precision == "int8" and not tasks.of_model(model).takes_pictures:
-        raise ValueError(
-            "A generator's pictures need finer steps than precision='int8'; "
-            f"take 'float16'. Received: model={model.name!r}"
-        )
     feeds = []
     if not learned:
         feeds = _feeds(graph, precision, representative, batch_size or 1)
@@ -229,7 +229,9 @@ def export_openvino(
     return directory
 
 
-def _graph(model, directory, class_names, image_size, from_logits):
+def _graph(
+    model, directory, class_names, image_size, from_logits, integers=False
+):
     """The path to write to, and what is to be written, checked."""
     bundle.check_model(model)
     directory = pathlib.Path(directory)
@@ -244,6 +246,13 @@ def _graph(model, directory, class_names, image_size, from_logits):
         image_size=image_size,
         from_logits=from_logits,
     )
+    if integers and not task.takes_pictures:
+        raise ValueError(
+            "A generator's pictures need finer steps than precision='int8'; "
+            f"take 'float16'. Received: model={model.name!r}"
+        )
+    if integers:
+        options["integers"] = True
     return directory, task.make_graph(model, class_names, **options)
 
 

@@ -24,23 +24,26 @@ def add_endpoints(archive, model, class_names, image_size=None):
     return class_names, requests
 
 
-def make_graph(model, class_names, image_size=None, from_logits=None):
+def make_graph(
+    model, class_names, image_size=None, from_logits=None, integers=False
+):
     """What the formats of `kanets.export.portable` hold: a `Graph`."""
     image_size = open_or_resolved(model, image_size)
-    body = make_body(model, image_size)
+    body = make_body(model, image_size, integers)
     answer = make_portable(model, body, from_logits)
     class_names = bundle.check_class_names_of(body, model, class_names)
     inputs = tuple(body.input_signature)
     return Graph(class_names, image_size, answer, inputs)
 
 
-def make_body(model, image_size):
+def make_body(model, image_size, integers=False):
     """The function from fitted pixels to scores, with all of the model.
 
     Args:
         model: Keras model, pixels (B, H, W, 3) to probabilities or logits
             (B, H, W, classes), of 2 to 256 classes.
         image_size: pair of int, H and W; None where open.
+        integers: as in `fold`.
 
     Returns:
         `tf.function` from `images` (B, H, W, 3) float32, 0..255, to
@@ -51,7 +54,7 @@ def make_body(model, image_size):
     """
     import tensorflow as tf
 
-    answer = fold(model, xla=False)
+    answer = fold(model, xla=False, integers=integers)
 
     def body(images):
         outputs = answer(images)

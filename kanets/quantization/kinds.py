@@ -61,6 +61,8 @@ _OF_OPERATIONS = {
     name: kind for kind, names in _OPERATIONS.items() for name in names.split()
 }
 _ACTIVATIONS = {
+    "hard_silu": OTHER,
+    "hardsilu": OTHER,  # the operation
     "linear": EXACT,
     "relu": RELU,
     "relu6": RELU,

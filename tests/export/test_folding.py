@@ -122,6 +122,7 @@ def test_a_kanet_answers_the_same():
         {"name": "kao_qkv", "projections": "vo"},
         {"name": "kao_kv", "projections": "qv"},
         {"name": "kao_kv", "projections": "v"},  # queries need the norm
+        {"name": "linear", "num_heads": 2, "kernel_sizes": [3, 5]},
         "squeeze_excitation",
     ],
     ids=repr,
@@ -152,6 +153,15 @@ def test_maps_are_resized_the_same():
     expected = keras.ops.convert_to_numpy(net(inputs))
     found = keras.ops.convert_to_numpy(fold(net, xla=False)(inputs))
     np.testing.assert_allclose(found, expected, 0, 1e-5)
+
+
+def test_a_hard_swish_in_integers_is_the_same():
+    x = inputs = keras.Input((6, 5, 3))
+    x = layers.Conv2D(8, 3, activation="hard_swish")(x)
+    x = keras.ops.hard_silu(layers.DepthwiseConv2D(3)(x))
+    x = layers.Activation("hard_swish")(layers.Dense(4)(x))
+    net = trained(keras.Model(inputs, x))
+    assert_equal(net, integers=True)
 
 
 @pytest.mark.slow

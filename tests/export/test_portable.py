@@ -246,6 +246,21 @@ def test_litert_in_8_bits(model, tmp_path):
     assert (got.argmax(-1) == expected.argmax(-1)).mean() >= 0.9
 
 
+def test_a_hard_swish_in_8_bits_is_delegated(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="hard_swish")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    net = keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
+    options = {"int8": {"representative": pictures(8, (8, 8))}, "float32": {}}
+    for precision, given in options.items():
+        folder = export_litert(
+            net, tmp_path / precision, ["a", "b"], precision=precision, **given
+        )
+        found = interpreter(folder)._get_ops_details()
+        names = {operation["op_name"] for operation in found}
+        assert ("HARD_SWISH" in names) == (precision == "float32")
+
+
 def test_what_represents_a_model(model, tmp_path):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((12, 16, 3))
