@@ -11,7 +11,8 @@ go to `--to`, `runs/deployment`; one that is there is not made again.
 pictures (a segmenter: 50; a generator: 200 latents) that no training saw: the
 greatest difference of a score (of a generator, of a pixel in -1..1), the share
 of equal answers, megabytes, and the latency of one picture with one thread and
-with two. Writes `benchmarks/deployment_formats.csv`.
+with two, and the most memory that the process held which did the latter,
+its runtime included. Writes `benchmarks/deployment_formats.csv`.
 
 `accuracy`: classifiers and the segmenter on all pictures of their cards, as
 Keras models, SavedModels and LiteRT of three precisions, with the sizes and,
@@ -129,6 +130,7 @@ def formats(options):
                     "megabytes": f"{one['bytes'] / 1e6:.3f}",
                     "latency_ms_1_thread": f"{one['latency_ms']:.2f}",
                     "latency_ms_2_threads": f"{two['latency_ms']:.2f}",
+                    "peak_mib": two["peak_mib"],  # one input alone
                     "runtime": one["runtime"],
                     "machine": MACHINE,
                 }

@@ -22,7 +22,9 @@ dense attention, whose keys are pooled by 2, and with YLG's, in the largest map
 that both networks have: 16 x 16, 32 x 32 and 64 x 64 in pictures of twice that
 side. One step updates both networks.
 
-Contenders of a part take turns (`measure.py`) in one process.
+Contenders of a part take turns (`measure.py`) in one process. `peak_mib` is
+what another process, whose allocator keeps no freed blocks, grows by during a
+call: what a step needs beside weights and pictures.
 """
 
 import argparse
@@ -31,7 +33,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import Worker, machine, serve, take_turns
+from measure import (
+    HONEST_MEMORY,
+    Worker,
+    machine,
+    peak_memory,
+    serve,
+    take_turns,
+)
 from nets import mobilenet_v2
 from tables import write
 
@@ -71,7 +80,9 @@ def main():
     parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    worker = Worker(__file__, {"KERAS_BACKEND": "tensorflow"})
+    variables = {"KERAS_BACKEND": "tensorflow"}
+    worker = Worker(__file__, variables)
+    measured = Worker(__file__, {**variables, **HONEST_MEMORY})
     rows = []
     for part in options.parts or PARTS:
         unit, cases, count = PARTS[part]
@@ -85,10 +96,12 @@ def main():
             if figure["milliseconds"]:
                 rate = f"{1e3 * count / float(figure['milliseconds']):.4g}"
             row = {"contender": name, "unit": unit, "per_second": rate}
-            row.update(figure, machine=machine("tensorflow", "keras"))
+            row.update(figure, peak_mib=peak_memory(measured, cases[name]))
+            row["machine"] = machine("tensorflow", "keras")
             rows.append(row)
             print(*list(row.values())[:-1], sep="\t", flush=True)
     worker.close()
+    measured.close()
     report(rows)
     if not (options.parts or options.quick):
         write(HERE / "training.csv", rows)

@@ -36,7 +36,7 @@ def verify(
         threads=threads,
         image_size=image_size,
     )
-    difference = report["greatest_difference"]
+    difference, peak = report["greatest_difference"], report["peak_mib"]
     yield (
         report,
         (
@@ -45,6 +45,7 @@ def verify(
             + ("" if difference is None else f"difference {difference:.2g}, ")
             + f"{report['bytes'] / 1e6:.2f} MB, "
             f"{report['latency_ms']:.2f} ms ({report['threads']} threads)"
+            + ("" if peak is None else f", {peak:.0f} MiB")
         ),
     )
     if report["agreement"] < min_agreement:

@@ -171,7 +171,7 @@ def test_every_format_is_verified(run, photos, capsys, tmp_path):
         assert code == 0, arguments
         found = re.search("8 inputs, agreement 1.0000, difference (.*?),", out)
         assert float(found[1]) < (0.1 if "int8" in arguments else 0.01)
-    assert "(openvino 20" in out and "(1 threads)" in out
+    assert "(openvino 20" in out and "(1 threads), " in out
 
 
 @needs_tensorflow

@@ -27,7 +27,7 @@ SIZE = (32, 32)
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 KEYS = (
     "artifact format runtime inputs greatest_difference agreement bytes "
-    "latency_ms threads"
+    "latency_ms threads peak_mib"
 ).split()
 
 
@@ -108,6 +108,8 @@ def test_a_good_artifact(artifacts, model, pictures, format, nothing_left):
     assert 0 <= report["greatest_difference"] < 1e-5
     assert report["agreement"] == 1.0
     assert report["latency_ms"] > 0
+    # More than the interpreter and NumPy; a parent's memory is not its own.
+    assert 20 < report["peak_mib"] < 600
     files = [file for file in path.rglob("*") if file.is_file()]
     sizes = {file.name: file.stat().st_size for file in files}
     assert sizes.pop("labels.txt") == 20

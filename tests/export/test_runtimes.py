@@ -642,7 +642,8 @@ def test_the_program_writes_what_the_model_says(
         "outputs": ["probabilities"],
     }
     assert answers == [{"results": "a-out.npz"}, {"results": "b-out.npz"}]
-    assert 0 < last.pop("latency_ms") < 10_000 and last == {}
+    assert 0 < last.pop("latency_ms") < 10_000
+    assert 20 < last.pop("peak_mib") < 1_000 and last == {}
     found = [np.load(tmp_path / results) for _, results in jobs]
     assert all(file.files == ["probabilities"] for file in found)
     np.testing.assert_allclose(
@@ -722,4 +723,5 @@ sys.exit(runtimes.main(sys.argv[1:]))
     assert done.returncode == 0 and done.stderr == "native noisenoise\n"
     about, last = map(json.loads, done.stdout.splitlines())
     assert about["format"] == "onnx"
+    assert last.pop("peak_mib") > 20
     assert last == {"latency_ms": None}  # nothing was fed

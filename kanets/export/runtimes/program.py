@@ -26,8 +26,10 @@ def main(arguments=None):
     {"results": "b.npz"} once that is written: the first file holds an array
     for each input, the second gets one for each output. So a caller can feed
     more than fits in memory. At the end of the input comes {"latency_ms":
-    ...}: the median of `--rounds` calls with one row of the first job (as
-    many as a fixed batch has) after a warm-up, null if there was no job.
+    ..., "peak_mib": ...}: the median of `--rounds` calls with one row of the
+    first job (as many as a fixed batch has) after a warm-up, null if there was
+    no job; the most memory that this process has held, the runtime's own and
+    the jobs' arrays included, null where the system does not tell.
 
     An error is one line on the standard error, the last one where a runtime
     has logged before, and the status 1. Strings are arrays of dtype S in the
@@ -74,7 +76,7 @@ def _answers(options):
             first = {name: array[:few] for name, array in feeds.items()}
     if first is not None:
         latency = _latency(loaded, first, options.rounds)
-    yield {"latency_ms": latency}
+    yield {"latency_ms": latency, "peak_mib": _peak_mib()}
 
 
 def _latency(loaded, feeds, rounds):
@@ -85,3 +87,13 @@ def _latency(loaded, feeds, rounds):
         loaded(**feeds)
         seconds.append(time.perf_counter() - start)
     return round(1e3 * statistics.median(seconds[_WARM_UP:]), 3)
+
+
+def _peak_mib():
+    # Not of `resource`: a child's figure begins at its parent's there.
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return round(int(lines["VmHWM"].split()[0]) / 1024, 1)
+    except (OSError, KeyError):
+        return None
