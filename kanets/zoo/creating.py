@@ -7,7 +7,7 @@ import sys
 import keras
 
 from kanets import compat, nets, tasks
-from kanets.checks import is_positive, positive_integer
+from kanets.checks import positive_integer
 from kanets.data.framing import fit_whole_pictures
 from kanets.nets.registry import NETS
 from kanets.zoo.applications import application, application_name
@@ -16,9 +16,13 @@ from kanets.zoo.loading import (
     HEADS,
     body_of,
     carry,
-    head_name,
     read,
     read_architecture,
+)
+from kanets.zoo.rebuilding import (
+    check_takes_pictures,
+    float_policy,
+    rebuilt,
 )
 from kanets.zoo.sources import locate
 from kanets.zoo.timm import architecture_of
@@ -111,7 +115,7 @@ def create_model(
     """
     if num_classes is not None:
         num_classes = positive_integer("num_classes", num_classes)
-    policy = None if dtype is None else _policy(dtype)
+    policy = None if dtype is None else float_policy(dtype)
     if application_name(name) is not None:
         _refuse_more(name, weights, overrides)
         model = application(name, num_classes, input_shape, pretrained)
@@ -136,27 +140,38 @@ def create_model(
         )
     if not pretrained and architecture is not None:
         new = _build(architecture, num_classes, input_shape, overrides)
-        return _rebuilt(new, None, None, policy)
-    located = located or locate(name)
+        return rebuilt(new, policy=policy)
+    return _of_saved(
+        located or locate(name),
+        pretrained,
+        num_classes,
+        input_shape,
+        policy,
+        overrides,
+    )
+
+
+def _of_saved(located, pretrained, num_classes, input_shape, policy, overrides):
+    """What was saved, or that architecture, as it was or changed."""
     entry = located.entry
     if overrides and (entry is None or located.part):
         raise ValueError(
             "Overrides need the entry.json of the model, for what it was "
-            f"built with. Received: {str(name)!r} with {overrides}"
+            f"built with. Received: {str(located.path)!r} with {overrides}"
         )
     if overrides:
         located = body_of(located)
     model = read(located) if pretrained else read_architecture(located)
     class_names = getattr(model, "class_names", None)
     if num_classes is not None or input_shape is not None:
-        _check_takes_pictures(model, num_classes, input_shape)
+        check_takes_pictures(model, num_classes, input_shape)
     if overrides:
         # A generator's builder takes no shape.
         shape = model.input_shape[1:] if input_shape is None else input_shape
         new = _build(entry, num_classes, shape, overrides)
-        new = _rebuilt(new, None, None, policy)
+        new = rebuilt(new, policy=policy)
     else:
-        new = _rebuilt(model, num_classes, input_shape, policy)
+        new = rebuilt(model, num_classes, input_shape, policy)
     if pretrained and new is not model:
         closed = bool(overrides) and bool(NETS[entry.net].closed)
         carry(model, new, num_classes is not None, overrides, closed)
@@ -180,7 +195,7 @@ def _refuse_more(name, weights, overrides):
 
 def _finished(model, num_classes, policy):
     """A new model in another precision, and ready for a new head."""
-    new = _rebuilt(model, None, None, policy)
+    new = rebuilt(model, policy=policy)
     if new is not model:
         carry(model, new)
         names = getattr(model, "class_names", None)
@@ -224,8 +239,8 @@ def feature_model(source, levels=None, input_shape=None):
     """
     model = source if isinstance(source, keras.Model) else create_model(source)
     if input_shape is not None:
-        _check_takes_pictures(model, None, input_shape)
-        resized = _rebuilt(model, None, input_shape)
+        check_takes_pictures(model, None, input_shape)
+        resized = rebuilt(model, input_shape=input_shape)
         if resized is not model:
             carry(model, resized)
         model = resized
@@ -243,28 +258,6 @@ def feature_model(source, levels=None, input_shape=None):
         {level: maps[level] for level in levels},
         name=f"{model.name}_features",
     )
-
-
-def _check_takes_pictures(model, num_classes, input_shape):
-    if not tasks.takes_pictures(model):
-        shapes = [tuple(tensor.shape) for tensor in model.inputs]
-        raise ValueError(
-            "num_classes and input_shape are for models of pictures alone, "
-            "not for the networks of a GAN. Received: "
-            f"num_classes={num_classes}, input_shape={input_shape} for "
-            f"{model.name!r} of inputs {shapes}"
-        )
-    channels = model.inputs[0].shape[-1]
-    if input_shape is not None and not (
-        isinstance(input_shape, tuple | list)
-        and len(input_shape) == 3
-        and all(side is None or is_positive(side) for side in input_shape)
-        and input_shape[-1] == channels
-    ):
-        raise ValueError(
-            f"input_shape must be (height, width, {channels}), positive "
-            f"integers or None for an open size. Received: {input_shape!r}"
-        )
 
 
 def _arguments(architecture, overrides):
@@ -322,8 +315,8 @@ def _with_weights(
     shape = found.input_shape if input_shape is None else input_shape
     model = build(num_classes, shape)
     if num_classes is not None or input_shape is not None:
-        _check_takes_pictures(model, num_classes, input_shape)
-    model = _rebuilt(model, None, None, policy)
+        check_takes_pictures(model, num_classes, input_shape)
+    model = rebuilt(model, policy=policy)
     has_top = overrides.get("include_top", True)
     optional = set() if num_classes is None and has_top else set(HEADS)
     if not has_top:  # as are the layers between the body and the head
@@ -336,66 +329,3 @@ def _with_weights(
         fit_whole_pictures(model)
     print(report, file=sys.stderr)
     return model
-
-
-def _policy(dtype):
-    try:
-        policy = keras.dtype_policies.get(dtype)
-        quantized = policy.quantization_mode is not None
-    except (AttributeError, TypeError, ValueError):
-        quantized = policy = None
-    if policy is None or quantized or "float" not in policy.compute_dtype:
-        raise ValueError(
-            "dtype must be None or a dtype policy of Keras, such as "
-            f'"mixed_bfloat16". Received: dtype={dtype!r}'
-        )
-    return policy
-
-
-def _rebuilt(model, num_classes, input_shape, policy=None):
-    """The same graph of another size, head or dtype policy, if asked for."""
-    resized = input_shape is not None and (
-        (None, *input_shape) != model.input_shape
-    )
-    if num_classes is None and not resized and policy is None:
-        return model
-    config = model.get_config()
-    layers = {layer["config"]["name"]: layer for layer in config["layers"]}
-    head = head_name(layers)
-    for layer in layers.values():
-        layer.pop("build_config", None)
-        if resized and layer["class_name"] == "InputLayer":
-            layer["config"]["batch_shape"] = (None, *input_shape)
-    if num_classes is not None:
-        if head is None:
-            raise ValueError(
-                f"num_classes needs a model with one of the layers {HEADS}. "
-                f"Received: {model.name!r} with {list(layers)[-3:]} at its end"
-            )
-        settings = layers[head]["config"]
-        settings["units" if "units" in settings else "filters"] = num_classes
-    if policy is not None:
-        # Layers come in the order of the graph.
-        names = list(layers)
-        end = len(names) - 1 if head is None else names.index(head)
-        for place, layer in enumerate(layers.values()):
-            layer["config"] = _with_policy(
-                layer["config"],
-                policy if place < end else keras.DTypePolicy("float32"),
-            )
-    new = model.__class__.from_config(config)
-    if policy is not None:
-        new.dtype_policy = policy  # where compile() looks for float16
-    return new
-
-
-def _with_policy(config, policy):
-    """A layer's configuration, and those within, with another dtype policy."""
-    if isinstance(config, list | tuple):
-        return type(config)(_with_policy(value, policy) for value in config)
-    if not isinstance(config, dict):
-        return config
-    if config.get("class_name") == "DTypePolicy":
-        floating = "float" in config["config"]["name"]
-        return keras.dtype_policies.serialize(policy) if floating else config
-    return {k: _with_policy(value, policy) for k, value in config.items()}
