@@ -7,8 +7,8 @@ Eleven minutes of one quiet core, with `TF_NUM_INTRAOP_THREADS=1` and
 the number of cells and neighbourhoods' factors over PyTorch.
 `--sides 16 32` tries a few maps and writes nothing.
 
-One picture of 64 channels, four heads (`single_head` one), float32, defaults of
-the table besides:
+One picture of 64 channels, four heads (`single_head`s one), float32, defaults
+of the table besides:
 
 - each name of `kanets.attention.names()`: the layer with its maps, in
   TensorFlow without and with XLA;
@@ -60,8 +60,11 @@ LINEAR = Growth(lambda side: HEADS * side**2 * KERNEL**2)
 ALONG = Growth(lambda side: HEADS * side**3)
 DENSE = Growth(lambda side: HEADS * side**4)
 GROWTHS = {"axial": ALONG, "kao_kv": ALONG, "ylg": ALONG, "dense": DENSE}
-GROWTHS["dense_pool"] = Growth(lambda side: HEADS * side**4 / 4)
-GROWTHS |= {"multi_query": DENSE, "single_head": Growth(lambda side: side**4)}
+ONE_HEAD = Growth(lambda side: side**4)
+A_QUARTER = Growth(lambda side: HEADS * side**4 / 4)
+GROWTHS |= dict.fromkeys(("multi_query", "non_local"), DENSE)
+GROWTHS |= dict.fromkeys(("single_head", "single_head_modulation"), ONE_HEAD)
+GROWTHS |= dict.fromkeys(("dense_pool", "spatial_reduction"), A_QUARTER)
 
 
 def contenders():

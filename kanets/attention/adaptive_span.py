@@ -39,9 +39,9 @@ SPANS = ("adaptive", "dynamic", "fixed")
 
 
 def _largest(span):
-    """The largest entry of a tensor; None while a graph is traced."""
+    """The largest entry of a tensor; None of none, or in a traced graph."""
     try:
-        largest = float(np.max(ops.convert_to_numpy(span)))
+        largest = float(np.max(ops.convert_to_numpy(span), initial=-math.inf))
     except (NotImplementedError, TypeError):
         return None
     return largest if math.isfinite(largest) else None

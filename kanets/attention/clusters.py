@@ -18,7 +18,7 @@ from keras import ops
 
 from kanets.attention.base import GridAttention
 from kanets.attention.checks import check_bool, check_positive, check_seed
-from kanets.attention.core import HIDDEN, scores, split_heads
+from kanets.attention.core import hidden, scores, split_heads
 from kanets.attention.grid import (
     cells,
     check_mask,
@@ -261,14 +261,16 @@ def _hide(logits, queries, keys, causal, itself_last):
     """Scores (B N G, P, P') where what a query does not see is hidden."""
     if keys.present is not None:
         present = ops.reshape(keys.present, (-1, 1, keys.size))
-        logits = ops.where(present, logits, HIDDEN)
+        logits = ops.where(present, logits, hidden())
     if not causal and not itself_last:
         return logits
     at = ops.reshape(queries.tokens, (-1, queries.size, 1))
     seen = ops.reshape(keys.tokens, (-1, 1, keys.size))
     if causal:
-        logits = ops.where(seen > at, HIDDEN, logits)
-    return ops.where(seen == at, ITSELF, logits) if itself_last else logits
+        logits = ops.where(seen > at, hidden(), logits)
+    if not itself_last:
+        return logits
+    return ops.where(seen == at, max(ITSELF, 0.75 * hidden()), logits)
 
 
 def _shares(largest, total, keys):
@@ -282,7 +284,7 @@ def _shares(largest, total, keys):
     shares = shares / ops.sum(shares, axis=1, keepdims=True)
     if keys.present is None:
         return shares
-    return ops.where(top > HIDDEN, shares, 0.0)
+    return ops.where(top > hidden(), shares, 0.0)
 
 
 def _scattered(weights, shares, queries, keys, shape):

@@ -11,6 +11,9 @@ stand before tokens, so that a head's tokens lie together; a single head has
 no axis, which saves a dozen nodes of a graph (`benchmarks/NOTES.md`).
 """
 
+import contextlib
+import contextvars
+
 import keras
 import numpy as np
 from keras import ops
@@ -18,6 +21,27 @@ from keras import ops
 from kanets.attention.checks import logit_scale
 
 HIDDEN = float(np.finfo("float32").min)
+_HIDDEN_IN_INTEGERS = -32.0
+_hidden = contextvars.ContextVar("hidden", default=HIDDEN)
+
+
+def hidden():
+    """The score of what is hidden, as operators are called now."""
+    return _hidden.get()
+
+
+@contextlib.contextmanager
+def hiding_in_integers():
+    """Within, operators hide by a score that 8-bit integers can hold.
+
+    They have one scale for all scores: beside the least float32 all that are
+    seen would be 0. What is seen should be well above -32, then.
+    """
+    token = _hidden.set(_HIDDEN_IN_INTEGERS)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
 
 
 def scores(query, key, scale=1.0):
@@ -52,7 +76,7 @@ def masked_softmax(scores, visible=None, rows_may_be_empty=False):
     """
     if visible is None:
         return _softmax(scores)
-    weights = _softmax(ops.where(visible, scores, HIDDEN))
+    weights = _softmax(ops.where(visible, scores, hidden()))
     if not rows_may_be_empty:
         return weights
     return ops.where(visible, weights, 0.0)

@@ -44,7 +44,9 @@ def efficient_additive_attention(query, key, weight):
     query, unit_key = unit_length(query, -1), unit_length(key, -1)
     weight = ops.cast(weight, query.dtype)
     weights = unit_length(ops.sum(query * weight, axis=-1), 1)
-    total = ops.sum(weights[..., None] * query, axis=1, keepdims=True)
+    # Not weights[..., None], which LiteRT refuses where sizes are open.
+    weighted = ops.expand_dims(weights, -1) * query
+    total = ops.sum(weighted, axis=1, keepdims=True)
     return ops.cast(unit_key * total, key.dtype), query, weights
 
 

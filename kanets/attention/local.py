@@ -14,7 +14,7 @@ from keras import ops
 
 from kanets.attention.base import GridAttention, check_picture
 from kanets.attention.checks import logit_scale
-from kanets.attention.core import HIDDEN, attend, masked_softmax, scores
+from kanets.attention.core import attend, hidden, masked_softmax, scores
 from kanets.attention.grid import (
     cells,
     check_mask,
@@ -256,7 +256,7 @@ def _tiled(query, key, value, axes, grid, scale, key_mask, extras):
         visible = ops.logical_and(ops.swapaxes(shown, 2, 3), visible)
     # Added and not chosen by `where`, with which XLA compiles small products,
     # and a mask, for seconds. A query that sees a key sees nothing hidden.
-    bias = ops.cast(ops.logical_not(visible), "float32") * HIDDEN
+    bias = ops.cast(ops.logical_not(visible), "float32") * hidden()
     output, _ = attend(
         gathered(query, queries, 2),
         gathered(key, keys, 2),
@@ -306,7 +306,10 @@ def _take(x, index, axis):
 
 def _heads_first(x, grid):
     """(B, *grid, N, D) -> (B, N, n, D)."""
-    x = ops.reshape(x, (-1, cells(grid), *x.shape[-2:]))
+    heads, size = x.shape[-2:]
+    if heads == 1:  # no transposition, which tf2onnx would mistake
+        return ops.reshape(x, (-1, 1, cells(grid), size))
+    x = ops.reshape(x, (-1, cells(grid), heads, size))
     return ops.transpose(x, (0, 2, 1, 3))
 
 

@@ -95,7 +95,12 @@ def non_local_attention(
             _sums(t, w, num_heads)
             for t, w in ((query, pair[0]), (key, pair[1]))
         )
-        weights = ops.relu(of_query[..., None] + of_key[..., None, :])
+        # Not by [..., None], which LiteRT refuses where sizes are open.
+        of_query, of_key = (
+            ops.expand_dims(of_query, -1),
+            ops.expand_dims(of_key, -2),
+        )
+        weights = ops.relu(of_query + of_key)
     query, key, value = (split_heads(t, num_heads) for t in (query, key, value))
     if pair is None:
         weights = scores(query, key, logit_scale(scale, head_dim))

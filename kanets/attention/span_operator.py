@@ -155,7 +155,9 @@ def _attend(tokens, axes, num_heads, scale, visible, ramp, tables):
     shape = (-1, num_heads, count, *ops.shape(logits)[1:])
     logits = ops.reshape(logits, shape)
     if ramp is not None:
-        visible = ops.logical_and(visible, ramp > 0)
+        # No logical and: LiteRT aborts at those of more than four axes.
+        ramp = ops.where(visible, ramp, 0.0)
+        visible = ramp > 0
     weights = masked_softmax(logits, visible, rows_may_be_empty=True)
     if ramp is not None:
         weights = weights * ops.cast(ramp, weights.dtype)

@@ -24,6 +24,7 @@ from keras import ops
 
 from kanets import compat
 from kanets.attention import KroneckerAttention, LinearAttention
+from kanets.attention.core import hiding_in_integers
 from kanets.export.constants import (
     Affine,
     Kronecker,
@@ -52,8 +53,9 @@ def fold(model, xla=True, integers=False):
         xla: whether XLA may compile it, which errs in TensorFlow's own resizing
             (`kanets.layers.ResizeLike` tells). Without, that takes the place
             of products of matrices, which are slow in 8 bits.
-        integers: whether runtimes compute it in 8-bit integers, of which
-            they have no quick hard swish: it becomes what it consists of.
+        integers: whether runtimes compute it in 8-bit integers. They have no
+            quick hard swish, which becomes what it consists of, and no place
+            for the scores by which attention hides: -32 does that there.
 
     Returns:
         A function of the model's inputs to its outputs, equal but for
@@ -74,6 +76,18 @@ def fold(model, xla=True, integers=False):
     TensorShape([1, 10])
     """
 
+    answer = _folded(model, xla, integers)
+    if not integers:
+        return answer
+
+    def in_integers(inputs):
+        with hiding_in_integers():
+            return answer(inputs)
+
+    return in_integers
+
+
+def _folded(model, xla, integers):
     def as_it_is(inputs):
         return model(inputs, training=False)
 

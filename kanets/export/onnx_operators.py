@@ -2,12 +2,60 @@
 
 ONNX Runtime computes what follows a convolution in its blocked layout only
 where it knows the operator: pieces cost a change of layout each. And it has no
-`Erfc`, as ONNX has none.
+`Erfc`, as ONNX has none. ONNX divides integers towards zero, where TensorFlow
+rounds down, as sizes that are negative on the way need it.
 """
 
 import collections
 
 import numpy as np
+
+
+def floor_divide(context, node, name, args):
+    """`FloorDiv` for tf2onnx, which has a division towards zero for it."""
+    x, y = node.input
+    if not _is_integer(context, node):
+        quotient = context.make_node("Div", [x, y]).output[0]
+        return _replace(context, node, "Floor", [quotient])
+    rest = context.make_node("Mod", [x, y]).output[0]
+    _replace(
+        context, node, "Div", [context.make_node("Sub", [x, rest]).output[0], y]
+    )
+
+
+def floor_modulo(context, node, name, args):
+    """`FloorMod` for tf2onnx, of the divisor's sign."""
+    x, y = node.input
+    if _is_integer(context, node):
+        return _replace(context, node, "Mod", [x, y])
+    quotient = context.make_node("Div", [x, y]).output[0]
+    floor = context.make_node("Floor", [quotient]).output[0]
+    product = context.make_node("Mul", [floor, y]).output[0]
+    _replace(context, node, "Sub", [x, product])
+
+
+# Of `tf2onnx.convert.from_function`.
+HANDLERS = {"FloorDiv": (floor_divide, []), "FloorMod": (floor_modulo, [])}
+
+
+def _is_integer(context, node):
+    from onnx import TensorProto
+
+    floats = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
+    return context.get_dtype(node.input[0]) not in floats
+
+
+def _replace(context, node, kind, inputs):
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    context.remove_node(node.name)
+    context.make_node(
+        kind,
+        inputs,
+        name=node.name,
+        outputs=node.output,
+        shapes=shapes,
+        dtypes=dtypes,
+    )
 
 
 def mend(model):

@@ -169,6 +169,7 @@ def export_onnx(
             graph.function(),
             input_signature=list(graph.inputs),
             opset=17,
+            custom_op_handlers=onnx_operators.HANDLERS,
         )
         onnx_operators.mend(converted)
         unknown = {

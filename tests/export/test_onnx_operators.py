@@ -6,7 +6,7 @@ import pytest
 
 import kanets
 from kanets.export import runtimes
-from kanets.export.onnx_operators import fuse_hard_swish
+from kanets.export.onnx_operators import HANDLERS, fuse_hard_swish
 from tests.backends import needs_tensorflow
 
 onnx = pytest.importorskip("onnx", reason="onnx is an extra")
@@ -97,3 +97,24 @@ def test_the_exact_gelu(tmp_path):
     expected = model.predict(pictures, verbose=0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.ptp(expected) > 0.1
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float32"])
+def test_divisions_round_down(dtype):
+    """As TensorFlow's do, of numbers and divisors of both signs."""
+    import tensorflow as tf
+
+    convert = pytest.importorskip("tf2onnx.convert", reason="onnx is an extra")
+    runtime = pytest.importorskip("onnxruntime")
+    spec = [tf.TensorSpec((None,), dtype, name) for name in ("x", "y")]
+    function = tf.function(lambda x, y: (x // y, x % y), spec)
+    made, _ = convert.from_function(
+        function, spec, opset=17, custom_op_handlers=HANDLERS
+    )
+    x, y = np.meshgrid(np.arange(-7, 8), [-3, -2, 2, 5])
+    x, y = x.ravel().astype(dtype), y.ravel().astype(dtype)
+    session = runtime.InferenceSession(made.SerializeToString())
+    quotient, rest = session.run(None, {"x": x, "y": y})
+    np.testing.assert_array_equal(quotient, x // y)
+    np.testing.assert_array_equal(rest, x % y)

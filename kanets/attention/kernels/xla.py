@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kanets.attention.core import HIDDEN, attend, scores
+from kanets.attention.core import attend, hidden, scores
 from kanets.attention.pattern_kinds import (
     GroupPattern,
     NeighbourPattern,
@@ -60,7 +60,7 @@ def _summary_attention(query, key, value, pattern, scale, return_weights):
     single = ops.sum(query * keys, axis=-1, keepdims=True) * scale
     # A query whose own key is a summary sees it once.
     is_summary = np.isin(own, summary)[:, None]
-    single = ops.where(is_summary, HIDDEN, single)
+    single = ops.where(is_summary, hidden(), single)
     # Softmax over both parts, which are never copied into one.
     largest = ops.maximum(ops.max(shared, axis=-1, keepdims=True), single)
     largest = ops.stop_gradient(largest)
