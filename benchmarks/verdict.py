@@ -186,12 +186,16 @@ def build(body, form, seed, classes, side=None):
 
 
 def pictures(task, data, folder):
-    """The fixed split, decoded once: x, y of training and held-out."""
+    """Those of a task: x, y to train on, and held out."""
     name, body, count, _ = TASKS[task]
-    path = folder / f"{task}.npz"
+    return drawn(folder / f"{task}.npz", data / name, body.side, count)
+
+
+def drawn(path, source, side, count):
+    """The fixed split of a set, decoded once: x, y of training and held-out."""
     if not path.exists():
         train, _ = kanets.data.load(
-            data / name, image_size=(body.side,) * 2, validation=0.0
+            source, image_size=(side, side), validation=0.0
         )
         x, y = arrays(train, count + HELD_OUT)
         partial = path.with_suffix(".partial.npz")

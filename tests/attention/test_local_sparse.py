@@ -115,6 +115,7 @@ def test_twins_differ_in_the_pattern_alone():
     )
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64")
 def test_double_precision():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 16))
     wide, plain = (
