@@ -286,11 +286,7 @@ def test_two_sums_that_meet_in_one_addition():
         )
         for number in range(2)
     ]
-    net = trained(keras.Model(inputs, layers.Add()(sides)))
-    x = pictures(net)
-    expected = keras.ops.convert_to_numpy(net(x, training=False))
-    found = keras.ops.convert_to_numpy(fold(net)(x))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert_equal(trained(keras.Model(inputs, layers.Add()(sides))))
 
 
 def test_nothing_is_augmented():
