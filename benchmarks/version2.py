@@ -207,6 +207,20 @@ def run(options):
     )
     teacher = task.teacher if options.teach else ""
     for seed in options.seeds:
+        cases = {
+            name: {
+                "task": options.name,
+                "net": name,
+                "teacher": teacher,
+                "rate": options.rate,
+                "seed": seed,
+            }
+            for name in options.nets
+        }
+        rows = read(path)
+        cases = {n: c for n, c in cases.items() if not holds(rows, **c)}
+        if not cases:
+            continue
         inputs, labels = augmented(x, y, EPOCHS, seed)
         labels = keras.ops.convert_to_numpy(
             keras.ops.one_hot(labels, task.classes)
@@ -216,11 +230,7 @@ def run(options):
                 teacher, inputs, options.folder / f"{options.name}_{seed}.npy"
             )
             labels = np.concatenate([labels, said], axis=-1)
-        for name in options.nets:
-            case = {"task": options.name, "net": name, "teacher": teacher}
-            case |= {"rate": options.rate, "seed": seed}
-            if holds(read(path), **case):
-                continue
+        for name, case in cases.items():
             keras.utils.set_random_seed(seed)
             net = kanets.nets.logits_model(build(name, task))
             start = time.process_time()

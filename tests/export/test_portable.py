@@ -136,16 +136,14 @@ def test_a_segmenter(name, tmp_path):
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
     if name == "litert":  # not by products, which are slow in 8 bits
-        operations = litert_operations(folder / "model.tflite")
+        operations = operations_of(folder)
         assert "RESIZE_BILINEAR" in operations
         assert "BATCH_MATMUL" not in operations
 
 
-def litert_operations(path):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path))
-    return {node["op_name"] for node in interpreter._get_ops_details()}
+def operations_of(folder):
+    """The names of the operations of LiteRT's file in a folder."""
+    return {op["op_name"] for op in interpreter(folder)._get_ops_details()}
 
 
 @pytest.mark.thorough
@@ -193,7 +191,7 @@ def test_litert_has_the_operators_of_every_kanet(attention, tmp_path):
     keras.utils.set_random_seed(0)
     net = kanet(attention)
     folder = export_litert(net, tmp_path / "net")
-    operators = {op["op_name"] for op in interpreter(folder)._get_ops_details()}
+    operators = operations_of(folder)
     from ai_edge_litert import schema_py_generated
 
     builtin = set(schema_py_generated.BuiltinOperator.__dict__)
@@ -256,8 +254,7 @@ def test_a_hard_swish_in_8_bits_is_delegated(tmp_path):
         folder = export_litert(
             net, tmp_path / precision, ["a", "b"], precision=precision, **given
         )
-        found = interpreter(folder)._get_ops_details()
-        names = {operation["op_name"] for operation in found}
+        names = operations_of(folder)
         assert ("HARD_SWISH" in names) == (precision == "float32")
 
 
