@@ -20,7 +20,7 @@ cosine, flips and shifts, batches of 50; judged, at the end, on 10,000 others of
 `train`. With `--teach`, nets also learn from the zoo's large entry of the set
 (weight 0.7, temperature 2), which sees what they see. A row that is there is
 not repeated; five to eight minutes of one core each, and as long a seed for
-what the teacher says.
+what the teacher says, by OpenVINO.
 """
 
 import argparse
@@ -271,20 +271,31 @@ def train(net, inputs, labels, peak, taught):
 
 
 def answers(teacher, inputs, path):
-    """Logits of an entry for pictures of any size, kept at `path`."""
+    """Logits of an entry for pictures of any size, kept at `path`.
+
+    OpenVINO computes them in bfloat16 where the CPU does, in half the time.
+    """
     if not path.exists():
-        net = kanets.load_model(teacher)
-        side = net.input_shape[1]
-        found = np.empty((len(inputs), net.output_shape[-1]), "float16")
+        import openvino
+
+        folder = path.parent / "exported" / teacher
+        if not folder.exists():
+            kanets.export_openvino(kanets.load_model(teacher), folder)
+        net = openvino.compile_model(
+            next(folder.glob("*.xml")), "CPU", {"INFERENCE_NUM_THREADS": 1}
+        )
+        _, side, _, _ = net.input(0).partial_shape
+        side = side.get_length()
+        found = []
         for start in range(0, len(inputs), 100):
             x = inputs[start : start + 100].astype("float32")
             if side != x.shape[1]:
                 x = keras.ops.image.resize(x, (side, side))
-            shares = keras.ops.convert_to_numpy(net.predict_on_batch(x))
-            # The least that float16 holds as a logarithm is far below.
-            found[start : start + 100] = np.log(np.maximum(shares, 1e-30))
+            found.append(net(keras.ops.convert_to_numpy(x))[0])
+        # The least that float16 holds as a logarithm is far below.
+        found = np.log(np.maximum(np.concatenate(found), 1e-30))
         partial = path.with_suffix(".partial.npy")
-        np.save(partial, found)
+        np.save(partial, found.astype("float16"))
         partial.rename(path)
     return np.load(path).astype("float32")
 

@@ -27,8 +27,8 @@ folder = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## The mechanism
 #
-# Every cell looks at the cells of its own diagonal band: those whose row and
-# column lie within `reach` of its own. `kanets.attention.attend` has the
+# Every cell looks at the square around it: the cells whose row and column lie
+# within `reach` of its own. `kanets.attention.attend` has the
 # softmax and the rule of masks; `attention_maps` is how it is drawn.
 
 

@@ -35,7 +35,7 @@ def build(runs=()):
     }
     for run in map(str, runs):
         entries[_task_of(run)].insert(0, run)
-    with gradio.Blocks(title=TITLE) as page:
+    with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
         gradio.Markdown(ABOUT)
         with gradio.Tab("Pictures"):
             _classifiers(gradio, entries["classification"])

@@ -32,7 +32,7 @@ TOLERANCE = 1e-5
 def doctor():
     """What is installed, where it computes, and whether that is right."""
     for name, value in itertools.chain(_versions(), _state()):
-        yield {name: value}, f"{name:18}{value}"
+        yield {name: value}, f"{name:24}{value}"
 
 
 def _state():

@@ -4,13 +4,14 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kanets.cli.options import Model
 from kanets.cli.running import command
 
 
 @command("push runs/mine hf://me/insects --private")
 def push(
-    model: Model,
+    model: Annotated[
+        str, Argument(help="Zoo name, run, or model folder with its card.")
+    ],
     address: Annotated[
         str, Argument(help="hf://owner/name; made if it is not there.")
     ],

@@ -219,7 +219,7 @@ def feature_model(source, levels=None, input_shape=None):
     Args:
         source: a `keras.Model`, or what `load_model` reads.
         levels: a name or names of levels, of "level1", the finest, to
-            "level5"; None is all.
+            "level5" (of an `SHViT` "level6"); None is all.
         input_shape: (H, W, C) if another than the model's; sizes may be None.
 
     Returns:
