@@ -35,7 +35,8 @@ NUMPY := tests/attention/test_checks.py tests/attention/test_patterns.py \
 NEUTRAL := tests/layers tests/nets tests/optimizers tests/quantization tests/zoo \
 	tests/evaluation tests/test_augment.py tests/test_captioner.py \
 	tests/test_compat.py \
-	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
+	tests/test_distillation.py tests/test_losses.py tests/test_pruning.py \
+	tests/test_recipes.py \
 	tests/test_saved.py tests/test_segmentation_recipes.py \
 	tests/test_explanations.py tests/test_tensorflow_addons.py \
 	tests/test_visualize.py \
@@ -48,6 +49,7 @@ JAX := tests/optimizers tests/quantization/test_operators.py \
 	tests/test_compat.py tests/ylg/test_backends.py \
 	$(addprefix tests/attention/test_,contract.py core.py memory.py \
 	implementations.py operators.py pallas.py scale.py) \
+	tests/test_pruning.py::test_what_is_zero_stays_zero_and_the_rest_learns \
 	tests/test_recipes.py::test_an_interrupted_run_ends_as_if_it_was_not
 
 # And what is saved; layers and mechanisms one by one are compiled for long.
@@ -55,7 +57,8 @@ JAX_ALL := $(JAX) tests/test_saved.py
 
 # On PyTorch, where backends differ: what is computed, trained and saved.
 TORCH := tests/layers tests/optimizers tests/quantization tests/test_augment.py \
-	tests/test_distillation.py tests/test_losses.py tests/test_recipes.py \
+	tests/test_distillation.py tests/test_losses.py tests/test_pruning.py \
+	tests/test_recipes.py \
 	tests/test_saved.py tests/test_segmentation_recipes.py \
 	tests/test_explanations.py tests/test_visualize.py \
 	tests/test_captioner.py tests/nets/test_kanet.py \

@@ -34,7 +34,14 @@ from .nets import (
     ViT,
     insert_attention,
 )
-from .train import augment, checkpoints, losses, optimizers, recipes
+from .train import (
+    augment,
+    checkpoints,
+    losses,
+    optimizers,
+    pruning,
+    recipes,
+)
 from .zoo import (
     create_model,
     feature_model,
@@ -80,6 +87,7 @@ __all__ = [
     "nets",
     "ops",
     "optimizers",
+    "pruning",
     "push_model",
     "quantization",
     "recipes",

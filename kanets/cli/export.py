@@ -11,7 +11,7 @@ from kanets.files import read_text
 # What `export` writes, and the options that fit.
 FORMATS = {
     "savedmodel": ("batch_sizes", "precision", "version"),
-    "litert": ("batch_size", "precision", "representative"),
+    "litert": ("batch_size", "precision", "representative", "sparse"),
     "onnx": (),
     "openvino": ("precision",),
     "triton": ("max_batch_size",),
@@ -71,6 +71,10 @@ Labels = Annotated[
     str | None,
     Option(help="A file of class names, one a line; default: the model's."),
 ]
+Sparse = Annotated[
+    bool | None,
+    Option("--sparse", help="Of LiteRT: leave out the zeros of a pruned net."),
+]
 FromLogits = Annotated[
     bool | None,
     Option(
@@ -94,6 +98,7 @@ def export(
     batch_sizes: BatchSizes = None,
     max_batch_size: MaxBatchSize = None,
     image_size: Size = None,
+    sparse: Sparse = None,
     labels: Labels = None,
     from_logits: FromLogits = None,
 ):
@@ -112,6 +117,7 @@ def export(
         "batch_sizes": batch_sizes,
         "max_batch_size": max_batch_size,
         "image_size": image_size,
+        "sparse": sparse,
         "labels": labels,
         "from_logits": from_logits,
     }

@@ -46,6 +46,7 @@ def export_litert(
     image_size=None,
     batch_size=1,
     from_logits=None,
+    sparse=False,
 ):
     """Writes a model for LiteRT (TensorFlow Lite), with builtin operators.
 
@@ -73,6 +74,10 @@ def export_litert(
             want it fixed.
         from_logits: bool, whether the outputs need a softmax. Defaults to
             what the activation of the last layer says.
+        sparse: bool, whether kernels that are mostly zeros, as those of
+            `kanets.pruning`, are written without these, in float32 and
+            float16. The answers and the time they take are the same: the
+            runtime fills the zeros in.
 
     Returns:
         `pathlib.Path` of the folder.
@@ -88,6 +93,11 @@ def export_litert(
     check_precision(precision, LITERT_PRECISIONS)
     if batch_size is not None:
         batch_size = positive_integer("`batch_size`", batch_size)
+    if sparse and precision == "int8":
+        raise ValueError(
+            "LiteRT does not run sparse maps of 8 bits. Received: "
+            f"sparse={sparse!r}, precision={precision!r}"
+        )
     directory, graph = _graph(
         model,
         directory,
@@ -108,8 +118,12 @@ def export_litert(
         converter = tf.lite.TFLiteConverter.from_saved_model(
             saved_model, signature_keys=["serving_default"]
         )
-        if precision != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        optimize = tf.lite.Optimize
+        wanted = {
+            optimize.DEFAULT: precision != "float32",
+            optimize.EXPERIMENTAL_SPARSITY: sparse,
+        }
+        converter.optimizations = [x for x, is_so in wanted.items() if is_so]
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8" and not learned:

@@ -1,4 +1,4 @@
-"""Training: recipes, optimizers, losses, teachers, augmentation, state."""
+"""Training: recipes, optimizers, losses, pruning, augmentation, state."""
 
 import lazy_loader
 
@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "distillation",
         "losses",
         "optimizers",
+        "pruning",
         "recipes",
     ],
 )

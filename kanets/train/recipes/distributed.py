@@ -51,6 +51,7 @@ def check(recipe):
         )
     for name, field, why in (
         ("finetune", "fit_head", "looks at what the body says of pictures"),
+        ("prune", "sparsity", "sets weights to zero between the steps"),
         ("quantize", "from_epoch", "makes another model in the middle"),
     ):
         value = getattr(getattr(recipe, name, None), field, False)

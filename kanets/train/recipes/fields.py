@@ -7,6 +7,7 @@ from typing import Literal
 
 from kanets import tasks
 from kanets.train.recipes import rules
+from kanets.train.recipes.phases import unquantized
 from kanets.typed import refused, typed
 
 _recipe = functools.partial(
@@ -149,6 +150,22 @@ class Quantize:
     learning_rate_factor: rules.Factor = 0.1
 
 
+@typed
+class Prune:
+    """Weights that become zero while all layers train; see `kanets.pruning`.
+
+    Attributes:
+        sparsity: of each kernel the share of zeros at the end; 0 is none.
+        to_epoch: counted from 1 as in the log: that share is reached at its
+            end, and the epochs after it bring the accuracy back.
+        from_epoch: that with which it begins to rise.
+    """
+
+    sparsity: rules.Decay = 0.0
+    to_epoch: rules.Whole = 0
+    from_epoch: rules.Count = 1
+
+
 @_recipe
 class Recipe:
     """A training run as plain data.
@@ -167,8 +184,8 @@ class Recipe:
             counts as epoch 0), or "last".
         patience: the run ends after so many epochs of all layers without a
             better figure, where `keep` goes by one; 0 is never.
-        data, augment, optimize, finetune, distill, quantize: sections, see
-            their classes.
+        data, augment, optimize, finetune, distill, prune, quantize: sections,
+            see their classes.
     """
 
     model: rules.Classifier
@@ -184,11 +201,13 @@ class Recipe:
     optimize: Optimize = Optimize()
     finetune: FineTune = FineTune()
     distill: Distill = Distill()
+    prune: Prune = Prune()
     quantize: Quantize = Quantize()
 
     def __post_init__(self):
         rules.check_frozen(self)
         rules.check_quantized(self)
+        rules.check_pruned(self, unquantized(self))
 
 
 @typed
@@ -226,7 +245,7 @@ class SegmentationRecipe:
         balanced: whether the loss weighs classes by median frequency.
         epochs, batch_size, seed, precision, jit_compile, keep, patience: as in
             `Recipe`; the best epoch is that of the greatest mean IoU.
-        data, augment, optimize, finetune: sections, see their classes;
+        data, augment, optimize, finetune, prune: sections, see their classes;
             the loss has no label smoothing.
     """
 
@@ -243,9 +262,11 @@ class SegmentationRecipe:
     augment: SegmentationAugment = SegmentationAugment()
     optimize: Optimize = Optimize()
     finetune: FineTune = FineTune()
+    prune: Prune = Prune()
 
     def __post_init__(self):
         rules.check_frozen(self)
+        rules.check_pruned(self, self.epochs)
         frozen = self.finetune.frozen_epochs
         if frozen and self.segmenter["name"] in rules.SEGMENTERS:
             rule = "0 for a net that is not loaded: all above its body is new"

@@ -142,3 +142,27 @@ def check_quantized(recipe):
     if first and not frozen < first <= recipe.epochs:
         rule = f"0, or in {frozen + 1}..epochs, which is {recipe.epochs}"
         raise refused("quantize.from_epoch", first, rule)
+
+
+def check_pruned(recipe, exact):
+    """Checks when weights become zero: in the epochs of all layers' floats.
+
+    Args:
+        recipe: a recipe with a section `prune`.
+        exact: how many epochs come before those of 8 bits.
+    """
+    prune, frozen = recipe.prune, recipe.finetune.frozen_epochs
+    if not prune.sparsity:
+        if prune.to_epoch or prune.from_epoch != 1:
+            rule = "more than 0 where its epochs are given"
+            raise refused("prune.sparsity", prune.sparsity, rule)
+        return
+    if prune.from_epoch <= frozen:
+        rule = f"{frozen + 1} or more, after the epochs of the head alone"
+        raise refused("prune.from_epoch", prune.from_epoch, rule)
+    if not prune.from_epoch <= prune.to_epoch <= exact:
+        rule = f"in {prune.from_epoch}..{exact}"
+        raise refused("prune.to_epoch", prune.to_epoch, rule)
+    if recipe.keep != "last":
+        rule = '"last" where weights are pruned, as others have fewer zeros'
+        raise refused("keep", recipe.keep, rule)

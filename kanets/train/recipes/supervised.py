@@ -18,6 +18,7 @@ from kanets.nets import logits_model
 from kanets.nets.backbones import body_layers
 from kanets.train import checkpoints, display
 from kanets.train.optimizers import layer_decay_factors
+from kanets.train.pruning import MagnitudePruning
 from kanets.train.recipes.dashboards import (
     Pictures,
     tensorboard,
@@ -256,9 +257,12 @@ def _fit(
         kept.keep_start(figures)
         if shown is not None:
             shown.show_start(figures)
+    prune = None
+    if recipe.prune.sparsity and not phase.frozen:
+        prune = MagnitudePruning(**vars(recipe.prune))
     waits = None if phase.frozen else Patience(recipe, phase, kept, monitor)
     elsewhere = tensorboard(directory), wandb_logger(recipe, directory)
-    callbacks = [average, kept, waits, *elsewhere, shown]
+    callbacks = [average, prune, kept, waits, *elsewhere, shown]
     over = waits is not None and waits.is_over()
     model.fit(
         train_set,
