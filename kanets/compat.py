@@ -20,6 +20,17 @@ def all_layers(model):
     return list(model._flatten_layers())
 
 
+def freeze_within(layer):
+    """Freezes what is inside of a frozen layer; called at its build's end.
+
+    Keras passes `trainable` on when it is set, but not to what a layer makes
+    that was loaded or copied as frozen: its batch norms would go on learning.
+    """
+    if not layer.trainable:
+        for inner in all_layers(layer)[1:]:
+            inner.trainable = False
+
+
 def finalize(model):
     """Lets layers derive anew what they derive from weights given by hand.
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from kanets import compat
 from kanets.attention.base import AttentionLayer, fresh
 from kanets.attention.grid import cells
 
@@ -29,6 +30,7 @@ class PictureAttention(AttentionLayer):
         channels = input_shape[-1]
         self.build_maps(channels)
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
+        compat.freeze_within(self)
         self.built = True
 
     def new_layer(self, kind, channels, name, **arguments):

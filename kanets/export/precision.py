@@ -45,13 +45,13 @@ def in_precision(model, precision):
         copy = keras.models.clone_model(
             plain, clone_function=copy_layer, recursive=True
         )
+        with np.errstate(over="ignore"):  # an error, below
+            copy.set_weights(plain.get_weights())
     except (AttributeError, NotImplementedError, TypeError, ValueError) as e:
         raise ValueError(
             "`precision` needs a model whose layers can be copied. "
             f"Received: model={model.name!r}, precision={precision!r}: {e}"
         ) from e
-    with np.errstate(over="ignore"):  # an error, below
-        copy.set_weights(plain.get_weights())
     compat.finalize(copy)
     check_finite(copy, f"{model.name} in {precision}")
     if hasattr(model, "class_names"):

@@ -11,7 +11,10 @@ import keras
 
 from kanets.attention import table
 from kanets.attention.checks import check_choice
-from kanets.layers.batch_normalization import BatchNormalization
+from kanets.layers.batch_normalization import (
+    BatchNormalization,
+    set_norm_momentum,
+)
 
 
 def residual_attention(
@@ -49,9 +52,10 @@ def residual_attention(
             the dictionary does not say, as in the modules of a KANet.
         gate: "zero", or None for a branch that starts open, with the
             mechanism's own initializers.
-        momentum: of the moving averages of the normalisation. They begin at
-            mean 0 and variance 1, far from those of a trained net, and
-            fine-tuning is short: so less than Keras's 0.99.
+        momentum: of the moving averages of the normalisation, and of those
+            within the mechanism until it is saved. They begin at mean 0 and
+            variance 1, far from those of a trained net, and fine-tuning is
+            short: so less than Keras's 0.99.
         dtype: policy of the new layers; None is Keras's default. Where its
             compute dtype is that of `x`, the sum keeps the dtype.
         name: str, of the mechanism's layer.
@@ -94,6 +98,7 @@ def residual_attention(
     if getattr(layer, "wants_norm", True):
         branch = BatchNormalization(name=f"{name}_norm", **arguments)(x)
     branch = layer(branch)
+    set_norm_momentum(layer, momentum)
     if tuple(branch.shape) != tuple(x.shape):
         raise ValueError(
             "Attention in a residual branch must keep the shape. Received: "

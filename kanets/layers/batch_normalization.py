@@ -9,6 +9,8 @@ training is measured in `benchmarks/training.csv`.
 
 import keras
 
+from kanets import compat
+
 # cuDNN's least: below it TensorFlow's operation fails on a GPU.
 _MIN_FUSED_EPSILON = 1.001e-5
 
@@ -78,3 +80,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and not getattr(self, "renorm", False)  # not in Keras 3.12
             and self.variable_dtype == wide == "float32"
         )
+
+
+def set_norm_momentum(model, momentum):
+    """Sets it in all batch normalisations of a model, or within a layer."""
+    for layer in compat.all_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum

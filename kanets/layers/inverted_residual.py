@@ -9,6 +9,7 @@ by the maps of an attention operator ("attention").
 
 import keras
 
+from kanets import compat
 from kanets.attention import table
 from kanets.attention.checks import check_positive
 from kanets.attention.grid import average_pool
@@ -98,6 +99,7 @@ class _InvertedResidual(keras.layers.Layer):
         self.project_bn.build((*input_shape[:-1], self.filters))
         self.has_residual = self.strides == 1 and channels == self.filters
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
+        compat.freeze_within(self)
         self.built = True
 
     def call(self, inputs, training=None):

@@ -13,6 +13,7 @@ import keras
 from kanets import compat
 from kanets.nets import kanet
 from kanets.nets.efficientnet_lite import PYRAMID
+from kanets.nets.insertion import carry_flags
 from kanets.nets.parts import signed_scale
 
 MAPS = ("level2", "level5")  # those a segmenter reads
@@ -231,6 +232,7 @@ def _copy_weights(backbone, body):
                 )
         for new, old in zip(layer.weights, given.weights, strict=True):
             new.assign(old)
+        carry_flags(given, layer)
     ours = {layer.name for layer in body.layers}
     for layer in keras.Model(backbone.input, _maps(backbone)).layers:
         if layer.weights and layer.name not in ours:

@@ -44,15 +44,16 @@ def insert_attention(
             freezes all but what is inserted (frozen batch normalisation runs
             in inference mode, as always in Keras). What is inserted is
             trained in both cases.
-        momentum: of the new normalisations.
+        momentum: of the new normalisations, as in `residual_attention`.
 
     Returns:
         A functional `keras.Model` of the same name and the same structure of
         inputs and outputs, not compiled. It is saved and loaded as any other.
         New layers are called "<layer>_attention", with "_norm" and "_add"
         (and "_scale", see `residual_attention`), and a number where such
-        a name is taken; what a name, a dictionary or a factory makes has the
-        dtype policy of the layer before. Where they stand behind an output,
+        a name is taken; what a name, a dictionary or a factory makes has that
+        name and the dtype policy of the layer before, what another callable
+        makes its own. Where they stand behind an output,
         that output's name is theirs. Layers that are called several times are
         so in the copy, and nested models remain nested; where something is
         inserted in one, or in a model of a class of its own, the copy is a
@@ -211,7 +212,7 @@ class _Copier:
                         f"{owner!r} and {layer.name!r}"
                     )
             _carry_weights(layer, copy)
-            _carry_flags(layer, copy, self._body_trains)
+            carry_flags(layer, copy, self._body_trains)
         for variable in self._original.weights:
             if id(variable) not in owners:
                 raise ValueError(
@@ -247,7 +248,8 @@ def _carry_weights(layer, copy):
     compat.finalize(copy)
 
 
-def _carry_flags(layer, copy, may_train):
+def carry_flags(layer, copy, may_train=True):
+    """Freezes in a layer's copy what is frozen in it, to any depth."""
     pairs = zip(compat.all_layers(layer), compat.all_layers(copy), strict=False)
     for old, new in pairs:  # the outer before the inner, whom it sets, too
         new.trainable = may_train and old.trainable

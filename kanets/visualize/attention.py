@@ -170,9 +170,11 @@ def _maps(model, picture, names, position):
     found = attention_layers(model)
     names = list(found if names is None else names)
     if not names or set(names) - set(found):
+        within = [x.name for x in model.layers if isinstance(x, keras.Model)]
+        hint = f", and of a model within that alone: {within}" if within else ""
         raise ValueError(
             "layers must be attention of the model that can be mapped, or "
-            f"modules with one: {list(found)}. Received: {names}"
+            f"modules with one: {list(found)}{hint}. Received: {names}"
         )
     size = check_picture(picture, model.input_shape)
     pixel = _or_centre(position, size)

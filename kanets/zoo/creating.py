@@ -6,9 +6,10 @@ import sys
 
 import keras
 
-from kanets import compat, nets, tasks
+from kanets import nets, tasks
 from kanets.checks import positive_integer
 from kanets.data.framing import fit_whole_pictures
+from kanets.layers.batch_normalization import set_norm_momentum
 from kanets.nets.registry import NETS
 from kanets.zoo.applications import application, application_name
 from kanets.zoo.entries import ARCHITECTURES
@@ -204,13 +205,6 @@ def _finished(model, num_classes, policy):
     if num_classes is not None:
         set_norm_momentum(new, FINETUNING_MOMENTUM)
     return new
-
-
-def set_norm_momentum(model, momentum):
-    """Sets it in all batch normalisations of a model, nested ones, too."""
-    for layer in compat.all_layers(model):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = momentum
 
 
 def feature_model(source, levels=None, input_shape=None):

@@ -14,6 +14,8 @@ def rebuilt(model, num_classes=None, input_shape=None, policy=None):
     )
     if num_classes is None and not resized and policy is None:
         return model
+    if resized:
+        _check_open_inside(model, input_shape)
     config = model.get_config()
     layers = {layer["config"]["name"]: layer for layer in config["layers"]}
     head = head_name(layers)
@@ -27,8 +29,7 @@ def rebuilt(model, num_classes=None, input_shape=None, policy=None):
                 f"num_classes needs a model with one of the layers {HEADS}. "
                 f"Received: {model.name!r} with {list(layers)[-3:]} at its end"
             )
-        settings = layers[head]["config"]
-        settings["units" if "units" in settings else "filters"] = num_classes
+        _set_classes(model, layers[head], num_classes)
     if policy is not None:
         # Layers come in the order of the graph.
         names = list(layers)
@@ -42,6 +43,32 @@ def rebuilt(model, num_classes=None, input_shape=None, policy=None):
     if policy is not None:
         new.dtype_policy = policy  # where compile() looks for float16
     return new
+
+
+def _set_classes(model, head, num_classes):
+    """Makes a head, a layer's configuration, new: of so many classes."""
+    settings = head["config"]
+    size = next((x for x in ("units", "filters") if x in settings), None)
+    if size is None:
+        raise ValueError(
+            "num_classes needs a head that maps to the classes, as a Dense. "
+            f"Received: {model.name!r} with {settings['name']!r} of class "
+            f"{head['class_name']}"
+        )
+    settings[size] = num_classes
+    settings["trainable"] = True  # its weights are fresh
+
+
+def _check_open_inside(model, input_shape):
+    """Raises a ValueError if a model within has sizes of its own."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and any(layer.input_shape[1:3]):
+            raise ValueError(
+                "input_shape needs a model without models of fixed size "
+                f"within. Received: input_shape={tuple(input_shape)} for "
+                f"{model.name!r} with {layer.name!r} of input shape "
+                f"{layer.input_shape}"
+            )
 
 
 def float_policy(dtype):

@@ -381,6 +381,11 @@ def test_another_precision_leaves_the_model_alone(model):
 
     with pytest.raises(ValueError, match="layers can be copied.*'mine"):
         in_precision(Mine(name="mine"), "float16")
+    attention = kanets.layers.KroneckerAttention(projections="qkvo")
+    low_rank = keras.Sequential([keras.Input((4, 4, 8)), attention])
+    attention.learned_maps["value"].enable_lora(2)  # in no configuration
+    with pytest.raises(ValueError, match="layers can be copied.*sequential"):
+        in_precision(low_rank, "float16")
 
 
 @pytest.mark.parametrize(

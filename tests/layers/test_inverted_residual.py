@@ -326,6 +326,10 @@ def test_a_frozen_module_runs_in_inference(kind):
     np.testing.assert_array_equal(to_numpy(module(x, training=True)), expected)
     for old, new in zip(before, module.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+    copy = kind.from_config(module.get_config())
+    copy.build(x.shape)
+    copy.set_weights(before)
+    np.testing.assert_array_equal(to_numpy(copy(x, training=True)), expected)
 
 
 @pytest.mark.parametrize(

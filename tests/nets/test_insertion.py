@@ -400,3 +400,31 @@ def test_what_a_layer_derives_from_its_weights_is_right(tmp_path):
         kanets.create_model(file, input_shape=(None, None, 3)),
     ):
         np.testing.assert_allclose(to_numpy(other(x)), expected, atol=1e-5)
+
+
+def norms(model):
+    return [
+        layer
+        for layer in compat.all_layers(model)
+        if isinstance(layer, layers.BatchNormalization)
+    ]
+
+
+@pytest.mark.parametrize(
+    "attention",
+    ["single_head", "cbam", {"name": "multi_query", "key_stride": 2}],
+)
+def test_norms_within_a_mechanism_have_the_momentum_and_stay_frozen(
+    attention, tmp_path
+):
+    copy = insert_attention(filled(plain), "sum", attention, momentum=0.5)
+    inside = [x for x in norms(copy) if x not in copy.layers]
+    assert inside and {norm.momentum for norm in inside} == {0.5}
+    copy.trainable = False
+    copy.save(tmp_path / "copy.keras")
+    for model in (
+        keras.saving.load_model(tmp_path / "copy.keras"),
+        keras.models.clone_model(copy),
+    ):
+        assert len(norms(model)) == len(norms(copy))
+        assert not any(norm.trainable for norm in norms(model))

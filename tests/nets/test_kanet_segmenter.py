@@ -275,6 +275,13 @@ def test_weights_from_a_backbone():
         0 * model.get_layer("stem_conv").kernel
     )
     assert np.abs(to_numpy(backbone.get_layer("stem_conv").kernel)).max() > 0
+    assert len(body_layers(model)) > 10
+    assert all(layer.trainable for layer in body_layers(model))
+    backbone.trainable = False
+    model = KANetSegmenter(None, 0.25, 5, backbone=backbone, **arguments)
+    weights = [x for x in body_layers(model) if x.weights]
+    assert weights and not any(layer.trainable for layer in weights)
+    assert model.trainable_weights
 
 
 def two_heads():

@@ -12,7 +12,7 @@ from PIL import Image
 import kanets
 from kanets import quantization
 from kanets.export import runtimes
-from kanets.zoo.creating import set_norm_momentum
+from kanets.layers.batch_normalization import set_norm_momentum
 from tests.backends import BACKEND
 from tests.layer_checks import fill_weights
 from tests.quantization import nets

@@ -383,3 +383,39 @@ def test_levels_that_a_model_does_not_have(model):
     inputs = keras.Input((4, 4, 3))
     with pytest.raises(ValueError, match="model='other'"):
         zoo.feature_model(keras.Model(inputs, inputs, name="other"))
+
+
+def test_a_new_head_upon_a_frozen_one_is_trained(tmp_path):
+    plain = make_plain()
+    plain.trainable = False
+    folder = kanets.save_model(plain, tmp_path / "frozen", NAMES)
+    tuned = kanets.create_model(folder, num_classes=5)
+    paths = [weight.path for weight in tuned.trainable_weights]
+    assert paths == ["predictions/kernel", "predictions/bias"]
+
+
+def test_a_head_without_a_size_is_named(tmp_path):
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(len(NAMES), 4, name="logits")(inputs)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Activation("softmax", name="predictions")(x)
+    net = keras.Model(inputs, x, name="convolved")
+    folder = kanets.save_model(net, tmp_path / "convolved", NAMES)
+    with pytest.raises(
+        ValueError, match="'convolved' with 'predictions' of class Activation"
+    ):
+        kanets.create_model(folder, num_classes=2)
+
+
+@pytest.mark.parametrize("size", [(6, 6, 3), (None, None, 3)])
+def test_a_model_of_fixed_size_within_is_named(tmp_path, size):
+    inner = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()],
+        name="inner",
+    )
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.Dense(len(NAMES), name="predictions")(inner(inputs))
+    net = keras.Model(inputs, x, name="outer")
+    folder = kanets.save_model(net, tmp_path / "outer", NAMES)
+    with pytest.raises(ValueError, match="'outer' with 'inner' of input shape"):
+        kanets.create_model(folder, input_shape=size)

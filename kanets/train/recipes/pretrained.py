@@ -5,8 +5,8 @@ import numpy as np
 
 from kanets import zoo
 from kanets.data.framing import fit_whole_pictures
+from kanets.layers.batch_normalization import set_norm_momentum
 from kanets.progress import progress
-from kanets.zoo.creating import set_norm_momentum
 from kanets.zoo.loading import head_name
 from kanets.zoo.saving import class_order
 

@@ -3,6 +3,7 @@
 import keras
 
 from kanets import data
+from kanets.layers.batch_normalization import set_norm_momentum
 from kanets.nets.backbones import is_kanet
 from kanets.train.augment import SegmentationAugmentation
 from kanets.train.losses import (
@@ -13,7 +14,6 @@ from kanets.train.recipes import supervised
 from kanets.train.recipes.files import arguments
 from kanets.train.recipes.pretrained import pretrained
 from kanets.train.recipes.rules import SEGMENTERS
-from kanets.zoo.creating import set_norm_momentum
 
 
 def train_segmenter(recipe, directory, verbose=1, report=False):
