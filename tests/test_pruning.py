@@ -131,6 +131,7 @@ def test_frozen_layers_are_left():
     fit(net, MagnitudePruning(0.5, to_epoch=1))
     assert not zeros(net)["expand"].any()
     assert zeros(net)["project"].mean() == 0.5
+    assert sparsity(net) == 0.25
 
 
 def test_averages_of_weights_are_pruned():

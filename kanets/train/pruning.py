@@ -80,6 +80,7 @@ class MagnitudePruning(keras.callbacks.Callback):
                 "to_epoch must be from_epoch or later. Received: "
                 f"from_epoch={from_epoch}, to_epoch={to_epoch}"
             )
+        self._kernels, self._masks, self._calls = [], [], 0
 
     def share(self, epochs):
         """The share of zeros after so many epochs, fractions allowed."""
@@ -89,7 +90,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         return self.sparsity * (1 - (1 - part) ** 3)
 
     def on_train_begin(self, logs=None):
-        self._kernels = kernels(self.model)
+        self._kernels = _kernels(self.model, self.model.trainable_variables)
         self._masks, self._calls = [], 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -141,25 +142,25 @@ def _mask(kernel, share):
     return keras.ops.convert_to_tensor(mask.reshape(values.shape))
 
 
-def kernels(model):
-    """The variables of a model whose weights are pruned."""
+def _kernels(model, variables):
+    """Those variables of a model whose weights are pruned."""
     found = [
         variable
-        for variable in model.trainable_variables
+        for variable in variables
         if variable.name == "kernel"
         and len(variable.shape) > 1
         and min(variable.shape[-2:]) >= LEAST
     ]
     if not found:
         raise ValueError(
-            f"There must be a trainable kernel with {LEAST} channels or more "
-            f"at both ends. Received: model={model.name!r}, which has none"
+            f"There must be a kernel with {LEAST} channels or more at both "
+            f"ends, to be trained. Received: model={model.name!r}"
         )
     return found
 
 
 def sparsity(model):
-    """The share of zeros among the weights that `MagnitudePruning` would take.
+    """The share of zeros among the weights that `MagnitudePruning` takes from.
 
     Args:
         model: a built `keras.Model`.
@@ -170,6 +171,7 @@ def sparsity(model):
     Raises:
         ValueError: a model without such kernels.
     """
-    found = [keras.ops.convert_to_numpy(x.value) for x in kernels(model)]
-    zeros = sum(int(np.sum(x == 0)) for x in found)
-    return zeros / sum(x.size for x in found)
+    found = _kernels(model, model.weights)
+    values = [keras.ops.convert_to_numpy(kernel.value) for kernel in found]
+    zeros = sum(int(np.sum(x == 0)) for x in values)
+    return zeros / sum(x.size for x in values)
