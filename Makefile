@@ -140,11 +140,11 @@ test-lowest: $(VENV)/keras-$(LOWEST_KERAS).stamp
 
 test-app: $(VENV)/app.stamp
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
-		$(BIN)/python -m pytest -p no:xdist tests/app
+		$(BIN)/python -m pytest -p no:xdist -m "not slow" tests/app
 
 test-serve: $(VENV)/serve.stamp
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
-		$(BIN)/python -m pytest -p no:xdist tests/serve
+		$(BIN)/python -m pytest -p no:xdist -m "not slow" tests/serve
 
 test-beam: $(VENV)/beam.stamp
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
@@ -153,7 +153,7 @@ test-beam: $(VENV)/beam.stamp
 
 test-wandb: $(VENV)/wandb.stamp
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \
-		$(BIN)/python -m pytest -p no:xdist tests/test_dashboards.py
+		$(BIN)/python -m pytest -p no:xdist -m "not slow" tests/test_dashboards.py
 
 test-ray: $(VENV)/ray.stamp
 	PYTHONPATH=$(basename $<) KERAS_BACKEND=tensorflow \

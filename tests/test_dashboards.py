@@ -132,6 +132,7 @@ def test_weights_and_biases_are_asked_for(plan, tmp_path, wandb):
     assert len(wandb.begun) == 1
 
 
+@pytest.mark.thorough
 def test_a_run_has_all_phases_and_says_how_it_ended(
     plan, tmp_path, wandb, monkeypatch
 ):

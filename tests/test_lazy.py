@@ -130,6 +130,7 @@ def test_saved_files_load_whatever_was_imported_first(tmp_path):
     assert int(python(BEGINNINGS, str(tmp_path), *NAMES)) > 30
 
 
+@pytest.mark.thorough
 def test_layers_may_be_imported_first():
     """Amid it Keras is, and with that all that is registered."""
     assert python("import kanets.layers; print('done')") == "done\n"

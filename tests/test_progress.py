@@ -90,6 +90,7 @@ def test_evaluation(shown, photos, tmp_path):
     assert shown == [["reading", 8, 8], ["measuring", 8, 8]]
 
 
+@pytest.mark.thorough
 @needs_tensorflow
 def test_exports(shown, photos, tmp_path):
     model = zoo.save_model(by_colour(2, "softmax"), tmp_path / "model", NAMES)
@@ -136,6 +137,7 @@ def test_a_generator(shown, tmp_path):
         del shown[:]
 
 
+@pytest.mark.thorough
 def test_the_head_that_is_fitted(shown):
     images = np.zeros((5, 9, 11, 3), "uint8")
     labels = np.arange(5) % 2

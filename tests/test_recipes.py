@@ -866,6 +866,7 @@ def test_a_head_that_is_kept_is_not_fitted(tmp_path, photos, base):
         np.testing.assert_array_equal(to_numpy(fitted), to_numpy(weight))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "average", [0.0, pytest.param(0.9, marks=pytest.mark.slow)]
 )
@@ -938,6 +939,7 @@ def test_a_norm_with_statistics_may_be_frozen(tmp_path, photos, is_new):
             assert np.array_equal(old, new) is not moves
 
 
+@pytest.mark.thorough
 @needs_8_bits
 def test_norms_that_were_new_stay_free(tmp_path, photos, monkeypatch):
     """Also where a run goes on in a phase that they reach trained."""
@@ -981,6 +983,7 @@ class Told:
         monkeypatch.setattr(checkpoints.Checkpoints, "keep", tell)
 
 
+@pytest.mark.thorough
 def test_a_run_ends_where_the_figure_does_not_rise(
     tmp_path, photos, monkeypatch, capsys
 ):
@@ -1106,6 +1109,7 @@ def test_a_run_of_another_kind_is_not_overwritten(run, photos):
         recipes.train(other, run, verbose=0)
 
 
+@pytest.mark.thorough
 def test_a_result_of_a_run_that_begins_again_is_gone(run, photos, monkeypatch):
     """Begun anew in its folder and stopped, it is not complete."""
     (run / checkpoints.STATE).unlink()

@@ -69,6 +69,7 @@ def test_where_a_pixel_looks_and_what_speaks(classifier, photo):
     assert pictures.speaking(classifier, photo, "b").width == pictures.WIDTH
 
 
+@pytest.mark.thorough
 def test_a_model_without_names_or_attention(tmp_path, photo):
     model = kanets.KANet((32, 32, 3), classes=3, attention=None, **TINY)
     model.save(tmp_path / "model.keras")
@@ -99,6 +100,7 @@ def test_of_one_output_two_classes_speak(tmp_path, activation):
         assert row[warm] > row[cold] + 100
 
 
+@pytest.mark.thorough
 def test_every_pixel_is_of_one_class(segmenter, tmp_path):
     streets = write_streets(tmp_path, 1, 1, (32, 64))
     photo = str(next((streets / "val" / "images").iterdir()))
@@ -121,6 +123,7 @@ def test_a_generator_draws_what_it_is_asked_for():
     np.testing.assert_array_equal(plain, same)
 
 
+@pytest.mark.thorough
 def test_a_walk_begins_and_ends_at_the_seeds():
     way = generators.walk(GAN, 3, 4, "horse")[:64, :64]
     first = generators.drawn(GAN, 3, "horse")[::20, ::20]

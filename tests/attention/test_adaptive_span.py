@@ -318,6 +318,7 @@ def test_an_export_is_trimmed(reaches, tmp_path):
     assert model.get_layer("looks")._at_trace is None
 
 
+@pytest.mark.thorough
 def test_the_penalty_shrinks_spans():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5, 7, 4))

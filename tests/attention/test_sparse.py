@@ -195,6 +195,7 @@ def test_one_xla_program():
             np.testing.assert_allclose(to_numpy(found), wanted, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_never_forms_the_full_product():
     """At 64 x 64 a score for every pair would be 2^24 numbers a head."""
     heads = ylg_heads((64, 64))

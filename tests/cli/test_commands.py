@@ -249,6 +249,7 @@ def test_models_config_lists_what_was_exported(run, capsys, tmp_path):
     assert text.index('base_path: "/here/a"') < text.index('"/here/b"')
 
 
+@pytest.mark.thorough
 def test_finetune(run, photos, capsys, tmp_path):
     code, out, _ = call(
         capsys,

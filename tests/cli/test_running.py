@@ -40,6 +40,7 @@ def page(capsys, *arguments):
     return lines
 
 
+@pytest.mark.thorough
 def test_names_that_the_output_cannot_encode(tmp_path):
     """The rest is answered, and the name is shown as it can be."""
     from tests.photos import write_photos

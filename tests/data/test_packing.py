@@ -246,6 +246,7 @@ def test_the_command_and_training(tree, tmp_path, capsys):
     model.fit(train, validation_data=val, verbose=0)
 
 
+@pytest.mark.thorough
 def test_loading_needs_no_tensorflow(tree, tmp_path):
     data.pack(tree, tmp_path / "pack")
     code = (

@@ -84,6 +84,7 @@ def test_evaluates(generator, photos, judge, capsys):
     assert distance in printed and "24 pictures" in printed
 
 
+@pytest.mark.thorough
 def test_statistics_of_the_real_pictures_are_kept(
     generator, photos, judge, tmp_path, capsys
 ):

@@ -71,6 +71,7 @@ def test_open_sides_and_a_segmenter(tmp_path):
     assert "label_filename" not in text
 
 
+@pytest.mark.thorough
 def test_a_number_for_each_picture_has_its_shape_told(tmp_path):
     import ylg
 

@@ -49,6 +49,7 @@ def global_format():
     keras.config.set_image_data_format(before)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     BACKEND == "jax", reason="how nets are built, alike on all backends"
 )

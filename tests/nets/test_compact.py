@@ -255,6 +255,7 @@ def test_timms_weights_without_the_top(name, tmp_path):
             np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 def test_a_net_with_another_attention_reads_its_own_files(suffix, tmp_path):
     options = {"attention": "kao_qkv", "input_shape": (32, 32, 3)}

@@ -225,6 +225,7 @@ def test_a_new_version_answers_and_the_old_is_forgotten(tmp_path, photos):
         bundle.answer(request, 1)
 
 
+@pytest.mark.thorough
 def test_a_lower_version_that_is_taken_away_is_forgotten(tmp_path, photos):
     for gain in (1.0, -1.0):
         kanets.export_savedmodel(by_colour(gain), tmp_path / "colours", NAMES)
@@ -242,6 +243,7 @@ def test_a_lower_version_that_is_taken_away_is_forgotten(tmp_path, photos):
     assert old() is None
 
 
+@pytest.mark.thorough
 def test_the_former_version_answers_while_another_is_loaded(
     tmp_path, photos, monkeypatch
 ):

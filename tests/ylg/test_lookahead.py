@@ -241,6 +241,7 @@ def test_mixed_precision_skips_overflow_without_counting_it():
     assert_same(model.get_weights(), slow)
 
 
+@pytest.mark.thorough
 def test_fixed_loss_scale_is_not_undone_twice_under_a_dynamic_one():
     inner = SGD(0.1, loss_scale_factor=128.0)
     dynamic = keras.optimizers.LossScaleOptimizer(Lookahead(inner, 3))

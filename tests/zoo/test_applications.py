@@ -77,6 +77,7 @@ def test_which_names_are_nets():
     assert "MobileNetV2" in recipes.NETS
 
 
+@pytest.mark.thorough
 def test_the_whole_net_has_its_classes(offline):
     offline("MobileNetV2")
     model = kanets.load_model("MobileNetV2")
