@@ -11,12 +11,13 @@ without. A row that is there is not repeated; four minutes of one core each.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 from tables import append_run, holds, read
-from verdict import BATCH, augmented, drawn
+from verdict import BATCH, augmented, drawn, schedule
 
 import kanets
 
@@ -32,14 +33,8 @@ def trained(sparsity, seed, x, y):
         "kanet_lite0_imagenet", num_classes=10, input_shape=(SIDE, SIDE, 3)
     )
     steps = EPOCHS * len(x) // BATCH
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=steps - steps // 20,
-        warmup_target=RATE,
-        warmup_steps=steps // 20,
-    )
     net.compile(
-        keras.optimizers.AdamW(rate, weight_decay=DECAY),
+        keras.optimizers.AdamW(schedule(RATE, steps), weight_decay=DECAY),
         "sparse_categorical_crossentropy",
         jit_compile=False,
     )
@@ -63,17 +58,21 @@ def trained(sparsity, seed, x, y):
     return net
 
 
-def sizes(net, folder):
+def sizes(net):
     """The bytes of its LiteRT files, by precision and whether sparse."""
     names = [str(i) for i in range(net.output_shape[-1])]
     found = {}
     for precision in ("float32", "float16"):
         for kind in ("", "_sparse"):
-            to = folder / f"{precision}{kind}"
-            kanets.export_litert(
-                net, to, names, precision=precision, sparse=bool(kind)
-            )
-            size = (to / "model.tflite").stat().st_size
+            with tempfile.TemporaryDirectory() as folder:
+                to = kanets.export_litert(
+                    net,
+                    Path(folder) / "exported",
+                    names,
+                    precision=precision,
+                    sparse=bool(kind),
+                )
+                size = (to / "model.tflite").stat().st_size
             found[f"{precision}{kind}_bytes"] = size
     return found
 
@@ -101,7 +100,7 @@ def main():
                 **case,
                 "accuracy": f"{right:.2f}",
                 "zeros": f"{kanets.pruning.sparsity(net):.4f}",
-                **sizes(net, options.folder / f"{sparsity}_{seed}"),
+                **sizes(net),
                 "pictures_train": len(x),
                 "pictures_judged": len(seen),
                 "epochs": EPOCHS,

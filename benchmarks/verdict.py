@@ -229,6 +229,17 @@ def augmented(x, y, epochs, seed):
     return found, y[rows]
 
 
+def schedule(peak, steps):
+    """A linear warm-up to a rate, then a cosine to zero."""
+    warm_up = round(WARM_UP * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=steps - warm_up,
+        warmup_target=peak,
+        warmup_steps=warm_up,
+    )
+
+
 def optimizer(net, body, steps):
     from kanets.train.optimizers import LayerwiseAdamW
 
@@ -244,13 +255,7 @@ def optimizer(net, body, steps):
         for variable in net.trainable_variables
         if variable.path not in fresh
     }
-    warm_up = round(WARM_UP * steps)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=steps - warm_up,
-        warmup_target=body.new_rate,
-        warmup_steps=warm_up,
-    )
+    rate = schedule(body.new_rate, steps)
     return LayerwiseAdamW(rate, weight_decay=DECAY, factors=factors)
 
 

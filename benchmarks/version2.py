@@ -33,7 +33,7 @@ import keras
 import numpy as np
 from measure import cpu_turns, machine
 from tables import append_run, holds, read, write
-from verdict import augmented, drawn
+from verdict import augmented, drawn, schedule
 from verdict_price import exported, feeds_of, opened
 
 import kanets
@@ -251,19 +251,15 @@ def run(options):
 def train(net, inputs, labels, peak, taught):
     """Of logits, by labels or, taught, by labels and a teacher's logits."""
     steps = len(inputs) // BATCH
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=steps - steps // 20,
-        warmup_target=peak,
-        warmup_steps=steps // 20,
-    )
     if taught:
         loss = kanets.losses.DistillationCrossentropy(
             WEIGHT, temperature=TEMPERATURE
         )
     else:
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=DECAY)
+    optimizer = keras.optimizers.AdamW(
+        schedule(peak, steps), weight_decay=DECAY
+    )
     net.compile(optimizer, loss, jit_compile=False)
     for step in range(steps):
         rows = slice(step * BATCH, (step + 1) * BATCH)

@@ -88,8 +88,6 @@ def export_litert(
         ValueError: if an argument does not fit the model, or LiteRT's
             converter refuses it, as for want of an operator.
     """
-    import tensorflow as tf
-
     check_precision(precision, LITERT_PRECISIONS)
     if batch_size is not None:
         batch_size = positive_integer("`batch_size`", batch_size)
@@ -115,23 +113,7 @@ def export_litert(
     with _saved(graph, batch_size) as saved_model, warnings.catch_warnings():
         # The converter's own interpreter says that it is deprecated.
         warnings.simplefilter("ignore")
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            saved_model, signature_keys=["serving_default"]
-        )
-        optimize = tf.lite.Optimize
-        wanted = {
-            optimize.DEFAULT: precision != "float32",
-            optimize.EXPERIMENTAL_SPARSITY: sparse,
-        }
-        converter.optimizations = [x for x, is_so in wanted.items() if is_so]
-        if precision == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if precision == "int8" and not learned:
-            converter.representative_dataset = lambda: _told(feeds)
-            # Without a fallback to float: what does not fit is an error.
-            converter.target_spec.supported_ops = [
-                tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-            ]
+        converter = _converter(saved_model, precision, feeds, sparse)
         try:
             converted = converter.convert()
         except Exception as error:
@@ -150,6 +132,29 @@ def export_litert(
         (partial / "model.tflite").write_bytes(converted)
         _write_beside(partial, graph)
     return directory
+
+
+def _converter(saved_model, precision, feeds, sparse):
+    """LiteRT's converter of a SavedModel; "int8" measures ranges on feeds."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        saved_model, signature_keys=["serving_default"]
+    )
+    converter.optimizations = []
+    if precision != "float32":
+        converter.optimizations.append(tf.lite.Optimize.DEFAULT)
+    if sparse:
+        converter.optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if feeds:
+        converter.representative_dataset = lambda: _told(feeds)
+        # Without a fallback to float: what does not fit is an error.
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        ]
+    return converter
 
 
 def export_onnx(

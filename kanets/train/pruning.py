@@ -52,8 +52,8 @@ class MagnitudePruning(keras.callbacks.Callback):
             integers, or end before they begin; in `fit()`, a model without
             such kernels.
 
-    Cost: a product with each kernel after each step; every 50 steps a
-    selection of each kernel's smallest, O(n) for n weights.
+    Cost: a product with each kernel after each step; every 50 steps, until
+    `to_epoch`, a selection of each kernel's smallest, O(n) for n weights.
 
     Example:
 
@@ -80,7 +80,7 @@ class MagnitudePruning(keras.callbacks.Callback):
                 "to_epoch must be from_epoch or later. Received: "
                 f"from_epoch={from_epoch}, to_epoch={to_epoch}"
             )
-        self._kernels, self._masks, self._calls = [], [], 0
+        self._kernels, self._masks, self._taken, self._calls = [], [], 0.0, 0
 
     def share(self, epochs):
         """The share of zeros after so many epochs, fractions allowed."""
@@ -91,12 +91,11 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._kernels = _kernels(self.model, self.model.trainable_variables)
-        self._masks, self._calls = [], 0
+        self._masks, self._taken, self._calls = [], 0.0, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        if not self._masks:  # or a run that goes on
-            self._take(self.share(epoch))
+        self._take(self.share(epoch))  # of a run that goes on
 
     def on_train_batch_end(self, batch, logs=None):
         self._calls += 1
@@ -116,7 +115,8 @@ class MagnitudePruning(keras.callbacks.Callback):
         self._apply()
 
     def _take(self, share):
-        if share:
+        if share > self._taken:
+            self._taken = share
             self._synchronize()
             self._masks = [_mask(kernel, share) for kernel in self._kernels]
 

@@ -7,7 +7,6 @@ from typing import Literal
 
 from kanets import tasks
 from kanets.train.recipes import rules
-from kanets.train.recipes.phases import unquantized
 from kanets.typed import refused, typed
 
 _recipe = functools.partial(
@@ -207,7 +206,7 @@ class Recipe:
     def __post_init__(self):
         rules.check_frozen(self)
         rules.check_quantized(self)
-        rules.check_pruned(self, unquantized(self))
+        rules.check_pruned(self)
 
 
 @typed
@@ -266,7 +265,7 @@ class SegmentationRecipe:
 
     def __post_init__(self):
         rules.check_frozen(self)
-        rules.check_pruned(self, self.epochs)
+        rules.check_pruned(self)
         frozen = self.finetune.frozen_epochs
         if frozen and self.segmenter["name"] in rules.SEGMENTERS:
             rule = "0 for a net that is not loaded: all above its body is new"

@@ -11,6 +11,7 @@ from kanets.checks import nearest
 from kanets.nets import registry
 from kanets.train.optimizers import LayerwiseAdamW, LayerwiseSGD
 from kanets.train.recipes.files import arguments
+from kanets.train.recipes.phases import unquantized
 from kanets.typed import refused
 
 # A recipe's own classifiers, which may be added to.
@@ -144,14 +145,10 @@ def check_quantized(recipe):
         raise refused("quantize.from_epoch", first, rule)
 
 
-def check_pruned(recipe, exact):
-    """Checks when weights become zero: in the epochs of all layers' floats.
-
-    Args:
-        recipe: a recipe with a section `prune`.
-        exact: how many epochs come before those of 8 bits.
-    """
+def check_pruned(recipe):
+    """Checks when weights become zero: in the epochs of all layers' floats."""
     prune, frozen = recipe.prune, recipe.finetune.frozen_epochs
+    exact = unquantized(recipe)
     if not prune.sparsity:
         if prune.to_epoch or prune.from_epoch != 1:
             rule = "more than 0 where its epochs are given"

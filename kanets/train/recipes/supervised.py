@@ -257,12 +257,10 @@ def _fit(
         kept.keep_start(figures)
         if shown is not None:
             shown.show_start(figures)
-    prune = None
-    if recipe.prune.sparsity and not phase.frozen:
-        prune = MagnitudePruning(**vars(recipe.prune))
     waits = None if phase.frozen else Patience(recipe, phase, kept, monitor)
     elsewhere = tensorboard(directory), wandb_logger(recipe, directory)
-    callbacks = [average, prune, kept, waits, *elsewhere, shown]
+    pruned = _pruning(recipe, phase)
+    callbacks = [average, pruned, kept, waits, *elsewhere, shown]
     over = waits is not None and waits.is_over()
     model.fit(
         train_set,
@@ -273,6 +271,13 @@ def _fit(
         shuffle=False,  # the set shuffles itself, repeatably
         verbose=verbose,
     )
+
+
+def _pruning(recipe, phase):
+    """What sets weights to zero in a phase, or None."""
+    if phase.frozen or not recipe.prune.sparsity:
+        return None
+    return MagnitudePruning(**vars(recipe.prune))
 
 
 def _trained_norms(model):
